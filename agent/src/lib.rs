@@ -1,0 +1,1 @@
+//! The long-running agent: loop, journal, log pipeline, capacity, health, metrics.

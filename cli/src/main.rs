@@ -1,0 +1,2 @@
+//! The `delegate` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Command steps and host scripts over SSH; the only crate that names russh.

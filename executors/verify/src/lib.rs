@@ -1,0 +1,1 @@
+//! Metric providers and the analysis behind the Verify step.

@@ -1,0 +1,1 @@
+//! Expressions: scanner, values and evaluator. Pure.

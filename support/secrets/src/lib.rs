@@ -1,0 +1,1 @@
+//! Secret providers, sealing to an agent's key, and the masker.

@@ -1,0 +1,1 @@
+//! Registries, artifact repositories and Git: resolve, list, download with checksum and resume.
