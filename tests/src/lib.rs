@@ -1,1 +1,6 @@
-//! End-to-end tests against real peers.
+//! What the end-to-end tests stand on: the product's own processes ([`world`]) and the real systems around them
+//! ([`peers`]).
+
+pub mod peers;
+pub mod wait;
+pub mod world;

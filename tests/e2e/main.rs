@@ -1,0 +1,1 @@
+//! End-to-end scenarios against real peers; one binary, so that the stack is linked once.

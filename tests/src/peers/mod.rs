@@ -1,0 +1,1 @@
+//! Real systems, each started by the test that needs it and ended by its own process id.

@@ -1,0 +1,287 @@
+//! The product's own processes as a user runs them: the `delegate` binary as manager, as agent and as client.
+
+use crate::wait::{free_port, until};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// The binary under test: `DELEGATE_BIN`, else the one that cargo built beside this test.
+///
+/// # Panics
+/// When there is none.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("DELEGATE_BIN") {
+        return path.into();
+    }
+    let exe = std::env::current_exe().expect("path of this test");
+    let path = exe.parent().and_then(Path::parent).expect("target folder").join("delegate");
+    assert!(path.exists(), "{} is missing: run `cargo build -p delegate` first", path.display());
+    path
+}
+
+/// A process of ours with its output in a file.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// Where its standard error goes.
+    pub log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` and waits for the first line on standard output that begins with `ready`. Returns the line.
+    fn start(mut command: Command, log: PathBuf, ready: &str) -> (Process, String) {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("log file");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
+        let mut child = command.spawn().expect("the binary starts");
+        let (sender, receiver) = mpsc::channel();
+        let stdout = child.stdout.take().expect("its output");
+        let ready_prefix = ready.to_owned();
+        // The reader lives as long as the process: it keeps the pipe from filling.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if line.starts_with(&ready_prefix) {
+                    let _ignored_when_nobody_waits = sender.send(line);
+                }
+            }
+        });
+        let line = receiver.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
+            panic!("no `{ready}` within 60 s; its log:\n{}", std::fs::read_to_string(&log).unwrap_or_default())
+        });
+        (Process { child, log }, line)
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill runs");
+        assert!(status.success(), "kill -{name} {}", self.pid());
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub fn kill9(&mut self) {
+        self.child.kill().expect("kill -9");
+        self.child.wait().expect("its end");
+    }
+
+    /// Waits for the end by itself and returns the exit code.
+    pub async fn ended(&mut self, limit: Duration) -> Option<i32> {
+        until("the process ends", limit, || {
+            let status = self.child.try_wait().expect("its status");
+            async move { status }
+        })
+        .await
+        .code()
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _gone_already = self.child.kill();
+            let _reaped = self.child.wait();
+        }
+    }
+}
+
+/// A manager with its data directory.
+#[derive(Debug)]
+pub struct Manager {
+    /// The running process; `None` between a kill and the next start.
+    pub process: Option<Process>,
+    /// Data directory.
+    pub dir: PathBuf,
+    /// Base URL, the same over restarts.
+    pub url: String,
+    /// From `bootstrap.json`.
+    pub account: String,
+    /// From `bootstrap.json`.
+    pub token: String,
+    /// From `bootstrap.json`.
+    pub api_key: String,
+    port: u16,
+    args: Vec<String>,
+}
+
+impl Manager {
+    /// Starts a fresh manager under `dir`.
+    pub fn start(dir: &Path) -> Manager {
+        Manager::start_with(dir, &[])
+    }
+
+    /// Starts a fresh manager under `dir` with further arguments.
+    pub fn start_with(dir: &Path, args: &[&str]) -> Manager {
+        let mut manager = Manager {
+            process: None,
+            dir: dir.join("manager"),
+            url: String::new(),
+            account: String::new(),
+            token: String::new(),
+            api_key: String::new(),
+            port: free_port(),
+            args: args.iter().map(|&a| a.to_owned()).collect(),
+        };
+        std::fs::create_dir_all(&manager.dir).expect("data directory");
+        manager.launch();
+        let text = std::fs::read_to_string(manager.dir.join("bootstrap.json")).expect("bootstrap.json");
+        let bootstrap: Value = serde_json::from_str(&text).expect("bootstrap.json is JSON");
+        let field = |name: &str| bootstrap[name].as_str().unwrap_or_default().to_owned();
+        manager.account = field("accountId");
+        manager.token = field("delegateToken");
+        manager.api_key = field("apiKey");
+        manager
+    }
+
+    /// Starts the process again on the same port and data.
+    pub fn launch(&mut self) {
+        let mut command = Command::new(binary());
+        command.args(["manager", "--data-dir"]).arg(&self.dir).arg("--listen").arg(format!("127.0.0.1:{}", self.port));
+        command.args(&self.args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let (process, line) = Process::start(command, self.dir.with_extension("log"), "manager ready ");
+        self.url = line.trim_start_matches("manager ready ").trim().to_owned();
+        self.process = Some(process);
+    }
+
+    /// `kill -9`.
+    pub fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill9();
+        }
+    }
+
+    /// A client command of the binary.
+    pub fn cli(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("DELEGATE_MANAGER_URL", &self.url).env("DELEGATE_API_KEY", &self.api_key);
+        command.env("HOME", &self.dir).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a client command to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.cli(args).output().expect("the client runs")
+    }
+
+    /// Runs a client command that must succeed; returns its standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(
+            output.status.success(),
+            "delegate {args:?} ended with {:?}\n{}\n{}",
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a client command that must succeed and prints JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let text = self.ok(args);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("delegate {args:?} printed no JSON ({e}):\n{text}"))
+    }
+
+    /// Sets a secret through standard input, as a user does.
+    pub fn set_secret(&self, name: &str, value: &[u8]) {
+        use std::io::Write;
+        let mut child = self
+            .cli(&["secret", "set", name, "--stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the client runs");
+        child.stdin.take().expect("its input").write_all(value).expect("the value is taken");
+        let output = child.wait_with_output().expect("its end");
+        assert!(output.status.success(), "secret set {name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// One execution as `execution show` prints it.
+    pub fn show(&self, execution: &str) -> Value {
+        self.json(&["execution", "show", execution, "--output", "json"])
+    }
+
+    /// Starts a pipeline without waiting; returns the execution id.
+    pub fn start_pipeline(&self, args: &[&str]) -> String {
+        let mut all = vec!["pipeline", "run"];
+        all.extend_from_slice(args);
+        all.extend_from_slice(&["--detach", "--output", "json"]);
+        let view = self.json(&all);
+        view["executionId"].as_str().unwrap_or_else(|| panic!("no executionId in {view}")).to_owned()
+    }
+
+    /// Waits until the execution has ended; returns its last view.
+    pub async fn finished(&self, execution: &str, limit: Duration) -> Value {
+        const ENDED: [&str; 7] =
+            ["Success", "Failed", "Skipped", "IgnoreFailed", "Aborted", "Expired", "ApprovalRejected"];
+        until(&format!("execution {execution} ends"), limit, || async {
+            let view = self.show(execution);
+            ENDED.contains(&view["status"].as_str().unwrap_or_default()).then_some(view)
+        })
+        .await
+    }
+}
+
+/// An agent with its data directory.
+#[derive(Debug)]
+pub struct AgentProcess {
+    /// The running process; `None` between a kill and the next start.
+    pub process: Option<Process>,
+    /// Data directory.
+    pub dir: PathBuf,
+    /// Its name.
+    pub name: String,
+    env: BTreeMap<String, String>,
+}
+
+impl AgentProcess {
+    /// Starts an agent of `manager` under `dir`; `extra` adds or replaces environment variables.
+    pub fn start(manager: &Manager, dir: &Path, name: &str, extra: &[(&str, &str)]) -> AgentProcess {
+        let data = dir.join(format!("agent-{name}"));
+        std::fs::create_dir_all(&data).expect("data directory");
+        let mut env: BTreeMap<String, String> = [
+            ("ACCOUNT_ID", manager.account.as_str()),
+            ("MANAGER_HOST_AND_PORT", &manager.url),
+            ("DELEGATE_NAME", name),
+            ("DELEGATE_TOKEN", &manager.token),
+            ("DELEGATE_DATA_DIR", data.to_str().expect("UTF-8 path")),
+            ("DELEGATE_HEALTH_LISTEN", "127.0.0.1:0"),
+            ("HOME", data.to_str().expect("UTF-8 path")),
+        ]
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect();
+        env.extend(extra.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())));
+        let mut agent = AgentProcess { process: None, dir: data, name: name.to_owned(), env };
+        agent.launch();
+        agent
+    }
+
+    /// Starts the process again over the same data.
+    pub fn launch(&mut self) {
+        let mut command = Command::new(binary());
+        command.arg("agent").env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(&self.env);
+        let (process, _line) = Process::start(command, self.dir.with_extension("log"), "agent ready ");
+        self.process = Some(process);
+    }
+
+    /// `kill -9`.
+    pub fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill9();
+        }
+    }
+}
