@@ -1,1 +1,3 @@
 //! Real systems, each started by the test that needs it and ended by its own process id.
+
+pub mod sshd;
