@@ -2,6 +2,7 @@
 
 use crate::Masker;
 use executor_api::{SecretError, SecretSource, SecretText};
+use proto::seal::SealKeyPair;
 use proto::text::{SecretRef, Text, placeholders};
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
@@ -54,6 +55,21 @@ impl TaskSecrets {
             }
         }
         TaskSecrets { unreadable, ..TaskSecrets::new(values, token, masker) }
+    }
+
+    /// From the `sealedSecrets` of an acquired task: base64 by reference, sealed to `keys` with the reference as
+    /// additional data. A value that is not UTF-8 counts as unreadable: placeholders stand in text.
+    pub fn open_sealed(
+        sealed: impl IntoIterator<Item = (String, String)>,
+        keys: &SealKeyPair,
+        token: i64,
+        masker: Masker,
+    ) -> Self {
+        let sealed = sealed.into_iter().map(|(name, value)| (SecretRef(name), value));
+        TaskSecrets::open(sealed, token, masker, |name, value| {
+            let clear = proto::seal::open(keys, &name.0, &value).ok()?;
+            std::str::from_utf8(&clear).ok().map(SecretText::from)
+        })
     }
 
     /// The masker that knows these secrets.

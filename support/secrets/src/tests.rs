@@ -202,6 +202,20 @@ fn a_value_that_cannot_be_opened_is_told_apart_from_a_missing_one() {
     assert_eq!(secrets.get(&SecretRef("none".into())).unwrap_err(), SecretError::Missing("none".into()));
 }
 
+#[test]
+fn sealed_values_open_with_the_right_key_under_their_own_name_only() {
+    let keys = proto::seal::SealKeyPair::generate().unwrap();
+    let other = proto::seal::SealKeyPair::generate().unwrap();
+    let sealed = |name: &str| proto::seal::seal(keys.public(), name, b"sealed-value").unwrap();
+    let all = [("a".to_owned(), sealed("a")), ("b".to_owned(), sealed("a"))];
+    let secrets = TaskSecrets::open_sealed(all.clone(), &keys, 1, Masker::new());
+    assert_eq!(secrets.get(&SecretRef("a".into())).unwrap().expose_secret(), "sealed-value");
+    assert_eq!(secrets.get(&SecretRef("b".into())).unwrap_err(), SecretError::Sealed("b".into()));
+    assert_eq!(secrets.masker().mask_str("sealed-value"), MASK);
+    let foreign = TaskSecrets::open_sealed(all, &other, 1, Masker::new());
+    assert_eq!(foreign.get(&SecretRef("a".into())).unwrap_err(), SecretError::Sealed("a".into()));
+}
+
 /// A PEM-sized secret and lines of ordinary text. Printed, not judged: debug builds say nothing about speed.
 #[test]
 #[ignore = "a measurement: cargo test --release -p secrets -- --ignored --nocapture throughput"]
