@@ -13,6 +13,7 @@ mod context;
 mod error;
 mod executor;
 mod log;
+mod probe;
 mod secret;
 
 pub use cancel::{Cancel, CancelHandle, CancelReason, CancelStage};
@@ -22,6 +23,7 @@ pub use context::{HostAliases, StepContext};
 pub use error::{Class, StepError};
 pub use executor::{Executor, Plan, Recovery, SpecFault, StepOutput};
 pub use log::{Level, LogClosed, LogSink, Stream, UnitLog};
+pub use probe::{NoProbe, TransportProbe};
 pub use secret::{SecretError, SecretSource, SecretText};
 
 #[cfg(feature = "testing")]
