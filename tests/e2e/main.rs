@@ -1,1 +1,3 @@
 //! End-to-end scenarios against real peers; one binary, so that the stack is linked once.
+
+mod vm_peer;

@@ -223,6 +223,41 @@ impl Manager {
         view["executionId"].as_str().unwrap_or_else(|| panic!("no executionId in {view}")).to_owned()
     }
 
+    /// A GET of the client API, for what a test asks too often for a process of its own.
+    pub async fn get(&self, path: &str) -> Value {
+        let reply = reqwest::Client::new().get(format!("{}{path}", self.url)).header("x-api-key", &self.api_key);
+        reply.send().await.expect("the manager answers").json().await.expect("JSON")
+    }
+
+    /// Queues `count` no-op tasks; returns their ids.
+    pub async fn probe(&self, count: u32, selectors: &[&str]) -> Vec<String> {
+        let body = serde_json::json!({"count": count, "line": "probe", "selectors": selectors});
+        let request = reqwest::Client::new().post(format!("{}/api/v1/probes", self.url)).header("x-api-key", &self.api_key);
+        let reply: Value =
+            request.json(&body).send().await.expect("the manager answers").json().await.expect("JSON");
+        serde_json::from_value(reply["taskIds"].clone()).unwrap_or_else(|_| panic!("no taskIds in {reply}"))
+    }
+
+    /// One task as the API shows it.
+    pub async fn task(&self, id: &str) -> Value {
+        self.get(&format!("/api/v1/tasks/{id}")).await
+    }
+
+    /// Waits until every task has ended; returns them in the same order.
+    pub async fn finished_tasks(&self, ids: &[String], limit: Duration) -> Vec<Value> {
+        let mut rows = Vec::with_capacity(ids.len());
+        for id in ids {
+            rows.push(
+                until(&format!("task {id} ends"), limit, || async {
+                    let row = self.task(id).await;
+                    (row["status"] == "ended").then_some(row)
+                })
+                .await,
+            );
+        }
+        rows
+    }
+
     /// Waits until the execution has ended; returns its last view.
     pub async fn finished(&self, execution: &str, limit: Duration) -> Value {
         const ENDED: [&str; 7] =
@@ -283,5 +318,71 @@ impl AgentProcess {
         if let Some(mut process) = self.process.take() {
             process.kill9();
         }
+    }
+}
+
+/// A certificate authority and a server certificate for 127.0.0.1 and localhost, made by openssl as an operator would.
+/// Returns the paths of authority, certificate and key.
+pub fn certificates(dir: &Path) -> (PathBuf, PathBuf, PathBuf) {
+    let path = |name: &str| dir.join(name);
+    let script = "set -e; cd \"$1\"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr
+printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > server.ext
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem";
+    let output = Command::new("sh").args(["-c", script, "sh"]).arg(dir).output().expect("openssl runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (path("ca.pem"), path("server.pem"), path("server.key"))
+}
+
+/// Entities and a pipeline of Script steps over the hosts of an [`crate::peers::sshd::Sshd`], written under `dir`.
+///
+/// `steps` are (identifier, Bash script); with `parallel` they run side by side. Returns the files.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn ssh_entities(
+    dir: &Path,
+    sshd: &crate::peers::sshd::Sshd,
+    pipeline: &str,
+    steps: &[(&str, &str)],
+    parallel: bool,
+) -> std::io::Result<Vec<PathBuf>> {
+    let indent = |text: &str, by: usize| {
+        let pad = " ".repeat(by);
+        text.lines().map(|line| format!("{pad}{line}\n")).collect::<String>()
+    };
+    let hosts: String = sshd.hosts().iter().map(|h| format!("      - {h}\n")).collect();
+    let entities = format!(
+        "secret:\n  type: SSHKey\n  name: {pipeline}_login\n  identifier: {pipeline}_login\n  spec:\n    port: {port}\n    auth:\n      type: SSH\n      spec:\n        credentialType: KeyReference\n        spec:\n          userName: {user}\n          key: {pipeline}_key\n---\nservice:\n  name: {pipeline}_service\n  identifier: {pipeline}_service\n  serviceDefinition:\n    type: Ssh\n    spec: {{}}\n---\nenvironment:\n  name: {pipeline}_env\n  identifier: {pipeline}_env\n  type: PreProduction\n---\ninfrastructureDefinition:\n  name: {pipeline}_infra\n  identifier: {pipeline}_infra\n  environmentRef: {pipeline}_env\n  deploymentType: Ssh\n  type: Pdc\n  spec:\n    credentialsRef: {pipeline}_login\n    hosts:\n{hosts}",
+        port = sshd.port,
+        user = sshd.user,
+    );
+    let mut body = String::new();
+    for (identifier, script) in steps {
+        let step = format!(
+            "- step:\n    type: Command\n    name: {identifier}\n    identifier: {identifier}\n    timeout: 30m\n    spec:\n      onDelegate: false\n      commandUnits:\n        - commandUnit:\n            identifier: {identifier}\n            name: {identifier}\n            type: Script\n            spec:\n              shell: Bash\n              source:\n                type: Inline\n                spec:\n                  script: |\n{}",
+            indent(script, 20)
+        );
+        body.push_str(&step);
+    }
+    let body = if parallel { format!("- parallel:\n{}", indent(&body, 4)) } else { body };
+    let text = format!(
+        "pipeline:\n  name: {pipeline}\n  identifier: {pipeline}\n  stages:\n    - stage:\n        name: deploy\n        identifier: deploy\n        type: Deployment\n        spec:\n          deploymentType: Ssh\n          service:\n            serviceRef: {pipeline}_service\n          environment:\n            environmentRef: {pipeline}_env\n            infrastructureDefinitions:\n              - identifier: {pipeline}_infra\n          execution:\n            steps:\n{}",
+        indent(&body, 14)
+    );
+    let files = vec![dir.join(format!("{pipeline}-entities.yaml")), dir.join(format!("{pipeline}.yaml"))];
+    for (file, text) in files.iter().zip([entities, text]) {
+        std::fs::write(file, text)?;
+    }
+    Ok(files)
+}
+
+/// Sets the login key and applies the files of [`ssh_entities`].
+pub fn load_ssh(manager: &Manager, files: &[PathBuf], sshd: &crate::peers::sshd::Sshd) {
+    let pipeline = files.last().and_then(|f| f.file_stem()).and_then(|s| s.to_str()).expect("a pipeline file");
+    manager.set_secret(&format!("{pipeline}_key"), &std::fs::read(&sshd.client_key).expect("the key"));
+    for file in files {
+        manager.ok(&["apply", file.to_str().expect("UTF-8 path")]);
     }
 }
