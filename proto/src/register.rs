@@ -297,7 +297,11 @@ pub struct RegisterResponse {
     #[serde(deserialize_with = "tolerance::text_or_number")]
     pub sequence_num: Option<String>,
     /// What this manager offers beyond the protocol. Absent from foreign managers.
-    #[serde(rename = "delegateExt", deserialize_with = "readable_ext", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "delegateExt",
+        deserialize_with = "readable_ext",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ext: Option<ManagerExt>,
 }
 
@@ -376,7 +380,11 @@ pub struct HeartbeatResponse {
     #[serde(deserialize_with = "tolerance::text_or_number")]
     pub sequence_number: Option<String>,
     /// Ours.
-    #[serde(rename = "delegateExt", deserialize_with = "readable_ext", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "delegateExt",
+        deserialize_with = "readable_ext",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ext: Option<HeartbeatExt>,
 }
 
@@ -529,8 +537,13 @@ mod tests {
             ..Default::default()
         });
         let text = serde_json::to_string(&reply).unwrap();
-        assert!(text.starts_with(r#"{"metaData":{},"resource":{"delegateId":"q3nD1mZrQ4yJb0Jm2mS1xA","#), "{text}");
-        assert!(text.contains(r#""features":["longPoll","fence","checkpoint","progress","streamResume","sealedSecrets","busy"]"#));
+        assert!(
+            text.starts_with(r#"{"metaData":{},"resource":{"delegateId":"q3nD1mZrQ4yJb0Jm2mS1xA","#),
+            "{text}"
+        );
+        assert!(text.contains(
+            r#""features":["longPoll","fence","checkpoint","progress","streamResume","sealedSecrets","busy"]"#
+        ));
         assert_eq!(serde_json::from_str::<Wrapped<RegisterResponse>>(&text).unwrap(), reply);
     }
 

@@ -120,7 +120,8 @@ mod tests {
         assert!(text.starts_with(r#"{"id":"t1","type":"HTTP_TASK_NG","code":"OK","data":{"#), "{text}");
         let again = TaskResponse::decode(text.as_bytes()).unwrap();
         assert_eq!(again.step_result().unwrap(), result());
-        let empty = serde_json::to_string(&TaskResponse::without_data("", "X", ResponseCode::RetryOnOtherDelegate));
+        let empty =
+            serde_json::to_string(&TaskResponse::without_data("", "X", ResponseCode::RetryOnOtherDelegate));
         assert_eq!(empty.unwrap(), r#"{"id":"","type":"X","code":"RETRY_ON_OTHER_DELEGATE","data":null}"#);
     }
 
@@ -137,7 +138,10 @@ mod tests {
         let response = TaskResponse::decode(body).unwrap();
         assert_eq!(response.data.get(), r#"{"command_execution_status":"SUCCESS"}"#);
         assert!(response.step_result().is_err());
-        assert_eq!(TaskResponse::decode(br#"{"id":null,"type":"T","data":null}"#).unwrap().data.get(), "null");
+        assert_eq!(
+            TaskResponse::decode(br#"{"id":null,"type":"T","data":null}"#).unwrap().data.get(),
+            "null"
+        );
     }
 
     proptest! {

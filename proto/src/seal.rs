@@ -96,8 +96,9 @@ pub fn seal(public_b64: &str, aad: &str, plaintext: &[u8]) -> Result<String, Sea
     if public.len() != KEY_BYTES {
         return Err(SealError::PublicKey);
     }
-    let (key, ciphertext) =
-        SUITE.seal(INFO, aad.as_bytes(), plaintext, &HpkePublicKey(public)).map_err(|_| SealError::PublicKey)?;
+    let (key, ciphertext) = SUITE
+        .seal(INFO, aad.as_bytes(), plaintext, &HpkePublicKey(public))
+        .map_err(|_| SealError::PublicKey)?;
     let mut wire = key.0;
     wire.extend_from_slice(&ciphertext);
     Ok(STANDARD.encode(wire))
@@ -149,7 +150,8 @@ mod tests {
     #[test]
     fn the_public_key_is_that_of_rfc_7748() {
         // RFC 7748 §6.1, Alice.
-        let private = hex::decode("77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ab177fba51db92c2a").unwrap();
+        let private =
+            hex::decode("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a").unwrap();
         let public = hex::decode("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a").unwrap();
         let pair = SealKeyPair::from_bytes(private.try_into().unwrap()).unwrap();
         assert_eq!(pair.public(), STANDARD.encode(public));
@@ -159,7 +161,10 @@ mod tests {
     fn debug_hides_the_private_half() {
         let pair = SealKeyPair::from_bytes([0x42; 32]).unwrap();
         let shown = format!("{pair:?}");
-        assert!(shown.contains(pair.public()) && !shown.contains("4242") && !shown.contains("66, 66"), "{shown}");
+        assert!(
+            shown.contains(pair.public()) && !shown.contains("4242") && !shown.contains("66, 66"),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -167,7 +172,10 @@ mod tests {
         let pair = SealKeyPair::generate().unwrap();
         assert_eq!(seal("AAAA", "a", b"x").unwrap_err(), SealError::PublicKey);
         assert_eq!(seal("%", "a", b"x").unwrap_err(), SealError::PublicKey);
-        assert!(matches!(seal(pair.public(), "a", &vec![0; MAX_SECRET_BYTES + 1]), Err(SealError::TooLarge { .. })));
+        assert!(matches!(
+            seal(pair.public(), "a", &vec![0; MAX_SECRET_BYTES + 1]),
+            Err(SealError::TooLarge { .. })
+        ));
         assert_eq!(open(&pair, "a", "AAAA").unwrap_err(), SealError::Malformed);
         assert_eq!(open(&pair, "a", &STANDARD.encode([1; 48])).unwrap_err(), SealError::Open);
     }
@@ -179,7 +187,8 @@ mod tests {
         fn any_bytes_and_names_survive(bytes: Vec<u8>, name: String) {
             let pair = SealKeyPair::generate().unwrap();
             let sealed = seal(pair.public(), &name, &bytes).unwrap();
-            prop_assert_eq!(open(&pair, &name, &sealed).unwrap().as_slice(), bytes.as_slice());
+            let opened = open(&pair, &name, &sealed).unwrap();
+            prop_assert_eq!(opened.as_slice(), bytes.as_slice());
         }
 
         #[test]

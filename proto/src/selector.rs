@@ -45,7 +45,8 @@ impl AgentSelectors {
             for selector in selectors {
                 let selector = selector.as_ref();
                 if !normal(selector).is_empty() && !self.has(selector) {
-                    let lack = Missing { origin: origin.as_ref().to_owned(), selector: selector.trim().to_owned() };
+                    let lack =
+                        Missing { origin: origin.as_ref().to_owned(), selector: selector.trim().to_owned() };
                     if !missing.contains(&lack) {
                         missing.push(lack);
                     }
@@ -68,7 +69,9 @@ where
 {
     let mut sets: Vec<_> = sets.into_iter().filter(|(_, selectors)| !selectors.is_empty()).collect();
     let written = |origin: &str| {
-        ["step", "stepGroup", "stage", "pipeline"].iter().any(|known| known.eq_ignore_ascii_case(origin.trim()))
+        ["step", "stepGroup", "stage", "pipeline"]
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(origin.trim()))
     };
     if sets.iter().any(|(origin, _)| written(origin.as_ref())) {
         sets.retain(|(origin, _)| written(origin.as_ref()));

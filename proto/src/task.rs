@@ -81,7 +81,6 @@ pub struct Step {
 
 /// The closed set of steps (D3). Adding a kind makes the compiler list every place it touches.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "One step lives per task; boxing would only hide the fields.")]
 pub enum StepSpec {
     /// Command units on a host.
     Command(CommandSpec),

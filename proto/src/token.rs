@@ -83,7 +83,9 @@ impl Default for Audience {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The delegate token has the wrong shape.
-    #[error("a delegate token is 32 hex characters, or those in base64; found {found} characters of another kind")]
+    #[error(
+        "a delegate token is 32 hex characters, or those in base64; found {found} characters of another kind"
+    )]
     Shape {
         /// How many characters were there.
         found: usize,
@@ -120,7 +122,9 @@ impl DelegateToken {
     /// **Errors**: [`TokenError::Shape`].
     pub fn normalise(written: &str) -> Result<Self, TokenError> {
         let written = written.trim();
-        if let Some(mut decoded) = STANDARD.decode(written).ok().or_else(|| STANDARD_NO_PAD.decode(written).ok()) {
+        if let Some(mut decoded) =
+            STANDARD.decode(written).ok().or_else(|| STANDARD_NO_PAD.decode(written).ok())
+        {
             let token = std::str::from_utf8(&decoded).ok().and_then(|text| Self::from_hex(text.trim()));
             decoded.zeroize();
             if let Some(token) = token {
@@ -169,7 +173,8 @@ impl DelegateToken {
             .encrypt(&iv.into(), Payload { msg: &plain, aad: header.as_bytes() })
             .map_err(|_| TokenError::Claims)?;
         plain.zeroize();
-        let (body, tag) = sealed.split_at_checked(sealed.len().saturating_sub(TAG_BYTES)).ok_or(TokenError::Claims)?;
+        let (body, tag) =
+            sealed.split_at_checked(sealed.len().saturating_sub(TAG_BYTES)).ok_or(TokenError::Claims)?;
         Ok(format!(
             "{header}..{}.{}.{}",
             URL_SAFE_NO_PAD.encode(iv),
@@ -196,7 +201,8 @@ impl DelegateToken {
             return Err(TokenError::Algorithm);
         }
         check_header(&decode(header)?)?;
-        let iv: [u8; 12] = decode(iv)?.try_into().map_err(|_| TokenError::Malformed("its IV is not 12 bytes"))?;
+        let iv: [u8; 12] =
+            decode(iv)?.try_into().map_err(|_| TokenError::Malformed("its IV is not 12 bytes"))?;
         let tag: [u8; TAG_BYTES] =
             decode(tag)?.try_into().map_err(|_| TokenError::Malformed("its tag is not 16 bytes"))?;
         let mut sealed = decode(body)?;
@@ -303,7 +309,8 @@ mod tests {
 
     #[test]
     fn base64_of_the_hex_text_is_the_same_token() {
-        for written in [STANDARD.encode(TOKEN), STANDARD.encode(format!("{TOKEN}\n")), format!(" {TOKEN}\n")] {
+        for written in [STANDARD.encode(TOKEN), STANDARD.encode(format!("{TOKEN}\n")), format!(" {TOKEN}\n")]
+        {
             assert_eq!(DelegateToken::normalise(&written).unwrap(), token(), "{written}");
         }
     }
@@ -361,7 +368,10 @@ mod tests {
         let with_key = VECTOR.replacen("..", ".AAAA.", 1);
         assert_eq!(token().open(&with_key), Err(TokenError::Algorithm));
         let zipped = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A128GCM","zip":"DEF"}"#);
-        assert_eq!(token().open(&format!("{zipped}{}", &VECTOR[VECTOR.find('.').unwrap()..])), Err(TokenError::Algorithm));
+        assert_eq!(
+            token().open(&format!("{zipped}{}", &VECTOR[VECTOR.find('.').unwrap()..])),
+            Err(TokenError::Algorithm)
+        );
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(other) => Err(D::Error::custom(format!("expected a string or a number, found {}", kind(&other)))),
+        Some(other) => {
+            Err(D::Error::custom(format!("expected a string or a number, found {}", kind(&other))))
+        }
     }
 }
 
