@@ -49,7 +49,10 @@ impl Process {
             }
         });
         let line = receiver.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
-            panic!("no `{ready}` within 60 s; its log:\n{}", std::fs::read_to_string(&log).unwrap_or_default())
+            panic!(
+                "no `{ready}` within 60 s; its log:\n{}",
+                std::fs::read_to_string(&log).unwrap_or_default()
+            )
         });
         (Process { child, log }, line)
     }
@@ -61,7 +64,11 @@ impl Process {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill runs");
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status()
+            .expect("kill runs");
         assert!(status.success(), "kill -{name} {}", self.pid());
     }
 
@@ -147,7 +154,11 @@ impl Manager {
     /// Starts the process again on the same port and data.
     pub fn launch(&mut self) {
         let mut command = Command::new(binary());
-        command.args(["manager", "--data-dir"]).arg(&self.dir).arg("--listen").arg(format!("127.0.0.1:{}", self.port));
+        command
+            .args(["manager", "--data-dir"])
+            .arg(&self.dir)
+            .arg("--listen")
+            .arg(format!("127.0.0.1:{}", self.port));
         command.args(&self.args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let (process, line) = Process::start(command, self.dir.with_extension("log"), "manager ready ");
         self.url = line.trim_start_matches("manager ready ").trim().to_owned();
@@ -191,7 +202,8 @@ impl Manager {
     /// Runs a client command that must succeed and prints JSON.
     pub fn json(&self, args: &[&str]) -> Value {
         let text = self.ok(args);
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("delegate {args:?} printed no JSON ({e}):\n{text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("delegate {args:?} printed no JSON ({e}):\n{text}"))
     }
 
     /// Sets a secret through standard input, as a user does.
@@ -225,14 +237,17 @@ impl Manager {
 
     /// A GET of the client API, for what a test asks too often for a process of its own.
     pub async fn get(&self, path: &str) -> Value {
-        let reply = reqwest::Client::new().get(format!("{}{path}", self.url)).header("x-api-key", &self.api_key);
+        let reply =
+            reqwest::Client::new().get(format!("{}{path}", self.url)).header("x-api-key", &self.api_key);
         reply.send().await.expect("the manager answers").json().await.expect("JSON")
     }
 
     /// Queues `count` no-op tasks; returns their ids.
     pub async fn probe(&self, count: u32, selectors: &[&str]) -> Vec<String> {
         let body = serde_json::json!({"count": count, "line": "probe", "selectors": selectors});
-        let request = reqwest::Client::new().post(format!("{}/api/v1/probes", self.url)).header("x-api-key", &self.api_key);
+        let request = reqwest::Client::new()
+            .post(format!("{}/api/v1/probes", self.url))
+            .header("x-api-key", &self.api_key);
         let reply: Value =
             request.json(&body).send().await.expect("the manager answers").json().await.expect("JSON");
         serde_json::from_value(reply["taskIds"].clone()).unwrap_or_else(|_| panic!("no taskIds in {reply}"))
@@ -308,7 +323,11 @@ impl AgentProcess {
     /// Starts the process again over the same data.
     pub fn launch(&mut self) {
         let mut command = Command::new(binary());
-        command.arg("agent").env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(&self.env);
+        command
+            .arg("agent")
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(&self.env);
         let (process, _line) = Process::start(command, self.dir.with_extension("log"), "agent ready ");
         self.process = Some(process);
     }
@@ -380,7 +399,8 @@ pub fn ssh_entities(
 
 /// Sets the login key and applies the files of [`ssh_entities`].
 pub fn load_ssh(manager: &Manager, files: &[PathBuf], sshd: &crate::peers::sshd::Sshd) {
-    let pipeline = files.last().and_then(|f| f.file_stem()).and_then(|s| s.to_str()).expect("a pipeline file");
+    let pipeline =
+        files.last().and_then(|f| f.file_stem()).and_then(|s| s.to_str()).expect("a pipeline file");
     manager.set_secret(&format!("{pipeline}_key"), &std::fs::read(&sshd.client_key).expect("the key"));
     for file in files {
         manager.ok(&["apply", file.to_str().expect("UTF-8 path")]);

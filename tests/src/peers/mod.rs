@@ -1,4 +1,8 @@
 //! Real systems, each started by the test that needs it and ended by its own process id.
 
+pub mod owned;
+pub mod prometheus;
+pub mod registry;
 pub mod sshd;
 pub mod vm;
+pub mod web;

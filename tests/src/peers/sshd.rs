@@ -18,9 +18,17 @@ pub fn test_user() -> (String, PathBuf) {
         return (me, PathBuf::from(std::env::var_os("HOME").expect("HOME")));
     }
     let name = "delegatetest";
-    if !Command::new("id").arg(name).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("id").success() {
+    if !Command::new("id")
+        .arg(name)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("id")
+        .success()
+    {
         // Another test may make it at the same moment; what counts is that it is there afterwards.
-        let _made_by_another = Command::new("useradd").args(["-m", "-s", "/bin/sh", "-p", "*", name]).output();
+        let _made_by_another =
+            Command::new("useradd").args(["-m", "-s", "/bin/sh", "-p", "*", name]).output();
     }
     let home = run("sh", &["-c", &format!("getent passwd {name} | cut -d: -f6")]);
     assert!(!home.is_empty(), "user {name} could not be made");
@@ -66,8 +74,12 @@ impl Sshd {
         let dir = std::fs::canonicalize(dir).expect("directory");
         let (user, home) = test_user();
         let client_key = dir.join("id_ed25519");
-        run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", client_key.to_str().expect("path")]);
-        std::fs::copy(client_key.with_extension("pub"), dir.join("authorized_keys")).expect("authorized_keys");
+        run(
+            "ssh-keygen",
+            &["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", client_key.to_str().expect("path")],
+        );
+        std::fs::copy(client_key.with_extension("pub"), dir.join("authorized_keys"))
+            .expect("authorized_keys");
         if Path::new("/run").exists() {
             let _not_root = std::fs::create_dir_all("/run/sshd");
         }
@@ -79,7 +91,10 @@ impl Sshd {
             let home = dir.join(format!("h{n}"));
             std::fs::create_dir_all(&home).expect("server directory");
             let key = home.join("host_key");
-            run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", &address, "-f", key.to_str().expect("path")]);
+            run(
+                "ssh-keygen",
+                &["-q", "-t", "ed25519", "-N", "", "-C", &address, "-f", key.to_str().expect("path")],
+            );
             let public = std::fs::read_to_string(key.with_extension("pub")).expect("host key");
             let public: Vec<&str> = public.split_whitespace().take(2).collect();
             known.push_str(&format!("[{address}]:{port} {}\n", public.join(" ")));

@@ -44,7 +44,11 @@ impl Vm {
     /// When the root is missing (needs `scripts/install-test-peers`, as root) or the machine does not come up in 60 s.
     pub async fn boot(dir: &Path, name: &str) -> Vm {
         let base = prepared_root();
-        assert!(base.join("usr/sbin/sshd").exists(), "{} is missing: run scripts/install-test-peers as root", base.display());
+        assert!(
+            base.join("usr/sbin/sshd").exists(),
+            "{} is missing: run scripts/install-test-peers as root",
+            base.display()
+        );
         let dir = std::fs::canonicalize(dir).expect("directory").join(format!("vm-{name}"));
         for part in ["upper", "work", "root", "peer"] {
             std::fs::create_dir_all(dir.join(part)).expect("machine directory");
@@ -55,20 +59,31 @@ impl Vm {
             dir.join("upper").display(),
             dir.join("work").display()
         );
-        checked(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(dir.join("root")));
+        checked(
+            Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(dir.join("root")),
+        );
         let root = dir.join("root");
         let client_key = dir.join("id_ed25519");
-        checked(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(&client_key));
+        checked(
+            Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+                .arg(&client_key),
+        );
         let ssh_dir = root.join("root/.ssh");
         std::fs::create_dir_all(&ssh_dir).expect("root's .ssh");
         std::fs::set_permissions(&ssh_dir, std::fs::Permissions::from_mode(0o700)).expect("its mode");
-        std::fs::copy(client_key.with_extension("pub"), ssh_dir.join("authorized_keys")).expect("authorized_keys");
+        std::fs::copy(client_key.with_extension("pub"), ssh_dir.join("authorized_keys"))
+            .expect("authorized_keys");
         // Host keys of the shared root would be the same in every machine.
         let host_key = root.join("etc/ssh/ssh_host_ed25519_key");
         for old in ["", ".pub"] {
             let _absent = std::fs::remove_file(format!("{}{old}", host_key.display()));
         }
-        checked(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&host_key));
+        checked(
+            Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
+                .arg(&host_key),
+        );
         std::fs::write(
             root.join("etc/ssh/sshd_config.d/test.conf"),
             "HostKey /etc/ssh/ssh_host_ed25519_key\nPermitRootLogin prohibit-password\nMaxStartups 200\nMaxSessions 50\nUseDNS no\n",
@@ -127,7 +142,14 @@ impl Vm {
     /// When ssh cannot be run.
     pub fn sh(&self, command: &str) -> Output {
         Command::new("ssh")
-            .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"])
+            .args([
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+                "-o",
+                "LogLevel=ERROR",
+            ])
             .args(["-o", "ConnectTimeout=5", "-o", "BatchMode=yes", "-p"])
             .arg(self.ssh_port.to_string())
             .arg("-i")
@@ -186,7 +208,11 @@ fn checked(command: &mut Command) {
 fn lead_out(root: &Path, unit: &str, port: u16) {
     let units = root.join("etc/systemd/system");
     std::fs::create_dir_all(units.join("sockets.target.wants")).expect("unit folder");
-    std::fs::write(units.join(format!("peer-{unit}.socket")), format!("[Socket]\nListenStream=/peer/{unit}\n")).expect("unit");
+    std::fs::write(
+        units.join(format!("peer-{unit}.socket")),
+        format!("[Socket]\nListenStream=/peer/{unit}\n"),
+    )
+    .expect("unit");
     std::fs::write(
         units.join(format!("peer-{unit}.service")),
         format!("[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd 127.0.0.1:{port}\n"),

@@ -1,0 +1,43 @@
+//! `make bench`: speed and memory of the product, as ratios against a named peer in one run where there is one.
+//!
+//! Every figure is printed beside the bar it is held to; nothing here fails a build. The machine is usually noisy and
+//! has two cores, so walls are medians of several rounds and CPU is counted, not timed.
+
+#![expect(clippy::print_stdout, reason = "A bench prints its figures.")]
+
+mod dispatch;
+mod fanout;
+mod figures;
+mod idle;
+mod logs;
+mod mask;
+mod proc;
+mod start;
+
+use anyhow::Result;
+
+fn main() -> Result<()> {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, rest @ ..] = asked.as_slice()
+        && mode == "executor-fanout"
+    {
+        return fanout::executor(rest);
+    }
+    let all = ["idle", "start", "dispatch", "fanout", "logs", "mask"];
+    let sections: Vec<&str> =
+        if asked.is_empty() { all.to_vec() } else { asked.iter().map(String::as_str).collect() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    for section in sections {
+        println!("\n== {section}");
+        match section {
+            "idle" => runtime.block_on(idle::measure())?,
+            "start" => runtime.block_on(start::measure())?,
+            "dispatch" => runtime.block_on(dispatch::measure())?,
+            "fanout" => runtime.block_on(fanout::measure())?,
+            "logs" => runtime.block_on(logs::measure())?,
+            "mask" => mask::measure()?,
+            other => anyhow::bail!("unknown section `{other}`; sections: {}", all.join(" ")),
+        }
+    }
+    Ok(())
+}
