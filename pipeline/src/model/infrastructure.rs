@@ -1,0 +1,124 @@
+//! Infrastructures of SSH stages: hosts and how to log in to them.
+
+use super::read::{Field, Reader};
+use crate::fault::{Fault, Findings, did_you_mean};
+use crate::rules;
+use crate::yaml::Node;
+use serde_json::Value as Json;
+
+/// An effective infrastructure, before its references are looked up.
+#[derive(Clone, Debug)]
+pub struct Infrastructure {
+    /// Canonical type: `Pdc`.
+    pub kind: String,
+    /// Hosts, or an expression that gives them.
+    pub hosts: Option<Field>,
+    /// `Ssh` or `Pdc` connector.
+    pub connector: Option<Field>,
+    /// SSHKey secret.
+    pub credentials: Option<Field>,
+    /// Which of a `Pdc` connector's hosts.
+    pub filter: Option<HostFilter>,
+    /// `delegateSelectors`.
+    pub selectors: Option<Field>,
+    /// Tags.
+    pub tags: Json,
+}
+
+/// Which hosts of a connector.
+#[derive(Clone, Debug)]
+pub enum HostFilter {
+    /// By name.
+    Names(Field),
+    /// By attributes, all of which must be equal.
+    Attributes(Field),
+}
+
+/// Types that mean hosts over SSH; the canonical one first.
+const KINDS: [&str; 4] = ["Pdc", "SshWinRmAzureInfrastructure", "SshWinRmAzure", "SshWinRmAws"];
+
+/// Reads an effective infrastructure definition: `{type, spec}` with whatever else its entity holds.
+pub fn read_infrastructure(node: &Node, path: &str, findings: &mut Findings) -> Option<Infrastructure> {
+    let mut reader = Reader::new(node, path, findings);
+    reader.known(&[
+        "name",
+        "identifier",
+        "environmentRef",
+        "orgIdentifier",
+        "projectIdentifier",
+        "description",
+        "deploymentType",
+        "allowSimultaneousDeployments",
+        "scopedServices",
+    ]);
+    let outer_tags = reader.any("tags");
+    let kind = reader.required("type", findings)?;
+    let Some(mut spec) = reader.map("spec", findings) else {
+        findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
+        return None;
+    };
+    reader.finish(findings);
+    let text = kind.text();
+    let azure = spec.has("subscriptionId");
+    let meant = match KINDS.iter().find(|known| known.eq_ignore_ascii_case(&text)) {
+        Some(&"Pdc") => "Pdc",
+        Some(&("SshWinRmAzureInfrastructure" | "SshWinRmAzure")) if !azure => "Pdc",
+        _ => {
+            let message =
+                format!("infrastructure type `{text}` is not supported by this version; supported is Pdc");
+            findings.push(Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, ["Pdc"])));
+            return None;
+        }
+    };
+    rules::r2_type_alias(&text, meant, &kind.at, &kind.path, findings);
+    let hostname = spec.any("hostname");
+    let hosts = spec.any("hosts").or(hostname);
+    let connector = spec.field("connectorRef", findings);
+    let credentials = spec.field("credentialsRef", findings);
+    let selectors = spec.any("delegateSelectors");
+    if let Some(selectors) = &selectors {
+        rules::r4_infrastructure_selectors(selectors, findings);
+    }
+    if let Some(os) = spec.field("osType", findings)
+        && !os.text().eq_ignore_ascii_case("Linux")
+    {
+        let message = format!("osType `{}` is not supported by this version (WinRM comes later)", os.text());
+        findings.fault(&os.at, &os.path, message);
+    }
+    let tags = spec.any("tags").or(outer_tags).map_or(Json::Null, |tags| tags.value);
+    for key in ["hostArrayPath", "hostAttributes", "provisioner"] {
+        if let Some(node) = spec.node(key) {
+            findings.fault(&node.at, &spec.sub(key), "hosts from a provisioner are not supported yet");
+        }
+    }
+    let filter = read_filter(&mut spec, findings);
+    spec.known(&["releaseName", "attributeFilters", "hostFilters"]);
+    spec.finish(findings);
+    Some(Infrastructure { kind: meant.to_owned(), hosts, connector, credentials, filter, selectors, tags })
+}
+
+fn read_filter(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<HostFilter> {
+    let mut filter = spec.map("hostFilter", findings)?;
+    let kind = filter.required("type", findings)?;
+    let inner = filter.map("spec", findings);
+    filter.finish(findings);
+    let mut value = |findings: &mut Findings| {
+        let mut inner = inner?;
+        let value = inner.any("value");
+        if value.is_none() {
+            findings.fault(inner.at(), &inner.sub("value"), "`value` is missing");
+        }
+        inner.finish(findings);
+        value
+    };
+    match kind.text().to_ascii_lowercase().as_str() {
+        "all" => None,
+        "hostnames" => value(findings).map(HostFilter::Names),
+        "hostattributes" => value(findings).map(HostFilter::Attributes),
+        _ => {
+            let message = format!("host filter `{}` is unknown; known are All, HostNames, HostAttributes", kind.text());
+            findings.fault(&kind.at, &kind.path, message);
+            None
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Pipelines and their stages.
+
+use super::failure::Strategies;
+use super::read::{Field, Reader, one_of};
+use super::step::{Context, Frame, StepNode, read_frame, read_steps};
+use super::{Variable, identity, read_variables};
+use crate::fault::{Fault, Findings};
+use crate::yaml::Node;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+/// A pipeline as read from its document.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Identifier.
+    pub identifier: String,
+    /// Name.
+    pub name: Field,
+    /// Organisation.
+    pub org: String,
+    /// Project.
+    pub project: String,
+    /// Tags.
+    pub tags: Json,
+    /// Variables.
+    pub variables: Vec<Variable>,
+    /// `delegateSelectors`.
+    pub selectors: Option<Field>,
+    /// Timeout.
+    pub timeout: Option<Field>,
+    /// Stages.
+    pub stages: Vec<StageNode>,
+}
+
+/// A member of `stages`.
+#[derive(Clone, Debug)]
+pub enum StageNode {
+    /// One stage.
+    Stage(Box<Stage>),
+    /// Stages that start together.
+    Parallel(Vec<StageNode>),
+}
+
+/// Kinds of stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StageKind {
+    /// Service, environment, infrastructure and steps.
+    Deployment,
+    /// Only steps.
+    Custom,
+    /// Only steps; usually an approval.
+    Approval,
+}
+
+/// A stage.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Common part.
+    pub frame: Frame,
+    /// Kind.
+    pub kind: StageKind,
+    /// Variables.
+    pub variables: Vec<Variable>,
+    /// Tags.
+    pub tags: Json,
+    /// Steps.
+    pub steps: Vec<StepNode>,
+    /// Rollback steps.
+    pub rollback: Vec<StepNode>,
+    /// Service, environment and infrastructure; only in a deployment stage.
+    pub target: Option<Target>,
+    /// Own strategies or rule R16's.
+    pub strategies: Strategies,
+}
+
+/// What a deployment stage deploys, and where, before entities are looked up.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// `deploymentType`.
+    pub deployment_type: Option<Field>,
+    /// `serviceRef`.
+    pub service_ref: Option<Field>,
+    /// Inline `serviceDefinition`.
+    pub service_inline: Option<(Node, String)>,
+    /// `environmentRef`.
+    pub environment_ref: Option<Field>,
+    /// Identifier of the infrastructure.
+    pub infrastructure_ref: Option<Field>,
+    /// Inline infrastructure, or `inputs` laid over the entity.
+    pub infrastructure_inline: Option<(Node, String)>,
+}
+
+/// Reads a document with the root `pipeline`.
+pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipeline> {
+    let Some(root) = document.get("pipeline") else {
+        let keys = document.as_map().map(|map| map.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>());
+        let found = keys.unwrap_or_default();
+        let near = found.iter().find_map(|key| crate::fault::nearest(key, ["pipeline"]));
+        let message = format!("expected a document with the root key `pipeline`, found `{}`", found.join("`, `"));
+        findings.push(Fault::at(&document.at, "", message).suggest(near.map(|n| format!("did you mean `{n}`?"))));
+        return None;
+    };
+    let mut reader = Reader::new(root, "pipeline", findings);
+    reader.known(&["description", "allowStageExecutions", "notificationRules", "flowControl", "template"]);
+    let identity = identity(&mut reader, "pipeline", findings);
+    let org = reader.text("orgIdentifier", findings).unwrap_or_default();
+    let project = reader.text("projectIdentifier", findings).unwrap_or_default();
+    let tags = reader.any("tags").map_or(Json::Null, |tags| tags.value);
+    let variables = read_variables(&mut reader, findings);
+    let selectors = reader.any("delegateSelectors");
+    let timeout = reader.field("timeout", findings);
+    for key in ["triggers", "properties"] {
+        if let Some(node) = reader.node(key) {
+            let path = reader.sub(key);
+            findings.remark("not-supported-yet", &node.at, &path, format!("`{key}` has no effect in this version"));
+        }
+    }
+    let path = reader.sub("stages");
+    let list = reader.list("stages", findings);
+    if list.is_empty() {
+        findings.fault(reader.at(), &path, "`stages` lists nothing");
+    }
+    let stages = read_stages(list, &path, findings);
+    reader.finish(findings);
+    let (identifier, name) = identity?;
+    let pipeline =
+        Pipeline { identifier, name, org, project, tags, variables, selectors, timeout, stages };
+    unique_identifiers(&pipeline, findings);
+    Some(pipeline)
+}
+
+fn read_stages(list: &[Node], path: &str, findings: &mut Findings) -> Vec<StageNode> {
+    let mut stages = Vec::new();
+    for (index, node) in list.iter().enumerate() {
+        let at = format!("{path}[{index}]");
+        let mut reader = Reader::new(node, &at, findings);
+        if let Some(inner) = reader.node("stage") {
+            let path = reader.sub("stage");
+            stages.extend(read_stage(inner, &path, findings).map(|stage| StageNode::Stage(Box::new(stage))));
+        } else if reader.node("parallel").is_some() {
+            let path = reader.sub("parallel");
+            let members = reader.list("parallel", findings);
+            stages.push(StageNode::Parallel(read_stages(members, &path, findings)));
+        } else {
+            findings.fault(&node.at, &at, "expected `stage` or `parallel`");
+        }
+        reader.finish(findings);
+    }
+    stages
+}
+
+const STAGE_KINDS: [(&str, StageKind); 3] =
+    [("Deployment", StageKind::Deployment), ("Custom", StageKind::Custom), ("Approval", StageKind::Approval)];
+
+fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage> {
+    let mut reader = Reader::new(node, path, findings);
+    reader.known(&["description"]);
+    let kind = reader.required("type", findings).and_then(|kind| one_of(&kind, "stage type", &STAGE_KINDS, findings));
+    let tags = reader.any("tags").map_or(Json::Null, |tags| tags.value);
+    let variables = read_variables(&mut reader, findings);
+    let has_rollback =
+        node.at_path(&["spec", "execution", "rollbackSteps"]).and_then(Node::as_list).is_some_and(|l| !l.is_empty());
+    let context = Context { rollback: false, stage_rollback: true, in_group: false };
+    let frame = read_frame(&mut reader, "stage", "pipelineStatus", context, findings);
+    let Some(mut spec) = reader.map("spec", findings) else {
+        findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
+        return None;
+    };
+    let target = (kind == Some(StageKind::Deployment)).then(|| read_target(&mut spec, findings));
+    spec.known(&["skipInstances", "tags"]);
+    let (mut steps, mut rollback) = (Vec::new(), Vec::new());
+    match spec.map("execution", findings) {
+        Some(mut execution) => {
+            let path = execution.sub("steps");
+            let list = execution.list("steps", findings);
+            if list.is_empty() {
+                findings.fault(execution.at(), &path, "`steps` lists nothing");
+            }
+            steps = read_steps(list, &path, context, findings);
+            let path = execution.sub("rollbackSteps");
+            let list = execution.list("rollbackSteps", findings);
+            rollback = read_steps(list, &path, Context { rollback: true, ..context }, findings);
+            execution.finish(findings);
+        }
+        None => findings.fault(spec.at(), &spec.sub("execution"), "`execution` is missing"),
+    }
+    spec.finish(findings);
+    reader.finish(findings);
+    let (frame, kind) = (frame?, kind?);
+    let strategies = match (&frame.strategies, kind) {
+        (Some(own), _) => own.clone(),
+        (None, StageKind::Deployment) => crate::rules::r16_default_strategy(&frame, has_rollback, findings),
+        (None, _) => Strategies::new(),
+    };
+    Some(Stage { frame, kind, variables, tags, steps, rollback, target, strategies })
+}
+
+/// Reads both the current form (`service`, `environment`) and the older one (`serviceConfig`, `infrastructure`).
+fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Target {
+    let mut target = Target { deployment_type: spec.field("deploymentType", findings), ..Target::default() };
+    for key in ["services", "environments", "environmentGroup"] {
+        if let Some(node) = spec.node(key) {
+            findings.fault(&node.at, &spec.sub(key), format!("`{key}` is not supported yet"));
+        }
+    }
+    spec.known(&["gitOpsEnabled"]);
+    for key in ["service", "serviceConfig"] {
+        let Some(mut service) = spec.map(key, findings) else { continue };
+        service.known(&["useFromStage", "stageOverrides", "service"]);
+        target.service_ref = service.field("serviceRef", findings).or(target.service_ref);
+        for key in ["serviceDefinition", "serviceInputs"] {
+            let path = service.sub(key);
+            let Some(node) = service.node(key) else { continue };
+            // Inputs wrap the definition once more.
+            match node.get("serviceDefinition") {
+                Some(inner) => target.service_inline = Some((inner.clone(), format!("{path}.serviceDefinition"))),
+                None => target.service_inline = Some((node.clone(), path)),
+            }
+        }
+        service.finish(findings);
+    }
+    if let Some(mut environment) = spec.map("environment", findings) {
+        environment.known(&["deployToAll", "environmentInputs", "serviceOverrideInputs"]);
+        target.environment_ref = environment.field("environmentRef", findings);
+        let path = environment.sub("infrastructureDefinitions");
+        let list = environment.list("infrastructureDefinitions", findings);
+        if list.len() > 1 {
+            findings.fault(environment.at(), &path, "several infrastructures in one stage are not supported yet");
+        }
+        let one = match list.first() {
+            Some(node) => Some((node, format!("{path}[0]"))),
+            None => {
+                let path = environment.sub("infrastructureDefinition");
+                environment.node("infrastructureDefinition").map(|node| (node, path))
+            }
+        };
+        environment.known(&["infrastructureDefinition"]);
+        if let Some((node, path)) = one {
+            let mut reader = Reader::new(node, path, findings);
+            target.infrastructure_ref = reader.required("identifier", findings);
+            let path = reader.sub("inputs");
+            target.infrastructure_inline = reader.node("inputs").map(|inputs| (inputs.clone(), path));
+            reader.finish(findings);
+        }
+        environment.finish(findings);
+    }
+    if let Some(mut infrastructure) = spec.map("infrastructure", findings) {
+        infrastructure.known(&["environment", "allowSimultaneousDeployments", "infrastructureKey"]);
+        target.environment_ref = infrastructure.field("environmentRef", findings).or(target.environment_ref);
+        target.infrastructure_ref =
+            infrastructure.field("infrastructureRef", findings).or(target.infrastructure_ref);
+        let path = infrastructure.sub("infrastructureDefinition");
+        if let Some(node) = infrastructure.node("infrastructureDefinition") {
+            target.infrastructure_inline = Some((node.clone(), path));
+        }
+        infrastructure.finish(findings);
+    }
+    target
+}
+
+/// Identifiers must be unique: stages in the pipeline, steps and groups in their list (parallel members included).
+fn unique_identifiers(pipeline: &Pipeline, findings: &mut Findings) {
+    fn stages<'a>(nodes: &'a [StageNode], all: &mut Vec<&'a Stage>) {
+        for node in nodes {
+            match node {
+                StageNode::Stage(stage) => all.push(stage),
+                StageNode::Parallel(members) => stages(members, all),
+            }
+        }
+    }
+    fn frames<'a>(nodes: &'a [StepNode], all: &mut Vec<&'a Frame>) {
+        for node in nodes {
+            match node {
+                StepNode::Step(step) => all.push(&step.frame),
+                StepNode::Group(group) => all.push(&group.frame),
+                StepNode::Parallel(members) => frames(members, all),
+            }
+        }
+    }
+    fn groups(nodes: &[StepNode], findings: &mut Findings) {
+        for node in nodes {
+            match node {
+                StepNode::Step(_) => {}
+                StepNode::Group(group) => {
+                    lists(&group.steps, findings);
+                    lists(&group.rollback, findings);
+                }
+                StepNode::Parallel(members) => groups(members, findings),
+            }
+        }
+    }
+    fn lists(nodes: &[StepNode], findings: &mut Findings) {
+        let mut all = Vec::new();
+        frames(nodes, &mut all);
+        unique("step", &all, findings);
+        groups(nodes, findings);
+    }
+    let mut all = Vec::new();
+    stages(&pipeline.stages, &mut all);
+    unique("stage", &all.iter().map(|stage| &stage.frame).collect::<Vec<_>>(), findings);
+    for stage in all {
+        lists(&stage.steps, findings);
+        lists(&stage.rollback, findings);
+    }
+}
+
+fn unique(what: &str, frames: &[&Frame], findings: &mut Findings) {
+    let mut seen: std::collections::BTreeMap<&str, &Frame> = std::collections::BTreeMap::new();
+    for frame in frames {
+        match seen.get(frame.identifier.as_str()) {
+            Some(first) => {
+                let message = format!(
+                    "the {what} identifier `{}` was used before, in line {}",
+                    frame.identifier, first.at.line
+                );
+                findings.fault(&frame.at, &frame.path, message);
+            }
+            None => {
+                seen.insert(&frame.identifier, frame);
+            }
+        }
+    }
+}

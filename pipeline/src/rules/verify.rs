@@ -1,0 +1,189 @@
+//! Rules about the Verify step: R10 (inline form), R11 (gaps), R18 (timeout).
+
+use crate::fault::{Fault, Findings, did_you_mean};
+use crate::model::duration::show_duration;
+use crate::model::read::{Field, Reader, one_of};
+use crate::model::step::{Frame, Spec, ThresholdKind, Verify};
+use crate::yaml::Node;
+
+/// Metric providers of the inline form, and those that come later.
+const PROVIDERS: [&str; 1] = ["Prometheus"];
+const LATER: [&str; 3] = ["CloudWatch", "Datadog", "NewRelic"];
+
+/// Harness' own kinds of verification: they need a monitored service, which this manager does not have yet.
+const HARNESS_KINDS: [&str; 6] =
+    ["Auto", "Rolling", "Canary", "Bluegreen", "LoadTest", "SimpleVerification"];
+
+/// Added to the window: the time a query and its answer may take at its end.
+const SLACK_MS: u64 = 120_000;
+
+/// R10 and R11: a Verify step with an inline query; what it leaves out is inherited from the Verify before it.
+pub fn r10_r11_verify(
+    spec: &mut Reader<'_>,
+    step: &mut Reader<'_>,
+    earlier: &mut Vec<Verify>,
+    findings: &mut Findings,
+) -> Option<Spec> {
+    let kind = spec.field("type", findings);
+    let inner_node = spec.node("spec");
+    let flat_duration = spec.any("duration").or_else(|| step.any("duration"));
+    spec.known(&["monitoredService", "healthSources", "isMultiServicesOrEnvs"]);
+    let at = spec.at().clone();
+    let path = spec.path().to_owned();
+
+    let mut verify = Verify {
+        provider: None,
+        connector: None,
+        metric_name: None,
+        query: None,
+        threshold: None,
+        comparison: None,
+        duration: None,
+        fail_on_no_analysis: true,
+        labels: Vec::new(),
+    };
+    let harness_kind =
+        kind.as_ref().is_some_and(|kind| HARNESS_KINDS.iter().any(|k| k.eq_ignore_ascii_case(&kind.text())));
+    if let Some(inner) = inner_node {
+        read_inner(&mut verify, inner, &spec.sub("spec"), findings);
+    }
+    if let Some(duration) = flat_duration {
+        if verify.duration.is_none() {
+            let assumed = format!("`duration` ({}) beside `type` is that of the window", duration.text());
+            findings.notice("R11.flat-duration", &duration.at, &duration.path, assumed);
+            verify.duration = Some(duration);
+        }
+    }
+    match &kind {
+        Some(_) if harness_kind => {
+            let assumed = "no health source is configured: the step is skipped";
+            findings.notice("verify.no-health-source", &at, &path, assumed);
+        }
+        Some(kind) => {
+            let text = kind.text();
+            match PROVIDERS.iter().find(|name| name.eq_ignore_ascii_case(&text)) {
+                Some(name) => {
+                    let assumed = format!("an inline {name} query is judged against its threshold");
+                    findings.notice("R10.inline-verify", &kind.at, &kind.path, assumed);
+                    verify.provider = Some((*name).to_owned());
+                }
+                None => {
+                    let known = PROVIDERS.join(", ");
+                    let message = if LATER.contains(&text.as_str()) {
+                        format!("metric provider `{text}` is not supported by this version; supported is {known}")
+                    } else {
+                        format!("`{text}` is no kind of verification; supported are {known}, {}", HARNESS_KINDS.join(", "))
+                    };
+                    let names = PROVIDERS.into_iter().chain(HARNESS_KINDS);
+                    findings.push(Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, names)));
+                    return None;
+                }
+            }
+        }
+        None => {}
+    }
+    if !harness_kind && (kind.is_none() || inner_node.is_none()) {
+        inherit(&mut verify, earlier, &at, &path, findings);
+    }
+    if verify.provider.is_some() {
+        for (what, missing) in [
+            ("connectorRef", verify.connector.is_none()),
+            ("query", verify.query.is_none()),
+            ("threshold", verify.threshold.is_none()),
+            ("duration", verify.duration.is_none()),
+        ] {
+            if missing {
+                findings.fault(&at, &path, format!("`{what}` of the verification is missing"));
+            }
+        }
+    }
+    earlier.push(verify.clone());
+    Some(Spec::Verify(Box::new(verify)))
+}
+
+/// R11: what is missing is taken from the nearest earlier Verify of the same stage.
+fn inherit(
+    verify: &mut Verify,
+    earlier: &[Verify],
+    at: &crate::fault::Place,
+    path: &str,
+    findings: &mut Findings,
+) {
+    let Some(base) = earlier.iter().rev().find(|verify| verify.provider.is_some()) else {
+        if verify.provider.is_none() {
+            let assumed = "no health source is configured: the step is skipped";
+            findings.notice("verify.no-health-source", at, path, assumed);
+        }
+        return;
+    };
+    let own = std::mem::replace(verify, base.clone());
+    findings.notice("R11.inherit", at, path, "what is missing is taken from the Verify step before it");
+    verify.provider = own.provider.or_else(|| verify.provider.take());
+    verify.connector = own.connector.or_else(|| verify.connector.take());
+    verify.metric_name = own.metric_name.or_else(|| verify.metric_name.take());
+    verify.query = own.query.or_else(|| verify.query.take());
+    verify.threshold = own.threshold.or_else(|| verify.threshold.take());
+    verify.comparison = own.comparison.or_else(|| verify.comparison.take());
+    verify.duration = own.duration.or_else(|| verify.duration.take());
+    if !own.labels.is_empty() {
+        verify.labels = own.labels;
+    }
+}
+
+fn read_inner(verify: &mut Verify, node: &Node, path: &str, findings: &mut Findings) {
+    let mut inner = Reader::new(node, path, findings);
+    inner.known(&["sensitivity", "trafficSplitPercentage", "namespace", "dimensions", "statistic"]);
+    verify.connector = inner.field("connectorRef", findings);
+    verify.metric_name = inner.field("metricName", findings);
+    verify.query = inner.field("query", findings);
+    verify.comparison = inner.field("comparison", findings);
+    verify.duration = inner.field("duration", findings);
+    verify.fail_on_no_analysis = inner.flag("failOnNoAnalysis", findings).unwrap_or(true);
+    for key in ["baseline", "canary", "deploymentTag"] {
+        if let Some(field) = inner.field(key, findings) {
+            verify.labels.push((key.to_owned(), field));
+        }
+    }
+    if let Some(mut threshold) = inner.map("threshold", findings) {
+        let kind = threshold.required("type", findings).and_then(|kind| {
+            let known = [("Absolute", ThresholdKind::Absolute), ("Percentage", ThresholdKind::Percentage)];
+            one_of(&kind, "threshold type", &known, findings)
+        });
+        let value = match threshold.map("spec", findings) {
+            Some(mut spec) => {
+                let value = spec.required("value", findings);
+                spec.finish(findings);
+                value
+            }
+            None => threshold.required("value", findings),
+        };
+        threshold.finish(findings);
+        verify.threshold = kind.zip(value);
+    }
+    inner.finish(findings);
+}
+
+/// R18: a Verify step may take its window and two minutes, even when its own timeout is shorter.
+pub fn r18_verify_timeout(
+    frame: &Frame,
+    step_ms: Option<u64>,
+    duration_ms: u64,
+    findings: &mut Findings,
+) -> Option<u64> {
+    let least = duration_ms.saturating_add(SLACK_MS);
+    match step_ms {
+        Some(step_ms) if step_ms < least => {
+            let assumed = format!(
+                "the timeout {} would end the analysis of {}; it is {}",
+                show_duration(step_ms),
+                show_duration(duration_ms),
+                show_duration(least)
+            );
+            let field: Option<&Field> = frame.timeout.as_ref();
+            let (at, path) = field.map_or((&frame.at, frame.path.as_str()), |f| (&f.at, f.path.as_str()));
+            findings.notice("R18.verify-timeout", at, path, assumed);
+            Some(least)
+        }
+        other => other,
+    }
+}
