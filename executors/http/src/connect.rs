@@ -124,7 +124,10 @@ mod tests {
 
     #[test]
     fn a_broken_ca_file_stops_the_start() {
-        let config = Config { ca_pem: b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----".to_vec(), ..Config::default() };
+        let config = Config {
+            ca_pem: b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----".to_vec(),
+            ..Config::default()
+        };
         assert!(matches!(Connector::new(config), Err(ConfigError::Ca(_) | ConfigError::Client(_))));
     }
 }

@@ -53,7 +53,9 @@ pub enum Error {
         maybe_done: bool,
     },
     /// A metadata endpoint of a cloud.
-    #[error("{target} is a metadata endpoint of a cloud ({address}); this agent does not ask those for a pipeline")]
+    #[error(
+        "{target} is a metadata endpoint of a cloud ({address}); this agent does not ask those for a pipeline"
+    )]
     Metadata {
         #[expect(missing_docs, reason = "See the enum.")]
         target: String,
@@ -242,7 +244,13 @@ pub(crate) fn of_reqwest(error: reqwest::Error, target: &str, changes: bool) -> 
         let problem = "no connection could be made";
         return Error::Connection { target, problem, cause, maybe_done: false, source: error };
     }
-    Error::Connection { target, problem: "the connection was lost", cause, maybe_done: changes, source: error }
+    Error::Connection {
+        target,
+        problem: "the connection was lost",
+        cause,
+        maybe_done: changes,
+        source: error,
+    }
 }
 
 fn innermost(error: &reqwest::Error) -> String {

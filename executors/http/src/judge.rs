@@ -83,10 +83,8 @@ fn verdict(
         output.outputs.insert(name.to_owned(), value.into());
     }
     for variable in &spec.output_variables {
-        let value = expr::render_value(&variable.value, &context, Mode::Throw).map_err(|error| Error::Output {
-            target: target.clone(),
-            name: variable.name.clone(),
-            problem: error.message,
+        let value = expr::render_value(&variable.value, &context, Mode::Throw).map_err(|error| {
+            Error::Output { target: target.clone(), name: variable.name.clone(), problem: error.message }
         })?;
         if variable.secret {
             // Whatever its type, its text is what could show up in a log.
@@ -121,8 +119,12 @@ mod tests {
     fn run(change: impl FnOnce(&mut HttpSpec, &mut Response)) -> Result<StepOutput, Error> {
         let mut spec: HttpSpec =
             serde_json::from_value(json!({"url": "https://h/x?y", "method": "get"})).unwrap();
-        let mut response =
-            Response { status: 200, body: r#"{"status":"UP","n":3}"#.into(), cut: false, retry_after_s: None };
+        let mut response = Response {
+            status: 200,
+            body: r#"{"status":"UP","n":3}"#.into(),
+            cut: false,
+            retry_after_s: None,
+        };
         change(&mut spec, &mut response);
         let secrets = FixedSecrets::new(1, []);
         judge(&spec, &response, &Outside { now_ms: 0, secret_token: 1, secrets: &secrets }).1
@@ -178,7 +180,11 @@ mod tests {
 
     #[test]
     fn outputs_keep_their_types_and_a_missing_one_is_an_error() {
-        let variable = |name: &str, value: &str| OutputVariable { name: name.into(), value: value.into(), secret: false };
+        let variable = |name: &str, value: &str| OutputVariable {
+            name: name.into(),
+            value: value.into(),
+            secret: false,
+        };
         let output = run(|spec, _| {
             spec.output_variables = vec![
                 variable("n", "<+json.select(\"n\", <+httpResponseBody>)>"),

@@ -20,7 +20,8 @@ pub use error::Error;
 
 use connect::Connector;
 use executor_api::{
-    Executor, Level, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe, UnitLog,
+    Executor, Level, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe,
+    UnitLog,
 };
 use proto::result::UnitStatus;
 use proto::task::HttpSpec;
@@ -89,7 +90,8 @@ impl HttpExecutor {
             log.line(Level::Info, &format!("{}: {}", name.trim(), value.as_str())).await?;
         }
         if spec.body.is_some() && request.body.is_none() {
-            log.line(Level::Warn, &format!("{} takes no body; requestBody is not sent", request.method)).await?;
+            log.line(Level::Warn, &format!("{} takes no body; requestBody is not sent", request.method))
+                .await?;
         }
         let target = spec::shown_spec(spec);
         let limit = limit_of(spec.timeout_ms, cx.time_left());

@@ -1,10 +1,10 @@
 //! One exchange: redirects, retries, limits.
 
+use crate::config::Config;
 use crate::connect::{Connector, is_metadata};
 use crate::error::{Error, of_reqwest};
 use crate::recover;
 use crate::spec::{self, Request};
-use crate::config::Config;
 use executor_api::{Level, StepContext, TransportProbe, UnitLog};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode};
@@ -71,7 +71,8 @@ impl Exchange<'_> {
             }
             request = follow(request, &location, answer.status)?;
             let shown = spec::shown(&request.url);
-            self.line(Level::Info, &format!("redirected by HTTP {} to {shown}", answer.status.as_u16())).await?;
+            self.line(Level::Info, &format!("redirected by HTTP {} to {shown}", answer.status.as_u16()))
+                .await?;
             call = format!("{} {shown}", request.method);
         }
         // `hop` counts to the end of usize; the limit on redirects ends the loop long before.
@@ -107,7 +108,8 @@ impl Exchange<'_> {
             };
             match pauses.next() {
                 Some(pause) if error.may_retry(repeatable) => {
-                    self.line(Level::Warn, &format!("{error}; trying again in {} ms", pause.as_millis())).await?;
+                    self.line(Level::Warn, &format!("{error}; trying again in {} ms", pause.as_millis()))
+                        .await?;
                     self.cx.clock.sleep(*pause).await;
                 }
                 _ => break Err(error),
@@ -137,7 +139,9 @@ impl Exchange<'_> {
         let mut cut = false;
         // A redirect's body is of no use, and a server may send it for ever.
         while !is_redirect(status) || !headers.contains_key(LOCATION) {
-            let Some(chunk) = answer.chunk().await.map_err(|e| of_reqwest(e, &target, changes))? else { break };
+            let Some(chunk) = answer.chunk().await.map_err(|e| of_reqwest(e, &target, changes))? else {
+                break;
+            };
             let room = self.config.max_body_bytes.saturating_sub(body.len());
             body.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
             if chunk.len() > room {
@@ -147,7 +151,9 @@ impl Exchange<'_> {
         }
         Ok(Answer {
             status,
-            location: headers.get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+            location: headers
+                .get(LOCATION)
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
             response: Response {
                 status: status.as_u16(),
                 body: text_of(body, cut),
@@ -180,13 +186,24 @@ impl Exchange<'_> {
     }
 
     /// Host header, SNI and certificate stay those of the name; only the connection goes elsewhere.
-    async fn aliased(&self, url: &Url, name: &str, port: u16, to: &str, to_port: u16) -> Result<Route, Error> {
+    async fn aliased(
+        &self,
+        url: &Url,
+        name: &str,
+        port: u16,
+        to: &str,
+        to_port: u16,
+    ) -> Result<Route, Error> {
         self.line(Level::Info, &format!("host alias: {name}:{port} is reached at {to}:{to_port}")).await?;
         let target = || spec::shown(url);
-        let bad = |problem: String| Error::Spec(vec![executor_api::SpecFault { field: "host_aliases".into(), problem }]);
+        let bad = |problem: String| {
+            Error::Spec(vec![executor_api::SpecFault { field: "host_aliases".into(), problem }])
+        };
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((to, to_port))
             .await
-            .map_err(|e| bad(format!("the alias of {name}:{port} leads to `{to}`, which has no address: {e}")))?
+            .map_err(|e| {
+                bad(format!("the alias of {name}:{port} leads to `{to}`, which has no address: {e}"))
+            })?
             .collect();
         let mut routed = url.clone();
         if routed.set_port(Some(to_port)).is_err() {
@@ -270,7 +287,8 @@ fn origin(url: &Url) -> (String, String, Option<u16>) {
 
 /// UTF-8 text of a body. The end of a cut one may lie inside a character, which is left out.
 fn text_of(mut bytes: Vec<u8>, cut: bool) -> String {
-    if cut && let Err(error) = std::str::from_utf8(&bytes)
+    if cut
+        && let Err(error) = std::str::from_utf8(&bytes)
         && error.error_len().is_none()
     {
         bytes.truncate(error.valid_up_to());
@@ -292,7 +310,8 @@ mod tests {
 
     fn request(method: Method, url: &str) -> Request {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("authorization", "a"), ("x-key", "k"), ("accept", "x"), ("content-type", "t")] {
+        for (name, value) in [("authorization", "a"), ("x-key", "k"), ("accept", "x"), ("content-type", "t")]
+        {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let body = (method == Method::POST).then(|| b"b".to_vec());
@@ -306,16 +325,26 @@ mod tests {
 
     #[test]
     fn post_becomes_get_where_the_status_says_so() {
-        for (code, method, body) in
-            [(301, Method::GET, false), (302, Method::GET, false), (303, Method::GET, false), (307, Method::POST, true), (308, Method::POST, true)]
-        {
+        for (code, method, body) in [
+            (301, Method::GET, false),
+            (302, Method::GET, false),
+            (303, Method::GET, false),
+            (307, Method::POST, true),
+            (308, Method::POST, true),
+        ] {
             let next = follow(request(Method::POST, "http://h/a"), "b?c", status(code)).ok().unwrap();
             assert_eq!((next.method, next.body.is_some()), (method, body), "{code}");
             assert_eq!(next.url.as_str(), "http://h/b?c");
             assert!(next.headers.contains_key("authorization"));
         }
-        assert_eq!(follow(request(Method::PUT, "http://h/"), "/b", status(302)).ok().unwrap().method, Method::PUT);
-        assert_eq!(follow(request(Method::HEAD, "http://h/"), "/b", status(303)).ok().unwrap().method, Method::HEAD);
+        assert_eq!(
+            follow(request(Method::PUT, "http://h/"), "/b", status(302)).ok().unwrap().method,
+            Method::PUT
+        );
+        assert_eq!(
+            follow(request(Method::HEAD, "http://h/"), "/b", status(303)).ok().unwrap().method,
+            Method::HEAD
+        );
     }
 
     #[test]

@@ -63,7 +63,10 @@ pub(crate) fn check(spec: &HttpSpec) -> Result<(), Vec<SpecFault>> {
             fault(format!("headers[{index}].key"), format!("`{name}` is not a header name"));
         }
         if HeaderValue::from_str(&without_secrets(value)).is_err() {
-            fault(format!("headers[{index}].value"), "holds a line break or another control character".into());
+            fault(
+                format!("headers[{index}].value"),
+                "holds a line break or another control character".into(),
+            );
         }
     }
     if spec.timeout_ms == Some(0) {
@@ -102,7 +105,8 @@ fn url_of(text: &str) -> Result<Url, String> {
 /// value.
 pub(crate) fn request(spec: &HttpSpec, secrets: &dyn SecretSource) -> Result<Request, Error> {
     check(spec).map_err(Error::Spec)?;
-    let fault = |field: String, problem: &str| Error::Spec(vec![SpecFault { field, problem: problem.into() }]);
+    let fault =
+        |field: String, problem: &str| Error::Spec(vec![SpecFault { field, problem: problem.into() }]);
     let reveal = |text: &Text, field: &str| {
         secrets.reveal(text).map_err(|source| Error::Secret { field: field.to_owned(), source })
     };
@@ -114,8 +118,10 @@ pub(crate) fn request(spec: &HttpSpec, secrets: &dyn SecretSource) -> Result<Req
         ["authorization", "cookie", "proxy-authorization"].map(str::to_owned).into();
     for (index, (name, value)) in spec.headers.iter().enumerate() {
         let field = format!("headers[{index}].value");
-        let name: HeaderName =
-            name.trim().parse().map_err(|_| fault(format!("headers[{index}].key"), "is not a header name"))?;
+        let name: HeaderName = name
+            .trim()
+            .parse()
+            .map_err(|_| fault(format!("headers[{index}].key"), "is not a header name"))?;
         let mut header = HeaderValue::from_str(reveal(value, &field)?.expose_secret())
             .map_err(|_| fault(field, "cannot stand in a header once its secrets are in place"))?;
         header.set_sensitive(true);
@@ -125,7 +131,9 @@ pub(crate) fn request(spec: &HttpSpec, secrets: &dyn SecretSource) -> Result<Req
         headers.append(name, header);
     }
     let mut body = match &spec.body {
-        Some(text) if !text.is_empty() => Some(reveal(text, "requestBody")?.expose_secret().as_bytes().to_vec()),
+        Some(text) if !text.is_empty() => {
+            Some(reveal(text, "requestBody")?.expose_secret().as_bytes().to_vec())
+        }
         _ => None,
     };
     if method == Method::GET || method == Method::HEAD {
@@ -185,9 +193,11 @@ mod tests {
         let mut spec = spec("FETCH", "ftp://x/");
         spec.headers = vec![("a b".into(), "x".into()), ("X".into(), "a\nb".into())];
         spec.timeout_ms = Some(0);
-        spec.output_variables = vec![proto::task::OutputVariable { name: " ".into(), value: "1".into(), secret: false }];
+        spec.output_variables =
+            vec![proto::task::OutputVariable { name: " ".into(), value: "1".into(), secret: false }];
         let fields: Vec<_> = check(&spec).unwrap_err().into_iter().map(|fault| fault.field).collect();
-        let wanted = ["method", "url", "headers[0].key", "headers[1].value", "timeout", "outputVariables[0].name"];
+        let wanted =
+            ["method", "url", "headers[0].key", "headers[1].value", "timeout", "outputVariables[0].name"];
         assert_eq!(fields, wanted);
     }
 
@@ -224,7 +234,10 @@ mod tests {
         spec.headers = vec![("X".into(), placeholder(&SecretRef("t".into()), 1).into())];
         let secrets = Values(BTreeMap::from([("t".to_owned(), "sec\nret".to_owned())]));
         let error = request(&spec, &secrets).err().unwrap().to_string();
-        assert!(error.contains("headers[0].value") && !error.contains("ret\n") && !error.contains("sec\n"), "{error}");
+        assert!(
+            error.contains("headers[0].value") && !error.contains("ret\n") && !error.contains("sec\n"),
+            "{error}"
+        );
         let error = request(&spec, &Values(BTreeMap::new())).err().unwrap().to_string();
         assert!(error.contains("secret `t` is not available"), "{error}");
     }
