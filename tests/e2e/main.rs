@@ -1,3 +1,5 @@
 //! End-to-end scenarios against real peers; one binary, so that the stack is linked once.
 
 mod vm_peer;
+mod vm_seed;
+mod vm_world;
