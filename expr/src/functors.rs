@@ -16,14 +16,16 @@ pub(crate) fn call(
     let tainted = arguments.iter().any(Value::is_tainted);
     let text = |value: &Value| value.to_string();
     Some(match (functor, method, arguments) {
-        ("json", "select", [path, json]) => document(json).and_then(|json| jsonpath::select(&text(path), &json)),
-        ("json", "list", [path, json]) => document(json)
-            .and_then(|json| jsonpath::select(&text(path), &json))
-            .map(|found| match found {
+        ("json", "select", [path, json]) => {
+            document(json).and_then(|json| jsonpath::select(&text(path), &json))
+        }
+        ("json", "list", [path, json]) => {
+            document(json).and_then(|json| jsonpath::select(&text(path), &json)).map(|found| match found {
                 Value::List(_) => found,
                 Value::Null => Value::list(Vec::new()),
                 one => Value::list(vec![one]),
-            }),
+            })
+        }
         ("json", "object", [json]) => document(json),
         ("json", "format", [value]) => Ok(Value::text_marked(value.to_json().to_string(), tainted)),
         ("xml", "select", [path, source]) => xml::select(&text(path), &text(source))
@@ -70,19 +72,17 @@ pub(crate) fn builtin(name: &str, context: &Context<'_>) -> Option<Value> {
 
 /// Whether a name is one of the functors, so that a static scan does not take it for a path.
 pub(crate) fn is_functor(name: &str) -> bool {
-    matches!(
-        name,
-        "json" | "xml" | "regex" | "shell" | "datetime" | "secrets" | "configFile" | "fileStore"
-    )
+    matches!(name, "json" | "xml" | "regex" | "shell" | "datetime" | "secrets" | "configFile" | "fileStore")
 }
 
 fn document(value: &Value) -> Result<Value, Fault> {
     match value {
         Value::Str(s) => match serde_json::from_str(&s.text) {
             Ok(json) => Ok(Value::from_json(&json, s.tainted)),
-            Err(error) => {
-                Err((Kind::Functor, format!("the text is no JSON ({error}): {}", crate::ops::shorten(&s.text))))
-            }
+            Err(error) => Err((
+                Kind::Functor,
+                format!("the text is no JSON ({error}): {}", crate::ops::shorten(&s.text)),
+            )),
         },
         Value::Null => Err((Kind::Functor, "the document has no value (null)".to_owned())),
         other => Ok(other.clone()),
@@ -96,7 +96,10 @@ fn shell_escape(text: &str) -> String {
         match c {
             // A line end cannot be escaped by a backslash: the shell would drop both.
             '\n' => out.push_str("'\n'"),
-            c if c.is_ascii() && !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '.' | '/' | ',' | ':' | '@' | '%' | '+' | '=') => {
+            c if c.is_ascii()
+                && !c.is_ascii_alphanumeric()
+                && !matches!(c, '_' | '-' | '.' | '/' | ',' | ':' | '@' | '%' | '+' | '=') =>
+            {
                 out.push('\\');
                 out.push(c);
             }

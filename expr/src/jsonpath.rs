@@ -71,9 +71,9 @@ fn walk(steps: &[Step], start: Vec<Value>, root: &Value, budget: &mut usize) -> 
 }
 
 fn visit(budget: &mut usize) -> Result<(), Fault> {
-    *budget = budget.checked_sub(1).ok_or_else(|| {
-        (Kind::TooLarge, format!("the path visits more than {MAX_VISITED} values"))
-    })?;
+    *budget = budget
+        .checked_sub(1)
+        .ok_or_else(|| (Kind::TooLarge, format!("the path visits more than {MAX_VISITED} values")))?;
     Ok(())
 }
 
@@ -187,7 +187,8 @@ fn test(filter: &Filter, item: &Value, root: &Value, budget: &mut usize) -> Resu
 
 fn compare(left: Option<&Value>, sign: &str, right: Option<&Value>) -> Result<bool, Fault> {
     let (Some(left), Some(right)) = (left, right) else {
-        return Ok((sign == "==" && left.is_none() == right.is_none()) || (sign == "!=" && left.is_none() != right.is_none()));
+        return Ok((sign == "==" && left.is_none() == right.is_none())
+            || (sign == "!=" && left.is_none() != right.is_none()));
     };
     let order = || match (left, right) {
         (Value::Str(l), Value::Str(r)) => Some(l.text.cmp(&r.text)),
@@ -216,7 +217,12 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-fn value_of(operand: &Operand, item: &Value, root: &Value, budget: &mut usize) -> Result<Option<Value>, Fault> {
+fn value_of(
+    operand: &Operand,
+    item: &Value,
+    root: &Value,
+    budget: &mut usize,
+) -> Result<Option<Value>, Fault> {
     match operand {
         Operand::Literal(value) => Ok(Some(value.clone())),
         Operand::Path(at_item, steps) => {
@@ -257,7 +263,10 @@ impl<'t> Parser<'t> {
 
     fn fault(&self, what: &str) -> Fault {
         let at = self.text.get(..self.at).map_or(0, |before| before.chars().count()) + 1;
-        (Kind::Functor, format!("the JSON path `{}` is wrong at character {at}: {what}", ops::shorten(self.text)))
+        (
+            Kind::Functor,
+            format!("the JSON path `{}` is wrong at character {at}: {what}", ops::shorten(self.text)),
+        )
     }
 
     /// Steps up to something that is none. `bare`: a name may stand first without a dot.
@@ -324,7 +333,8 @@ impl<'t> Parser<'t> {
                     self.need("]")?;
                     return Ok(Step::Slice(from, to));
                 }
-                let index = from.ok_or_else(|| self.fault("a position, a quoted name, `*` or a filter is missing"))?;
+                let index =
+                    from.ok_or_else(|| self.fault("a position, a quoted name, `*` or a filter is missing"))?;
                 items.push(Segment::Index(index));
             }
             self.space();
@@ -472,7 +482,9 @@ impl<'t> Parser<'t> {
             return Ok(Operand::Literal(Value::text(self.quoted()?)));
         }
         let rest = self.rest();
-        let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.'))).unwrap_or(rest.len());
+        let length = rest
+            .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.')))
+            .unwrap_or(rest.len());
         let word = rest.get(..length).unwrap_or("");
         let value = match word {
             "true" => Value::Bool(true),
@@ -540,7 +552,9 @@ mod tests {
 
     #[test]
     fn broken_paths_say_where() {
-        for path in ["items[", "items[?(@.a ==)]", "a..", "a.", "['x", "a b", "items[?(@.a == 'x')", "[?(/x)]"] {
+        for path in
+            ["items[", "items[?(@.a ==)]", "a..", "a.", "['x", "a b", "items[?(@.a == 'x')", "[?(/x)]"]
+        {
             assert!(find(path).contains("at character"), "{path}: {}", find(path));
         }
     }

@@ -28,6 +28,7 @@ mod ops;
 mod parse;
 mod references;
 mod regexes;
+mod resolve;
 pub mod scan;
 mod scope;
 mod source;
@@ -192,11 +193,13 @@ fn evaluate_parts(text: &str, parts: &[Part], context: &Context<'_>, mode: Mode)
             let message = format!("`{}` has no value", nulls.join("`, `"));
             Err(ExprError::new(Kind::Unresolved(nulls), message, 0..text.len()))
         }
-        Err(error) if matches!(error.kind, Kind::Unresolved(_)) && !always_raises(&error.kind) => match mode {
-            Mode::Null => Ok(Value::Null),
-            Mode::Keep => Ok(Value::text(text)),
-            Mode::Throw => Err(error),
-        },
+        Err(error) if matches!(error.kind, Kind::Unresolved(_)) && !always_raises(&error.kind) => {
+            match mode {
+                Mode::Null => Ok(Value::Null),
+                Mode::Keep => Ok(Value::text(text)),
+                Mode::Throw => Err(error),
+            }
+        }
         other => other,
     }
 }

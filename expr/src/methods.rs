@@ -45,8 +45,11 @@ pub(crate) fn call(target: &Value, name: &str, arguments: &[Value]) -> Result<Va
     };
     result.ok_or_else(|| {
         let plural = if arguments.len() == 1 { "" } else { "s" };
-        let message =
-            format!("a {} has no method `{name}` with {} argument{plural}", target.type_name(), arguments.len());
+        let message = format!(
+            "a {} has no method `{name}` with {} argument{plural}",
+            target.type_name(),
+            arguments.len()
+        );
         (Kind::NotAllowed, message)
     })
 }

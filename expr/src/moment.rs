@@ -131,8 +131,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
@@ -183,7 +182,10 @@ mod tests {
         assert!(at.plus("plusHours", 1).is_none());
         assert!(at.plus("plusYears", i64::MAX).unwrap().is_err());
         let time = Moment::new(0, Style::Time);
-        assert_eq!(time.plus("plusNanos", 2_500_000).unwrap().unwrap().to_string(), "1970-01-01T00:00:00.002+0000");
+        assert_eq!(
+            time.plus("plusNanos", 2_500_000).unwrap().unwrap().to_string(),
+            "1970-01-01T00:00:00.002+0000"
+        );
         assert_eq!(time.plus("plusNanos", -1).unwrap().unwrap().millis, -1);
     }
 }

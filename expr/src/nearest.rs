@@ -36,7 +36,8 @@ fn distance(left: &[char], right: &[char]) -> usize {
         let mut row = vec![i + 1];
         for (j, r) in right.iter().enumerate() {
             let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
-            let mut best = (at(&last, j) + usize::from(l != r)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            let mut best =
+                (at(&last, j) + usize::from(l != r)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
             let swapped = i > 0 && j > 0 && left.get(i - 1) == Some(r) && right.get(j - 1) == Some(l);
             if swapped {
                 best = best.min(at(&before, j - 1) + 1);

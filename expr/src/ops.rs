@@ -76,15 +76,19 @@ pub(crate) fn too_large() -> Fault {
 
 fn arithmetic(operator: Binary, left: &Value, right: &Value) -> Result<Value, Fault> {
     let operand = |value: &Value| match value {
-        Value::Null => Err(type_fault(format!("`{}` needs two values, but one has none (null)", operator.sign()))),
+        Value::Null => {
+            Err(type_fault(format!("`{}` needs two values, but one has none (null)", operator.sign())))
+        }
         Value::Str(s) => parse_number(s.text.trim()).ok_or_else(|| {
             type_fault(format!("`{}` needs numbers, but \"{}\" is none", operator.sign(), shorten(&s.text)))
         }),
         Value::Int(i) => Ok(Number::Int(*i)),
         Value::Float(x) => Ok(Number::Float(*x)),
-        other => {
-            Err(type_fault(format!("`{}` needs numbers, but one side is a {}", operator.sign(), other.type_name())))
-        }
+        other => Err(type_fault(format!(
+            "`{}` needs numbers, but one side is a {}",
+            operator.sign(),
+            other.type_name()
+        ))),
     };
     let (left, right) = (operand(left)?, operand(right)?);
     if let (Number::Int(l), Number::Int(r)) = (left, right) {
@@ -169,7 +173,9 @@ pub(crate) fn same(left: &Value, right: &Value) -> bool {
         (Value::Moment(_), Value::Str(_) | Value::Moment(_)) | (Value::Str(_), Value::Moment(_)) => {
             left.to_string() == right.to_string()
         }
-        (Value::List(l), Value::List(r)) => l.len() == r.len() && l.iter().zip(r.iter()).all(|(l, r)| same(l, r)),
+        (Value::List(l), Value::List(r)) => {
+            l.len() == r.len() && l.iter().zip(r.iter()).all(|(l, r)| same(l, r))
+        }
         (Value::Map(l), Value::Map(r)) => {
             l.len() == r.len() && l.iter().all(|(k, v)| r.get(k).is_some_and(|other| same(v, other)))
         }

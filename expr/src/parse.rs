@@ -3,7 +3,7 @@
 use crate::ast::{Access, Ast, Binary, Node, Unary};
 use crate::error::{ExprError, Kind};
 use crate::lex::{Piece, Token, lex};
-use crate::source::Source;
+use crate::source::{DASH, Source};
 use crate::value::{Segment, Value};
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +30,11 @@ pub(crate) fn parse(source: &Source<'_>) -> Result<Ast, ExprError> {
         None => Ok(ast),
         Some(_) => Err(parser.fault("an operator is missing here")),
     }
+}
+
+/// A name as a path segment; a dash that a spliced value brought is a dash again.
+fn segment(name: &str) -> Segment {
+    if name.contains(DASH) { Segment::from(name.replace(DASH, "-").as_str()) } else { Segment::from(name) }
 }
 
 struct Parser<'p, 's> {
@@ -187,7 +192,9 @@ impl<'p> Parser<'p, '_> {
     fn starts_operand(&self) -> bool {
         match self.peek_second() {
             Some(Token::Name(name)) => Binary::of(name).is_none(),
-            Some(Token::Hole(_) | Token::Text(_) | Token::Int(_) | Token::Float(_)) => true,
+            Some(
+                Token::Hole(_) | Token::Text(_) | Token::Int(_) | Token::Float(_) | Token::Sign("[" | "{"),
+            ) => true,
             _ => false,
         }
     }
@@ -206,9 +213,9 @@ impl<'p> Parser<'p, '_> {
                 if self.eat("(") {
                     Access::Call(Arc::from(*name), self.items(")")?)
                 } else if !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit()) {
-                    Access::Child(name.parse().map_or_else(|_| Segment::from(*name), Segment::Index))
+                    Access::Child(name.parse().map_or_else(|_| segment(name), Segment::Index))
                 } else {
-                    Access::Child(Segment::from(*name))
+                    Access::Child(segment(name))
                 }
             } else if self.eat("[") {
                 let index = self.expression()?;
@@ -292,7 +299,7 @@ impl<'p> Parser<'p, '_> {
                     let message = format!("there is no function `{name}`");
                     return Err(ExprError::new(Kind::NotAllowed, message, self.source.original(range)));
                 }
-                Node::Path(vec![Segment::from(*name)])
+                Node::Path(vec![segment(name)])
             }
             Token::Sign(sign) => {
                 self.at -= 1;

@@ -113,7 +113,9 @@ fn walk(place: &Place<'_>, ast: &Ast, optional: bool, found: &mut Vec<Reference>
             for (access, _) in accesses {
                 match access {
                     Access::Index(index) => walk(place, index, optional, found),
-                    Access::Call(_, arguments) => arguments.iter().for_each(|a| walk(place, a, optional, found)),
+                    Access::Call(_, arguments) => {
+                        arguments.iter().for_each(|a| walk(place, a, optional, found))
+                    }
                     Access::Child(_) => {}
                 }
             }
@@ -161,11 +163,21 @@ fn path_reference(path: &[Segment], optional: bool, span: Range<usize>) -> Optio
     let fixed: Vec<Segment> = path.iter().take_while(known).cloned().collect();
     let dynamic = fixed.len() < path.len();
     let is_functor_name = path.len() == 1 && path.first().and_then(Segment::name).is_some_and(is_functor);
-    (!fixed.is_empty() && !is_functor_name)
-        .then_some(Reference { target: Target::Path(fixed), dynamic, optional, span })
+    (!fixed.is_empty() && !is_functor_name).then_some(Reference {
+        target: Target::Path(fixed),
+        dynamic,
+        optional,
+        span,
+    })
 }
 
-fn call_reference(name: &str, method: &str, arguments: &[Ast], optional: bool, span: Range<usize>) -> Reference {
+fn call_reference(
+    name: &str,
+    method: &str,
+    arguments: &[Ast],
+    optional: bool,
+    span: Range<usize>,
+) -> Reference {
     let constant = match arguments.first().map(|argument| &argument.node) {
         Some(Node::Literal(Value::Str(s))) => Some(s.text.to_string()),
         _ => None,

@@ -18,15 +18,17 @@ pub(crate) fn whole(pattern: &str) -> Result<Regex, Fault> {
 }
 
 fn compile(translated: &str, pattern: &str) -> Result<Regex, Fault> {
-    RegexBuilder::new(translated).size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_COMPILED_BYTES).build().map_err(
-        |error| {
+    RegexBuilder::new(translated)
+        .size_limit(MAX_COMPILED_BYTES)
+        .dfa_size_limit(MAX_COMPILED_BYTES)
+        .build()
+        .map_err(|error| {
             let reason = match error {
                 regex::Error::CompiledTooBig(_) => "is too large".to_owned(),
                 other => format!("is not valid: {}", last_line(&other.to_string())),
             };
             (Kind::Regex, format!("the regular expression `{}` {reason}", crate::ops::shorten(pattern)))
-        },
-    )
+        })
 }
 
 fn last_line(text: &str) -> String {
@@ -124,7 +126,8 @@ fn expand(captures: &Captures<'_>, replacement: &str, out: &mut String) -> Resul
                     chars.next();
                 }
                 let Some(number) = number else {
-                    let message = format!("`{}` names a group that the expression does not have", replacement);
+                    let message =
+                        format!("`{}` names a group that the expression does not have", replacement);
                     return Err((Kind::Regex, message));
                 };
                 out.push_str(captures.get(number).map_or("", |m| m.as_str()));

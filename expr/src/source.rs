@@ -13,6 +13,9 @@ const MARK: char = '\u{FFFC}';
 /// Stands for a spliced value that is not known (static scan); counts as an identifier character there.
 pub(crate) const UNKNOWN: char = '\u{F8FF}';
 
+/// Stands for a dash of a spliced value: part of a name there, and no minus.
+pub(crate) const DASH: char = '\u{F8FE}';
+
 /// One expression's text.
 pub(crate) struct Source<'p> {
     /// The text with a [`MARK`] for each hole.
@@ -26,8 +29,11 @@ pub(crate) struct Source<'p> {
 impl<'p> Source<'p> {
     /// Joins `parts` of `original`. Inside of a block `\>` stands for `>`.
     pub(crate) fn new(original: &str, parts: &'p [Part], in_block: bool) -> Self {
-        let mut source =
-            Source { text: String::with_capacity(original.len().min(256)), holes: Vec::new(), map: Vec::new() };
+        let mut source = Source {
+            text: String::with_capacity(original.len().min(256)),
+            holes: Vec::new(),
+            map: Vec::new(),
+        };
         for part in parts {
             match part {
                 Part::Text(range) => source.push_text(original, range.clone(), in_block),
@@ -139,7 +145,7 @@ impl<'p> Source<'p> {
             if self.touches(*at) && !is_quoted(*at) {
                 let only_dot = !self.touches_left(*at) && !self.hard_right(*at);
                 if let Some(text) = value(block, only_dot)? {
-                    out.text.push_str(&text);
+                    out.text.extend(text.chars().map(|c| if c == '-' { DASH } else { c }));
                     continue;
                 }
             }
@@ -167,7 +173,7 @@ impl<'p> Source<'p> {
 
 /// Characters of names.
 pub(crate) fn is_name_char(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || c == '$' || c == UNKNOWN
+    c.is_alphanumeric() || c == '_' || c == '$' || c == UNKNOWN || c == DASH
 }
 
 /// Whether a value may be spliced into a path.

@@ -167,9 +167,9 @@ impl Value {
             Value::Float(f) => serde_json::Value::from(*f),
             Value::Str(s) => serde_json::Value::String(s.text.to_string()),
             Value::List(items) => serde_json::Value::Array(items.iter().map(Value::to_json).collect()),
-            Value::Map(entries) => serde_json::Value::Object(
-                entries.iter().map(|(k, v)| (k.to_string(), v.to_json())).collect(),
-            ),
+            Value::Map(entries) => {
+                serde_json::Value::Object(entries.iter().map(|(k, v)| (k.to_string(), v.to_json())).collect())
+            }
             Value::Moment(moment) => serde_json::Value::String(moment.to_string()),
         }
     }

@@ -36,13 +36,16 @@ pub(crate) fn select(path: &str, source: &str) -> Result<String, String> {
     let document = read(source)?;
     let path = path.trim();
     for (function, act) in [("count", 0), ("string", 1), ("name", 2)] {
-        let argument = path.strip_prefix(function).map(str::trim_start).and_then(|rest| rest.strip_prefix('('));
+        let argument =
+            path.strip_prefix(function).map(str::trim_start).and_then(|rest| rest.strip_prefix('('));
         let Some(inner) = argument.and_then(|rest| rest.strip_suffix(')')) else { continue };
         let nodes = document.find(inner.trim())?;
         return Ok(match (act, nodes.first()) {
             (0, _) => nodes.len().to_string(),
             (1, Some(node)) => document.text_of(node),
-            (_, Some(Node::Element(element))) => document.element(*element).map_or("", |e| &e.name).to_owned(),
+            (_, Some(Node::Element(element))) => {
+                document.element(*element).map_or("", |e| &e.name).to_owned()
+            }
             (_, Some(Node::Attribute(_, name))) => name.clone(),
             _ => String::new(),
         });
@@ -181,7 +184,8 @@ impl Document {
         }
         if let Some(name) = test.strip_prefix('@') {
             let attributes = self.element(base).map(|e| &e.attributes);
-            let names = attributes.into_iter().flat_map(|a| a.keys()).filter(|key| name == "*" || *key == name);
+            let names =
+                attributes.into_iter().flat_map(|a| a.keys()).filter(|key| name == "*" || *key == name);
             return names.map(|key| Node::Attribute(base, key.clone())).collect();
         }
         let matches = |child: &usize| test == "*" || self.element(*child).is_some_and(|e| e.name == test);
@@ -205,18 +209,22 @@ impl Document {
                     .find_map(|quote| literal.strip_prefix(*quote)?.strip_suffix(*quote))
                     .or_else(|| literal.parse::<f64>().is_ok().then_some(literal));
                 let Some(unquoted) = unquoted else {
-                    return Err(format!("the XPath `{path}` has a predicate that is not supported: [{predicate}]"));
+                    return Err(format!(
+                        "the XPath `{path}` has a predicate that is not supported: [{predicate}]"
+                    ));
                 };
                 (test.trim(), Some(unquoted))
             }
         };
         let plain = test.strip_prefix('@').unwrap_or(test);
-        if !(test == "text()" || test == "." || plain == "*" || plain.chars().all(is_name_char)) || plain.is_empty() {
+        if !(test == "text()" || test == "." || plain == "*" || is_name(plain)) {
             return Err(format!("the XPath `{path}` has a predicate that is not supported: [{predicate}]"));
         }
         let holds = |node: &Node| {
             let Node::Element(element) = node else { return false };
-            self.step(*element, test).iter().any(|found| wanted.is_none_or(|wanted| self.text_of(found) == wanted))
+            self.step(*element, test)
+                .iter()
+                .any(|found| wanted.is_none_or(|wanted| self.text_of(found) == wanted))
         };
         Ok(nodes.into_iter().filter(|node| holds(node)).collect())
     }
@@ -229,7 +237,7 @@ fn split_step<'p>(step: &'p str, path: &str) -> Result<(&'p str, Vec<&'p str>, &
     let (test, mut rest) = step.split_at_checked(end).ok_or_else(wrong)?;
     let test = test.trim();
     let name = test.strip_prefix('@').unwrap_or(test);
-    let known = matches!(test, "." | "text()") || name == "*" || (!name.is_empty() && name.chars().all(is_name_char));
+    let known = matches!(test, "." | "text()") || name == "*" || is_name(name);
     if !known {
         return Err(wrong());
     }
@@ -249,6 +257,11 @@ fn split_step<'p>(step: &'p str, path: &str) -> Result<(&'p str, Vec<&'p str>, &
         rest = after.get(close + 1..).unwrap_or("");
     }
     Ok((test, predicates, rest))
+}
+
+/// Whether a node test is a plain name; `..` is none.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| is_name_char(c) && c != '.') && name.chars().all(is_name_char)
 }
 
 fn is_name_char(c: char) -> bool {
@@ -371,7 +384,9 @@ fn unescape(text: &str) -> Result<String, String> {
             (_, Some(number)) => number.and_then(char::from_u32),
             _ => None,
         };
-        out.push(decoded.ok_or_else(|| format!("the XML names the unknown entity `&{};`", crate::ops::shorten(entity)))?);
+        out.push(decoded.ok_or_else(|| {
+            format!("the XML names the unknown entity `&{};`", crate::ops::shorten(entity))
+        })?);
         rest = after;
     }
     out.push_str(rest);
@@ -407,7 +422,16 @@ mod tests {
     #[test]
     fn what_is_no_xml_or_unsafe_is_refused() {
         for source in [
-            "", "text", "<a>", "<a></b>", "<a/><b/>", "<a", "<a x=1/>", "<a>&nope;</a>", "<a>&lt</a>", "</a>",
+            "",
+            "text",
+            "<a>",
+            "<a></b>",
+            "<a/><b/>",
+            "<a",
+            "<a x=1/>",
+            "<a>&nope;</a>",
+            "<a>&lt</a>",
+            "</a>",
             "<!DOCTYPE a [<!ENTITY x SYSTEM \"file:///etc/passwd\">]><a>&x;</a>",
             &"<a>".repeat(100_000),
         ] {
