@@ -2,5 +2,6 @@
 //! ([`peers`]).
 
 pub mod peers;
+pub mod recorder;
 pub mod wait;
 pub mod world;
