@@ -1,6 +1,8 @@
 //! Messages of earlier versions still load, and say the same when they are written again. Fixtures are never edited,
 //! only added (style: a version in every record, old fixtures kept for ever).
 
+#![expect(clippy::unwrap_used, reason = "A test ends at the first surprise.")]
+
 use proto::events::TaskEvents;
 use proto::logs::{LogLine, decode_lines};
 use proto::package::TaskPackage;

@@ -1,5 +1,7 @@
 //! The Http step against a real nginx: TLS, aliases, redirects, retries, limits, cancellation, and the conformance kit.
 
+#![expect(clippy::unwrap_used, reason = "A test ends at the first surprise.")]
+
 mod peer;
 
 use executor_api::testing::conformance::{self, Case, ErrorCase, Harness};

@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn free() -> SocketAddr {
 impl Nginx {
     pub(crate) async fn start() -> Nginx {
         let dir = tempfile::tempdir().unwrap();
-        let ca = certificates(&dir.path().to_path_buf());
+        let ca = certificates(dir.path());
         let (http, tls) = (free(), free());
         std::fs::create_dir(dir.path().join("www")).unwrap();
         std::fs::write(dir.path().join("www/ok"), r#"{"status":"UP","n":3}"#).unwrap();
@@ -88,7 +88,7 @@ impl Drop for Nginx {
     }
 }
 
-fn certificates(dir: &PathBuf) -> Vec<u8> {
+fn certificates(dir: &Path) -> Vec<u8> {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(vec![]).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
