@@ -1,3 +1,9 @@
 //! The control plane.
 
+pub mod app;
+pub mod auth;
+pub mod clock;
+pub mod logstore;
+pub mod queue;
+pub mod secrets;
 pub mod store;

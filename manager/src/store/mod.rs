@@ -7,6 +7,7 @@
 //! Rows hold JSON documents for what only their owner reads (plans, states, results) and columns for what the store
 //! itself selects by.
 
+pub mod changes;
 pub mod conformance;
 pub mod sqlite;
 
@@ -189,6 +190,8 @@ pub struct TaskRow {
     pub result: Option<Value>,
     /// Latest unit progress.
     pub progress: Option<Value>,
+    /// When it ended.
+    pub ended_at: Option<Millis>,
 }
 
 /// What acquiring a task came to.
@@ -260,6 +263,13 @@ pub enum Effect {
     ClearTimer {
         /// Timer id.
         timer: String,
+    },
+    /// What [`Store::news`] said about this task has been taken into the state and must not be said again.
+    Seen {
+        /// Task.
+        task: String,
+        /// `Assigned` or `Ended`.
+        status: TaskStatus,
     },
     /// The execution ended with this status.
     Finish {
@@ -365,7 +375,7 @@ pub trait Store: Send + Sync {
         instance_id: &str,
         now: Millis,
     ) -> Result<Acquire, StoreError>;
-    /// Atomic: stores the answer of the holder. First answer wins.
+    /// Atomic: stores the answer of the holder. First answer wins. `fence` 0: the client knows no fences.
     async fn answer(
         &self,
         id: &str,
@@ -376,7 +386,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Answered, StoreError>;
     /// Latest unit progress of a task; ignored unless `agent_id` holds it.
     async fn progress(&self, id: &str, agent_id: &str, progress: Value) -> Result<(), StoreError>;
-    /// Stores a checkpoint of a task; ignored unless `agent_id` holds it under `fence`.
+    /// Stores a checkpoint of a task; `Conflict` unless `agent_id` holds it under `fence` and it is unanswered. One that
+    /// equals the newest is stored once.
     async fn checkpoint(
         &self,
         id: &str,
@@ -384,10 +395,20 @@ pub trait Store: Send + Sync {
         fence: u64,
         checkpoint: Value,
     ) -> Result<(), StoreError>;
+    /// The checkpoints of a task, oldest first.
+    async fn checkpoints(&self, id: &str) -> Result<Vec<Value>, StoreError>;
+    /// Ends a task that is still queued with a result of the manager's making; `false` if it is not queued any more.
+    async fn end_queued(&self, id: &str, result: Value, now: Millis) -> Result<bool, StoreError>;
+    /// Every unanswered task in the order of creation, with its order, **without** `data`: what the queue starts from.
+    async fn open_tasks(&self) -> Result<Vec<(i64, TaskRow)>, StoreError>;
+    /// Tasks of executions that were assigned or have ended and whose execution has not yet taken note of it
+    /// ([`Effect::Seen`]), in the order of creation, at most `limit`. After a crash nothing is missed by asking this
+    /// first. A task that is `Ended` with no `result` was cancelled before anybody took it; `abort` holds the reason.
+    async fn news(&self, limit: u32) -> Result<Vec<TaskRow>, StoreError>;
 
     // --- executions ---
     /// Creates an execution: allots the next sequence id of the pipeline and stores what `build` makes of it (plan and
-    /// first state). Returns the row.
+    /// first state) as version 0. Returns the row. An error of `build` comes back as `Backend`, nothing is stored.
     async fn create_execution(
         &self,
         id: &str,
@@ -420,7 +441,7 @@ pub trait Store: Send + Sync {
     async fn open_executions(&self) -> Result<Vec<String>, StoreError>;
     /// Timers due at `now` or before.
     async fn due_timers(&self, now: Millis) -> Result<Vec<DueTimer>, StoreError>;
-    /// The next timer after `now`.
+    /// When the earliest timer is due.
     async fn next_timer(&self) -> Result<Option<Millis>, StoreError>;
 
     // --- small facts ---
