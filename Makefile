@@ -13,7 +13,7 @@ help: ## this list
 quickstart: ## start manager and agent, deploy the sample over SSH with live logs (ARGS="--break" or "--serve")
 	@scripts/check-prerequisites quickstart
 	@echo "building the small feature set (a few minutes the first time) …"
-	@cargo build --locked --profile quick --package delegate --no-default-features --features ssh
+	@cargo build --locked --profile quick --package delegate-cli --no-default-features --features ssh
 	@"$(TARGET_DIR)/quick/delegate" quickstart $(ARGS)
 
 build: ## debug build of everything
@@ -22,7 +22,7 @@ build: ## debug build of everything
 
 release: ## the binary as it is shipped
 	@scripts/check-prerequisites build
-	cargo build --locked --release --package delegate
+	cargo build --locked --release --package delegate-cli
 
 test-peers: ## install and prepare the real systems that the tests run against
 	@scripts/install-test-peers

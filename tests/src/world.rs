@@ -19,7 +19,7 @@ pub fn binary() -> PathBuf {
     }
     let exe = std::env::current_exe().expect("path of this test");
     let path = exe.parent().and_then(Path::parent).expect("target folder").join("delegate");
-    assert!(path.exists(), "{} is missing: run `cargo build -p delegate` first", path.display());
+    assert!(path.exists(), "{} is missing: run `cargo build -p delegate-cli` first", path.display());
     path
 }
 
