@@ -1,1 +1,24 @@
-//! Registries, artifact repositories and Git: resolve, list, download with checksum and resume.
+//! Registries, artifact repositories and Git over HTTP: resolve a tag, list, download with checksum and resume.
+//!
+//! Everything goes through [`Access`]: one HTTP client with verified TLS, host aliases (D17), credentials of a connector,
+//! retries by class inside the step's deadline, and cancellation. Foreign errors are classified here, once, into
+//! `StepError`s with codes `SRC-…`; no type of the HTTP or Git library leaves the crate, except the response that
+//! [`Answer`] wraps.
+//!
+//! Every call only reads the remote side, so each may be repeated, and dropping one leaves nothing behind but a partial
+//! download that the next one goes on with.
+
+mod docker;
+mod download;
+mod error;
+mod git;
+mod http;
+mod near;
+mod probe;
+
+pub use docker::{ResolvedImage, list_tags, resolve_tag};
+pub use download::{Downloaded, download, prune};
+pub use git::{FetchedFile, FetchedFiles, fetch_files};
+pub use http::{Access, Answer, Backoff, Call, Client, ClientError, ClientOptions, Notice, Retry};
+pub use near::nearest;
+pub use probe::{Stage, probe_artifactory, probe_docker, probe_git, probe_prometheus};
