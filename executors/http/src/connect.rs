@@ -57,7 +57,7 @@ impl Connector {
     /// the authority of HTTP/2.
     pub(crate) fn aliased(&self, host: &str, addresses: &[SocketAddr]) -> Result<Client, reqwest::Error> {
         build(&self.config, &self.certificates, |builder| {
-            builder.resolve_to_addrs(host, addresses).http1_only().no_proxy()
+            builder.resolve_to_addrs(host, addresses).http1_only()
         })
     }
 }
@@ -72,6 +72,8 @@ fn build(
             .user_agent(concat!("delegate/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
+            // A proxy of the environment would resolve names itself, past the guard and the aliases.
+            .no_proxy()
             .connect_timeout(config.connect_timeout)
     };
     // A small image may hold no CA at all. Plain HTTP works there, and HTTPS fails as not trusted when it is used.
