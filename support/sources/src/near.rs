@@ -1,6 +1,6 @@
 //! What a person may have meant.
 
-/// The `limit` names most like `wanted`, best first, each at most a third of its length away.
+/// The `limit` names most like `wanted`, best first, each at most a third of its length away, or two letters if it is short.
 ///
 /// **Shape**: names as given; empty when nothing is near. Long names and lists are cut, so that the cost is bounded.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>, limit: usize) -> Vec<&'a str> {
@@ -12,7 +12,8 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>, limit
         .take(MAX_NAMES)
         .filter_map(|name| {
             let chars: Vec<char> = name.to_lowercase().chars().take(MAX_CHARS).collect();
-            let allowed = (wanted.len().max(chars.len()) / 3).max(1);
+            let longer = wanted.len().max(chars.len());
+            let allowed = (longer / 3).max(2).min(longer.saturating_sub(1));
             let apart = distance(&wanted, &chars);
             // A name that contains the other is near however long the rest is: `release/1.2` for `1.2`.
             let contained = wanted.len() >= 3

@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn tags_are_ordered_as_people_count() {
-        let mut tags = vec!["1.9", "1.10", "latest", "7", "10", "v2"];
+        let mut tags = ["1.9", "1.10", "latest", "7", "10", "v2"];
         tags.sort_by_key(|tag| natural(tag));
         let at = |tag| tags.iter().position(|t| *t == tag).unwrap();
         assert!(at("1.9") < at("1.10"));

@@ -162,7 +162,11 @@ impl Transfer<'_> {
             StatusCode::FORBIDDEN => return Err(error::forbidden(self.url, &connector.identifier)),
             StatusCode::NOT_FOUND | StatusCode::GONE => return Err(error::artifact_missing(self.url)),
             status => {
-                return Err(error::unexpected(self.url, format!("HTTP {}", status.as_u16()), "a file server"));
+                return Err(error::unexpected(
+                    self.url,
+                    format!("HTTP {}", status.as_u16()),
+                    "a file server",
+                ));
             }
         };
         self.store(&mut answer, from).await.map(Some)
