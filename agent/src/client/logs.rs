@@ -1,0 +1,123 @@
+//! The log service (protocol.md §9.1, ADR 0002).
+
+use super::{CALL_LIMIT, exchange};
+use bytes::Bytes;
+use proto::logs::StreamNext;
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Replies of the log service are a line long.
+const MAX_REPLY_BYTES: usize = 64 * 1024;
+
+/// Why a call brought nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LogFault {
+    /// The stream is not open: never opened, closed, or its time is over.
+    #[error("the stream is not open")]
+    NotFound,
+    /// The service misses lines before the ones sent.
+    #[error("the service expects line {next}")]
+    Gap { next: u64 },
+    /// No repetition mends it.
+    #[error("the log service refuses with status {status}")]
+    Refused { status: u16 },
+    /// Not reachable, or busy.
+    #[error("the log service did not answer: {what}")]
+    Away { what: String, retry_after: Option<Duration> },
+}
+
+/// The log service with the token of one task. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct LogClient {
+    http: reqwest::Client,
+    base: Arc<str>,
+    account: Arc<str>,
+    token: Option<SecretString>,
+}
+
+impl LogClient {
+    pub(crate) fn new(http: reqwest::Client, base: &str, account: &str) -> LogClient {
+        LogClient { http, base: base.into(), account: account.into(), token: None }
+    }
+
+    /// The same service for a task with its own token.
+    pub(crate) fn for_token(&self, token: &SecretString) -> LogClient {
+        LogClient { token: Some(token.clone()), ..self.clone() }
+    }
+
+    fn call(&self, method: Method, key: &str) -> reqwest::RequestBuilder {
+        let token = self.token.as_ref().map_or("", |token| token.expose_secret());
+        self.http
+            .request(method, format!("{}/stream", self.base))
+            .query(&[("accountID", &*self.account), ("key", key)])
+            .header("X-Harness-Token", token)
+            .timeout(CALL_LIMIT)
+    }
+
+    /// Opens a stream. Without `resume` an existing one is erased; with it the number of the next line comes back.
+    pub(crate) async fn open(&self, key: &str, resume: bool) -> Result<Option<u64>, LogFault> {
+        let mut call = self.call(Method::POST, key);
+        if resume {
+            call = call.query(&[("resume", "true")]);
+        }
+        next(&send(call).await?, resume)
+    }
+
+    /// Appends a JSON list of lines; `seq` is the number of the first one. Returns what the service expects next, where it
+    /// says that.
+    pub(crate) async fn append(
+        &self,
+        key: &str,
+        seq: Option<u64>,
+        lines: Bytes,
+    ) -> Result<Option<u64>, LogFault> {
+        let mut call = self.call(Method::PUT, key).header("Content-Type", "application/json").body(lines);
+        if let Some(seq) = seq {
+            call = call.query(&[("seq", seq)]);
+        }
+        next(&send(call).await?, seq.is_some())
+    }
+
+    /// Closes a stream and keeps it as a blob.
+    pub(crate) async fn close(&self, key: &str) -> Result<(), LogFault> {
+        send(self.call(Method::DELETE, key).query(&[("snapshot", "true")])).await.map(|_| ())
+    }
+}
+
+fn next(body: &[u8], expected: bool) -> Result<Option<u64>, LogFault> {
+    if !expected {
+        return Ok(None);
+    }
+    match serde_json::from_slice::<StreamNext>(body) {
+        Ok(reply) => Ok(Some(reply.next)),
+        Err(_) => Err(LogFault::Away { what: "an answer without `next`".to_owned(), retry_after: None }),
+    }
+}
+
+async fn send(call: reqwest::RequestBuilder) -> Result<Bytes, LogFault> {
+    let away = |what| LogFault::Away { what, retry_after: None };
+    let (status, retry_after, body) = exchange(call, MAX_REPLY_BYTES).await.map_err(away)?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    if status == StatusCode::CONFLICT
+        && let Ok(reply) = serde_json::from_slice::<StreamNext>(&body)
+    {
+        return Err(LogFault::Gap { next: reply.next });
+    }
+    // The service has no code for it, only this text, with status 400 on writes and 500 on close (observed).
+    if status == StatusCode::NOT_FOUND || String::from_utf8_lossy(&body).contains("stream: not found") {
+        return Err(LogFault::NotFound);
+    }
+    let is_passing = status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT
+        );
+    Err(match is_passing {
+        true => LogFault::Away { what: format!("status {status}"), retry_after },
+        false => LogFault::Refused { status: status.as_u16() },
+    })
+}
