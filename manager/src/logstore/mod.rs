@@ -1,6 +1,8 @@
 //! Log bodies: complete, ordered, on disk, never a row per line (DESIGN D7).
 
+pub mod disk;
 pub mod http;
+mod lines;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,12 +25,21 @@ pub enum LogError {
         next: u64,
     },
     /// Disk trouble.
-    #[error("log store: {what}: {source}")]
+    #[error("log store: {what}")]
     Io {
         /// What was being done.
         what: &'static str,
         /// Why it failed.
         source: std::io::Error,
+    },
+    /// The list of streams was damaged by something else than a crash. It is never treated as empty. Page:
+    /// `docs/errors/MGR-006.md`.
+    #[error("MGR-006: line {line} of {path} cannot be read")]
+    Damaged {
+        /// The list.
+        path: std::path::PathBuf,
+        /// From 1.
+        line: usize,
     },
 }
 

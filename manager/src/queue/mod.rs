@@ -19,6 +19,7 @@ use crate::store::{Agent, Millis, NewTask, Store, StoreError, TaskStatus};
 use index::Index;
 use pipeline::machine::SelectorSet;
 use proto::register::{Held, TaskVerdict, Verdict};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -41,6 +42,10 @@ pub struct Queue {
     index: Mutex<Index>,
     /// The warden looks at the index again.
     changed: Notify,
+    /// Registrations come one at a time, so that two of one agent get one id.
+    registering: tokio::sync::Mutex<()>,
+    /// When the heartbeat of each agent was last stored.
+    stored: Mutex<HashMap<String, Millis>>,
 }
 
 impl Listener for Queue {
@@ -75,7 +80,28 @@ impl Queue {
                 _ => index.queued(order, Arc::new(row.task), now),
             }
         }
-        Ok(Queue { clock, index: Mutex::new(index), changed: Notify::new() })
+        Ok(Queue {
+            clock,
+            index: Mutex::new(index),
+            changed: Notify::new(),
+            registering: tokio::sync::Mutex::new(()),
+            stored: Mutex::default(),
+        })
+    }
+
+    /// Held while an agent is found or made.
+    pub async fn registering(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.registering.lock().await
+    }
+
+    /// When the heartbeat of this agent was last stored by this process; 0 for never.
+    pub fn heartbeat_stored(&self, agent: &str) -> Millis {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).get(agent).copied().unwrap_or(0)
+    }
+
+    /// Notes that the heartbeat was stored.
+    pub fn stored_heartbeat(&self, agent: &str, now: Millis) {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.to_owned(), now);
     }
 
     fn now(&self) -> Millis {
