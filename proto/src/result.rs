@@ -110,3 +110,20 @@ pub struct StepResult {
     #[serde(default)]
     pub notices: Vec<String>,
 }
+
+/// One stage of a connector test: `connect`, `login`, `query`. The answer of a `ConnectorTest` step has the output
+/// `stages`, a list of these; the first failed one is the last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TestStage {
+    /// Which.
+    pub stage: String,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+    /// Whether it went well.
+    pub ok: bool,
+    /// What was found, or what went wrong. Masked.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}

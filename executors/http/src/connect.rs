@@ -124,6 +124,26 @@ mod tests {
         }
     }
 
+    /// Resolves every name as an attacker's DNS server would.
+    struct Attacker;
+
+    impl Resolve for Attacker {
+        fn resolve(&self, _: Name) -> Resolving {
+            GuardedResolver { allow_metadata: false }.resolve("169.254.169.254".parse().unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_metadata_is_refused_and_known_for_what_it_is() {
+        let client =
+            build(&Config::default(), &[], |builder| builder.dns_resolver(Arc::new(Attacker))).unwrap();
+        let error = client.get("http://innocent.test/").send().await.unwrap_err();
+        let error = crate::error::of_reqwest(error, "http://innocent.test/", false);
+        assert!(matches!(error, crate::Error::Metadata { .. }), "{error}");
+        let open = GuardedResolver { allow_metadata: true }.resolve("169.254.169.254".parse().unwrap());
+        assert_eq!(open.await.ok().unwrap().count(), 1);
+    }
+
     #[test]
     fn a_broken_ca_file_stops_the_start() {
         let config = Config {

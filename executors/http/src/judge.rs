@@ -3,8 +3,8 @@
 use crate::error::Error;
 use crate::request::Response;
 use crate::spec;
-use executor_api::{SecretSource, StepOutput};
-use expr::{Context, MapScope, Mode, Value};
+use executor_api::{SecretSource, SpecFault, StepOutput};
+use expr::{Context, ExprError, Kind, MapScope, Mode, Value};
 use proto::result::Output;
 use proto::task::HttpSpec;
 use serde_json::json;
@@ -94,6 +94,33 @@ fn verdict(
         output.outputs.insert(path, Output { value: value.to_json(), secret: variable.secret });
     }
     Ok(output)
+}
+
+/// Faults of the expressions that no response can heal: they are found before anything is sent.
+pub(crate) fn check(spec: &HttpSpec) -> Vec<SpecFault> {
+    let none = Response { status: 200, body: String::new(), cut: false, retry_after_s: None };
+    let scope = scope(spec, &none);
+    let context = Context { scope: &scope, now_ms: 0, secret_token: 0 };
+    let mut faults = Vec::new();
+    let mut look = |field: String, text: &str, result: Result<Value, ExprError>| match result {
+        Err(error)
+            if matches!(error.kind, Kind::Syntax | Kind::NotAllowed | Kind::ForgedSecret | Kind::TooDeep) =>
+        {
+            faults.push(SpecFault {
+                field,
+                problem: format!("`{text}` is not a valid expression: {}", error.message),
+            });
+        }
+        _ => {}
+    };
+    if let Some(text) = spec.assertion.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+        look("assertion".into(), text, expr::evaluate(text, &context));
+    }
+    for (index, output) in spec.output_variables.iter().enumerate() {
+        let value = expr::render_value(&output.value, &context, Mode::Null);
+        look(format!("outputVariables[{index}].value"), &output.value, value);
+    }
+    faults
 }
 
 /// Names of an assertion. Everything here came from outside or was resolved by the manager, so none of it is ever
@@ -198,6 +225,29 @@ mod tests {
         assert_eq!(output.outputs["outputVariables.literal"].value, "plain");
         let error = run(|spec, _| spec.output_variables = vec![variable("gone", "<+no.such>")]).unwrap_err();
         assert!(error.to_string().contains("`gone`"), "{error}");
+    }
+
+    #[test]
+    fn broken_expressions_are_found_before_anything_is_sent() {
+        let mut spec: HttpSpec =
+            serde_json::from_value(json!({"url": "http://h", "method": "POST"})).unwrap();
+        let variable = |value: &str| OutputVariable { name: "n".into(), value: value.into(), secret: false };
+        spec.assertion = Some("<+httpResponseCode> ==".into());
+        spec.output_variables = vec![
+            variable("<+json.select(\"a\", <+httpResponseBody>)>"),
+            variable("${ngSecretManager.obtain(\"x\", 1)}"),
+        ];
+        let fields: Vec<_> = check(&spec).into_iter().map(|fault| fault.field).collect();
+        assert_eq!(fields, ["assertion", "outputVariables[1].value"]);
+        for good in [
+            "<+json.select(\"status\", <+httpResponseBody>)> == \"UP\"",
+            "<+json.object(<+httpResponseBody>).n> > 2",
+            " ",
+        ] {
+            spec.assertion = Some(good.into());
+            spec.output_variables = vec![];
+            assert_eq!(check(&spec), [], "{good}");
+        }
     }
 
     #[test]

@@ -77,6 +77,7 @@ pub(crate) fn check(spec: &HttpSpec) -> Result<(), Vec<SpecFault>> {
             fault(format!("outputVariables[{index}].name"), "is empty".into());
         }
     }
+    faults.extend(crate::judge::check(spec));
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 

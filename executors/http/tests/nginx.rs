@@ -202,7 +202,7 @@ async fn a_long_body_is_cut_with_a_notice() {
 }
 
 #[tokio::test]
-async fn metadata_endpoints_are_refused_also_behind_names_and_aliases_of_authors() {
+async fn metadata_endpoints_are_refused_in_every_notation() {
     let nginx = Nginx::start().await;
     for url in
         ["http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/", "http://[::ffff:a9fe:a9fe]/"]

@@ -150,6 +150,24 @@ pub fn judge(rule: &Rule, control: Option<&Control>, points: &[Point], finished:
     }
 }
 
+/// `points` with a zero wherever a sample is missing between `start_ms` and `upto_ms`: for counts that a provider leaves
+/// out when they are zero. A sample belongs to the place it is nearest to.
+pub fn with_zeroes(points: &[Point], start_ms: i64, upto_ms: i64, step_ms: i64) -> Vec<Point> {
+    let step_ms = step_ms.max(1);
+    let mut all = Vec::new();
+    let mut left = points.iter().peekable();
+    let mut at_ms = start_ms;
+    while at_ms <= upto_ms {
+        match left.next_if(|point| point.at_ms < at_ms.saturating_add(step_ms / 2 + 1)) {
+            Some(point) => all.push(*point),
+            None => all.push(Point { at_ms, value: 0.0 }),
+        }
+        at_ms = at_ms.saturating_add(step_ms);
+    }
+    all.extend(left);
+    all
+}
+
 /// The first run of violating samples that is long enough, in words.
 fn run_of_violations(rule: &Rule, points: &[Point], measured: &[Option<f64>]) -> Option<String> {
     let mut run: Vec<String> = Vec::with_capacity(CONSECUTIVE);

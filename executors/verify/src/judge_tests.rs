@@ -111,6 +111,16 @@ fn infinities_are_bad_on_their_side_only() {
 }
 
 #[test]
+fn absent_counts_are_zeroes_at_their_places() {
+    let at = |at_ms, value| Point { at_ms, value };
+    let found = with_zeroes(&[at(1010, 3.0), at(3000, 4.0)], 0, 4000, 1000);
+    assert_eq!(found, [at(0, 0.0), at(1010, 3.0), at(2000, 0.0), at(3000, 4.0), at(4000, 0.0)]);
+    assert_eq!(with_zeroes(&[], 5, 5, 1000), [at(5, 0.0)]);
+    assert_eq!(with_zeroes(&[at(0, 1.0), at(1000, 1.0)], 0, 1500, 1000), [at(0, 1.0), at(1000, 1.0)]);
+    assert!(with_zeroes(&[], 5, 4, 0).is_empty());
+}
+
+#[test]
 fn numbers_are_shown_briefly() {
     for (value, text) in [
         (0.0, "0"),

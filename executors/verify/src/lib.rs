@@ -22,8 +22,8 @@ use executor_api::{Executor, Level, Plan, Recovery, SpecFault, StepContext, Step
 use judge::{Control, Formula, Point, Verdict, judge};
 use prometheus::{Connector, Server};
 use proto::logs::rfc3339;
-use proto::result::UnitStatus;
-use proto::task::{MetricProvider, VerifySpec};
+use proto::result::{TestStage, UnitStatus};
+use proto::task::{HttpConnector, MetricProvider, VerifySpec};
 use serde_json::{Value, json};
 use spec::Analysis;
 use std::time::Duration;
@@ -57,6 +57,24 @@ impl VerifyExecutor {
     /// **Errors**: the certificate authorities cannot be read.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         Ok(VerifyExecutor { connector: Connector::new(config.clone())?, config })
+    }
+
+    /// Tests a Prometheus connector (`delegate connector test`): its credentials, its aliases and one trivial query.
+    /// Stages come in order; the first failed one is the last.
+    ///
+    /// **Cancel**: safe to drop. **Repeat**: safe.
+    pub async fn test(&self, connector: &HttpConnector, cx: &StepContext) -> Vec<TestStage> {
+        let began = cx.clock.mono();
+        let (server, alias) = match self.connector.open(connector, cx).await {
+            Ok(opened) => opened,
+            Err(error) => return vec![stage("connector", cx, began, Err(error))],
+        };
+        let message = alias.unwrap_or_else(|| format!("asks {}", server.target()));
+        let opened = stage("connector", cx, began, Ok(message));
+        let began = cx.clock.mono();
+        let now = now_ms(cx);
+        let answer = server.range("vector(1)", now, now, Duration::from_secs(1)).await;
+        vec![opened, stage("query", cx, began, answer.map(|_| "answers queries".to_owned()))]
     }
 
     async fn work(
@@ -97,6 +115,24 @@ impl VerifyExecutor {
         }
         Ok(start_ms)
     }
+}
+
+fn stage(
+    name: &str,
+    cx: &StepContext,
+    began: tokio::time::Instant,
+    result: Result<String, Error>,
+) -> TestStage {
+    let took = cx.clock.mono().saturating_duration_since(began);
+    let (ok, message, hint) = match result {
+        Ok(message) => (true, message, None),
+        Err(error) => {
+            let error = StepError::from(error);
+            (false, format!("{}: {}", error.code, error.what), error.hint)
+        }
+    };
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    TestStage { stage: name.to_owned(), duration_ms, ok, message, hint }
 }
 
 fn now_ms(cx: &StepContext) -> i64 {
@@ -150,7 +186,10 @@ impl Run<'_> {
             let upto = now_ms(self.cx).clamp(self.start_ms, self.end_ms());
             let found = self.fetch(self.start_ms, upto).await?;
             let finished = upto >= self.end_ms();
-            let points = if self.analysis.absent_is_zero { self.with_zeroes(&found, upto) } else { found };
+            let points = match self.analysis.absent_is_zero {
+                true => judge::with_zeroes(&found, self.start_ms, upto, millis(self.analysis.step)),
+                false => found,
+            };
             for point in points.iter().filter(|point| point.at_ms > shown_up_to) {
                 self.show(control.as_ref(), point).await?;
             }
@@ -208,23 +247,6 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// The samples with a zero wherever one is missing.
-    fn with_zeroes(&self, points: &[Point], upto: i64) -> Vec<Point> {
-        let step = millis(self.analysis.step).max(1);
-        let mut all = Vec::new();
-        let mut left = points.iter().peekable();
-        let mut at_ms = self.start_ms;
-        while at_ms <= upto {
-            match left.next_if(|point| point.at_ms <= at_ms.saturating_add(step / 2)) {
-                Some(point) => all.push(*point),
-                None => all.push(Point { at_ms, value: 0.0 }),
-            }
-            at_ms = at_ms.saturating_add(step);
-        }
-        all.extend(left);
-        all
     }
 
     async fn show(&self, control: Option<&Control>, point: &Point) -> Result<(), Error> {

@@ -278,6 +278,30 @@ async fn without_a_health_source_the_step_is_skipped() {
     assert_eq!(world.logs.statuses(UNIT), [UnitStatus::Running, UnitStatus::Skipped]);
 }
 
+#[tokio::test]
+async fn a_connector_is_tested_in_stages() {
+    let server = Prometheus::start("").await;
+    let test = async |url: &str, password: &str| {
+        let spec = spec(url, json!({}));
+        let world = world(&spec);
+        let connector = json!({"identifier": "prom", "url": url,
+            "auth": {"type": "UsernamePassword", "username": USER, "password": password}});
+        let (_handle, cx) = world.context();
+        executor().test(&serde_json::from_value(connector).unwrap(), &cx).await
+    };
+    let good = test(&server.url(""), "org.prom").await;
+    assert!(good.len() == 2 && good.iter().all(|stage| stage.ok), "{good:?}");
+    for (url, password, stages, code) in [
+        (server.url(""), "org.wrong", 2, "VER-006"),
+        (server.url(""), "org.nowhere", 1, "VER-010"),
+        (format!("http://{}", free()), "org.prom", 2, "VER-004"),
+    ] {
+        let bad = test(&url, password).await;
+        let last = bad.last().unwrap();
+        assert!(bad.len() == stages && !last.ok && last.message.starts_with(code), "{bad:?}");
+    }
+}
+
 /// Every code of this crate has a page.
 #[test]
 fn every_code_has_a_page() {
