@@ -142,6 +142,7 @@ async fn run_with(
         clock: clock.clone(),
         telemetry: telemetry.clone(),
     });
+    let _shipping = ship.guard();
     let executors = dispatch::Executors::new(&config)?;
     let address = config.health_listen;
     let listener =

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// How many tasks an agent holds at once unless told otherwise (settled facts §1.6).
 const DEFAULT_CAPACITY: usize = 256;
-/// Kubernetes kills 600 s after SIGTERM (the chart's grace period); a minute is left for logs and results.
+/// Kubernetes kills 600 s after SIGTERM (the chart's grace period); the rest is for cancelled steps, logs and results.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(540);
 /// Harness' delegate types (protocol.md §2).
 const DELEGATE_TYPES: [&str; 6] =

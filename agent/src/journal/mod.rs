@@ -7,8 +7,6 @@
 mod entry;
 mod writer;
 
-#[cfg(test)]
-pub(crate) use entry::Record;
 pub(crate) use entry::{Entry, TaskState};
 
 use crate::key::Sealer;
@@ -133,6 +131,8 @@ fn aad(task: &str, kind: i64) -> Vec<u8> {
 /// Checks the version, makes the schema, returns the instance id.
 fn prepare(connection: &Connection, path: &Path) -> Result<String, JournalError> {
     let unreadable = |source| JournalError::Unreadable { path: path.to_owned(), source };
+    // Another process never has it open (the data directory is locked), but an administrator may look into it.
+    connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(unreadable)?;
     // The cache is small on purpose: the journal is written, hardly ever read.
     connection
         .execute_batch(

@@ -175,6 +175,11 @@ impl LogShip {
         left
     }
 
+    /// Stops every shipper when dropped.
+    pub(crate) fn guard(&self) -> tokio_util::sync::DropGuard {
+        self.stop.clone().drop_guard()
+    }
+
     /// Bytes of unsent logs.
     pub(crate) fn spooled(&self) -> u64 {
         self.budget.used()

@@ -41,7 +41,6 @@ pub(crate) struct Splitter {
     scratch: Vec<u8>,
 }
 
-
 /// Where each terminator of the masked bytes lies in the source.
 enum Ends {
     /// Nothing was changed: source offset = base + index + 1.

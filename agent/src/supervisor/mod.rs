@@ -156,6 +156,8 @@ pub(crate) async fn run<R: FnOnce(&str, &str) + Send>(
         unregister: false,
         deps,
     };
+    // If this future is dropped, everything it spawned ends too.
+    let _ends_with_us = shell.stop.clone().drop_guard();
     shell.replay(replayed).await;
     shell.register();
     let mut limit: Option<Instant> = None;
@@ -469,7 +471,8 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
         self.apply(Event::Refused(event));
     }
 
-    /// Cancelled steps get a moment to end, logs go out, everything spawned ends.
+    /// Everything spawned ends, logs go out. A step that is still running is dropped here as by a crash: its target and the
+    /// journal stay as they are, and the next start recovers it.
     async fn close(mut self, mut receiver: mpsc::Receiver<Message>, urgency: Shutdown) -> Ended {
         let refused = self.exit.take().unwrap_or(false);
         if self.unregister {
@@ -477,12 +480,6 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
             let body = self.deps.identity.leave(&self.deps.config, &id);
             if let Err(fault) = self.deps.client.unregister(&body).await {
                 tracing::info!(%fault, "could not take leave of the manager");
-            }
-        }
-        // Steps that the next start recovers are left as they are, on the target and in the journal.
-        for held in self.held.values() {
-            if let Some(cancel) = &held.cancel {
-                cancel.cancel(executor_api::CancelReason::Drain, CancelStage::Ask);
             }
         }
         receiver.close();

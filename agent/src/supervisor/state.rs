@@ -254,7 +254,7 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct AgentState {
     phase: Phase,
-    /// The manager knows our extensions, or the types it may offer are configured.
+    /// The types that may be taken from this manager.
     offered: Vec<String>,
     own_types: Vec<String>,
     foreign_types: Vec<String>,
@@ -557,8 +557,12 @@ impl AgentState {
             (Timer::Recover, Stage::Reopening) => self.start(id, true, actions),
             (Timer::Deadline, Stage::Running) => self.cancel(id, CancelReason::Deadline, actions),
             (Timer::Kill, Stage::Running) => {
-                let Some((reason, _)) = task.cancel else { return };
-                self.raise(id, reason, actions);
+                match task.cancel {
+                    // A drain leaves the target as it is: there is nothing to kill, and the next start recovers the step.
+                    Some((CancelReason::Drain, _)) => actions.push(Action::Abandon { task: id.to_owned() }),
+                    Some((reason, _)) => self.raise(id, reason, actions),
+                    None => {}
+                }
             }
             (Timer::Abandon, Stage::Running) => actions.push(Action::Abandon { task: id.to_owned() }),
             _ => {}

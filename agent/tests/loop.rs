@@ -1,0 +1,254 @@
+//! The agent's loop against a scripted manager over real HTTP.
+
+mod scripted;
+
+use scripted::{Agent, Manager, unit_key};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_acquired_run_logged_and_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    manager.noop("t1", "hello");
+    let agent = Agent::start(&manager, data.path(), &[]);
+    let answer = manager.answer("t1").await;
+    assert_eq!(answer["code"], "OK");
+    assert_eq!(answer["data"]["status"], "Success");
+    assert_eq!(
+        (answer["data"]["agent"].as_str(), answer["data"]["fence"].as_u64()),
+        (Some("zone-a"), Some(1))
+    );
+    assert_eq!(answer["data"]["units"][0]["status"], "SUCCESS");
+    assert_eq!(manager.lines(&unit_key("t1")), ["hello"]);
+    assert!(manager.lock().streams[&unit_key("t1")].closed, "the result comes after its logs");
+    agent.stop().await.unwrap();
+
+    let inner = manager.lock();
+    assert_eq!(inner.unregistered, 1);
+    let body = &inner.registered[0];
+    assert_eq!(body["immutable"], false);
+    assert_eq!(body["tags"], json!(["linux", "dc1"]));
+    assert_eq!(body["supportedTaskTypes"], json!([]));
+    assert_eq!(body["delegateExt"]["capacity"], 256);
+    assert!(!body["delegateExt"]["instanceId"].as_str().unwrap().is_empty());
+    assert!(!body["delegateExt"]["publicKey"].as_str().unwrap().is_empty());
+    assert!(std::fs::read_dir(data.path().join("spool")).map_or(true, |mut dir| dir.next().is_none()));
+}
+
+#[tokio::test]
+async fn a_foreign_manager_never_sees_a_harness_task_acquired() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(false).await;
+    manager.queue_raw("cd", "COMMAND_TASK_NG", json!({"commandUnits": [], "accountId": "acct1"}), 600_000);
+    let agent = Agent::start(&manager, data.path(), &[]);
+    // Two whole polls have seen it.
+    manager.wait("three polls", |inner| (inner.polls >= 3).then_some(())).await;
+    assert_eq!(manager.lock().acquired, Vec::<String>::new());
+    assert_eq!(manager.lock().registered[0]["supportedTaskTypes"], json!([]));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_foreign_log_service_gets_base_and_unit_streams() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(false).await;
+    manager.noop("t1", "plain");
+    let agent = Agent::start(&manager, data.path(), &[("DELEGATE_FOREIGN_TASK_TYPES", "DELEGATE_NOOP_TASK")]);
+    assert_eq!(manager.answer("t1").await["data"]["status"], "Success");
+    let base = unit_key("t1").replace("-commandUnit:Execute", "");
+    manager
+        .wait("the base stream to be closed", |inner| inner.streams.get(&base)?.closed.then_some(()))
+        .await;
+    assert_eq!(manager.lines(&unit_key("t1")), ["plain"]);
+    assert_eq!(manager.lock().registered[0]["supportedTaskTypes"], json!(["DELEGATE_NOOP_TASK"]));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn lost_replies_lose_and_double_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    manager.with(|inner| {
+        inner.lose_append_replies = 3;
+        inner.refuse_responses = 2;
+        inner.lose_acquires = 2;
+    });
+    manager.noop("t1", "one\ntwo\nthree");
+    let agent = Agent::start(&manager, data.path(), &[]);
+    let answer = manager.answer("t1").await;
+    assert_eq!(answer["data"]["status"], "Success");
+    assert_eq!(manager.lines(&unit_key("t1")), ["one", "two", "three"]);
+    assert_eq!(manager.lock().tasks["t1"].answers, 1);
+    assert_eq!(manager.lock().streams[&unit_key("t1")].opened, 1);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_package_that_cannot_be_read_and_an_unknown_step_are_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    manager.queue_raw("bad", "COMMAND_TASK_NG", json!({"version": 1}), 60_000);
+    manager.queue_raw(
+        "new",
+        "DELEGATE_NOOP_TASK",
+        json!({"version": 1, "execution": {}, "step": {"type": "Terraform", "identifier": "tf", "name": "tf", "spec": {}}}),
+        60_000,
+    );
+    let agent = Agent::start(&manager, data.path(), &[]);
+    let failure = manager.answer("bad").await["data"]["failure"].clone();
+    assert_eq!((failure["code"].as_str(), failure["kind"].as_str()), (Some("AGT-004"), Some("BadSpec")));
+    let failure = manager.answer("new").await["data"]["failure"].clone();
+    assert_eq!(failure["code"], "AGT-008");
+    assert!(failure["message"].as_str().unwrap().contains("`Terraform`"), "{failure}");
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_abort_ends_a_running_step_and_a_deadline_too() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    let silent = scripted::silent_server().await;
+    manager.http("slow", &silent, 60_000);
+    manager.http("late", &silent, 700);
+    let agent = Agent::start(&manager, data.path(), &[]);
+    manager
+        .wait("the step to run", |inner| inner.progress.iter().find(|(task, _)| task == "slow").map(|_| ()))
+        .await;
+    manager.with(|inner| inner.aborts.push("slow".into()));
+    let answer = manager.answer("slow").await;
+    assert_eq!(answer["data"]["status"], "Aborted", "{answer}");
+    let answer = manager.answer("late").await;
+    assert_eq!(
+        (&answer["data"]["status"], &answer["data"]["failure"]["kind"]),
+        (&json!("Failed"), &json!("Timeout")),
+        "{answer}"
+    );
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_finishes_what_was_under_way() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    let silent = scripted::silent_server().await;
+    manager.http("t1", &silent, 20_000);
+    let agent = Agent::start(&manager, data.path(), &[]);
+    manager.wait("the step to run", |inner| (!inner.progress.is_empty()).then_some(())).await;
+    agent.crash().await;
+    let before = manager.lock().acquired.len();
+    let agent = Agent::start(&manager, data.path(), &[]);
+    manager.wait("it to be acquired again", |inner| (inner.acquired.len() > before).then_some(())).await;
+    manager.with(|inner| inner.aborts.push("t1".into()));
+    let answer = manager.answer("t1").await;
+    assert_eq!(answer["data"]["status"], "Aborted", "{answer}");
+    let inner = manager.lock();
+    assert_eq!(inner.tasks["t1"].fence, 1, "the same instance keeps its fence");
+    let instance = |n: usize| inner.registered[n]["delegateExt"]["instanceId"].clone();
+    assert_eq!(instance(0), instance(inner.registered.len() - 1));
+    drop(inner);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_result_that_was_not_taken_survives_restarts() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    manager.with(|inner| inner.refuse_responses = 1000);
+    manager.noop("t1", "line");
+    let agent = Agent::start(&manager, data.path(), &[]);
+    manager.wait("the answer to be refused", |inner| (inner.refuse_responses < 1000).then_some(())).await;
+    agent.crash().await;
+    let agent = Agent::start(&manager, data.path(), &[]);
+    manager.with(|inner| inner.refuse_responses = 0);
+    assert_eq!(manager.answer("t1").await["data"]["status"], "Success");
+    assert_eq!(manager.lines(&unit_key("t1")), ["line"]);
+    agent.stop().await.unwrap();
+    assert_eq!(manager.lock().acquired, ["t1"], "it is not run again");
+}
+
+#[tokio::test]
+async fn a_dead_log_service_does_not_hold_results_back_for_ever_and_gets_its_lines_later() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    manager.with(|inner| inner.logs_down = true);
+    manager.noop("t1", "late line");
+    let agent = Agent::start(&manager, data.path(), &[]);
+    assert_eq!(manager.answer("t1").await["data"]["status"], "Success");
+    agent.crash().await;
+    let agent = Agent::start(&manager, data.path(), &[]);
+    manager.with(|inner| inner.logs_down = false);
+    let key = unit_key("t1");
+    manager.wait("the lines to arrive", |inner| inner.streams.get(&key)?.closed.then_some(())).await;
+    assert_eq!(manager.lines(&key), ["late line"]);
+    agent.stop().await.unwrap();
+    assert!(std::fs::read_dir(data.path().join("spool")).unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn refusals_stop_or_freeze() {
+    for (code, status) in [(Some("INVALID_TOKEN"), None), (None, Some("DELETED"))] {
+        let data = tempfile::tempdir().unwrap();
+        let manager = Manager::start(true).await;
+        manager.with(|inner| (inner.refusal, inner.status) = (code, status));
+        let agent = Agent::start(&manager, data.path(), &[]);
+        let error = agent.ended().await.unwrap_err();
+        let is_deleted = matches!(error, agent::AgentError::Deleted);
+        assert_eq!(is_deleted, status.is_some(), "{error}");
+    }
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    let agent = Agent::start(&manager, data.path(), &[]);
+    manager.wait("a heartbeat", |inner| (!inner.heartbeats.is_empty()).then_some(())).await;
+    manager.with(|inner| inner.refusal = Some("REVOKED_TOKEN"));
+    manager.noop("t1", "x");
+    agent.stop().await.unwrap();
+    assert!(manager.lock().acquired.is_empty());
+}
+
+#[tokio::test]
+async fn a_second_agent_over_the_same_directory_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    let first = Agent::start(&manager, data.path(), &[]);
+    manager.wait("the first to register", |inner| (!inner.registered.is_empty()).then_some(())).await;
+    let error = Agent::start(&manager, data.path(), &[]).ended().await.unwrap_err();
+    assert!(matches!(error, agent::AgentError::InUse { .. }), "{error}");
+    first.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_leaves_what_runs_to_the_next_start() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    let silent = scripted::silent_server().await;
+    manager.http("t1", &silent, 60_000);
+    let agent = Agent::start(&manager, data.path(), &[("DELEGATE_DRAIN_LIMIT", "1s")]);
+    manager.wait("the step to run", |inner| (!inner.progress.is_empty()).then_some(())).await;
+    agent.stop().await.unwrap();
+    assert_eq!(manager.lock().unregistered, 0, "taking leave would fail the task");
+    assert!(manager.lock().tasks["t1"].answer.is_none());
+    let agent = Agent::start(&manager, data.path(), &[]);
+    manager.wait("it to be acquired again", |inner| (inner.acquired.len() >= 2).then_some(())).await;
+    agent.shutdown.now();
+    agent.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_tasks_share_the_capacity() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    for n in 0..60 {
+        manager.noop(&format!("t{n:02}"), "x");
+    }
+    let agent = Agent::start(&manager, data.path(), &[("DELEGATE_TASK_CAPACITY", "7")]);
+    manager
+        .wait("all answers", |inner| inner.tasks.values().all(|task| task.answer.is_some()).then_some(()))
+        .await;
+    let inner = manager.lock();
+    let busiest =
+        inner.heartbeats.iter().filter_map(|beat| beat["delegateExt"]["busy"].as_u64()).max().unwrap_or(0);
+    assert!(busiest <= 7);
+    assert!(inner.tasks.values().all(|task| task.answers == 1));
+    drop(inner);
+    agent.stop().await.unwrap();
+}
