@@ -4,8 +4,16 @@
 //! text --yaml--> tree --model, rules--> types --planner (+ Catalog, inputs)--> Plan --machine--> State, Actions --view--> document
 //! ```
 
+pub mod entities;
 pub mod fault;
 pub mod machine;
 pub mod model;
+pub mod plan;
+pub mod planner;
 pub mod rules;
+mod scope;
+pub mod view;
 pub mod yaml;
+
+pub use fault::{Fault, Mode, Notice};
+pub use plan::Plan;

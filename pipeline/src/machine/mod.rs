@@ -4,10 +4,25 @@
 //! acts; after a crash it reads the state back and goes on. Replaying the events of an execution from its first state
 //! gives the same state.
 
+mod failure;
+mod ends;
+mod sequence;
+pub mod state;
+mod task;
+mod timers;
+
+pub use state::{State, Status};
+pub use task::stage_records;
+pub(crate) use task::{Builder, field_value, render, stage_key};
+
+use crate::plan::{NodeKind, Plan, PlanNode};
 use proto::result::StepResult;
 use proto::task::StepTask;
 use proto::text::SecretRef;
 use serde::{Deserialize, Serialize};
+use state::{ROOT_RUN, Run};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Epoch milliseconds, from the events; the machine reads no clock.
 pub type Millis = u64;
@@ -124,4 +139,113 @@ pub struct TaskRequest {
     pub task: Box<StepTask>,
     /// `logging.abstractions` in order: accountId, orgId, projectId, pipelineId, runSequence, level0 …
     pub abstractions: Vec<(String, String)>,
+}
+
+/// How long the machine waits for an agent to confirm that a cancelled task has ended. An agent asks, waits and kills
+/// within 30 s; the rest is for the way there and back.
+pub const CANCEL_GRACE_MS: u64 = 60_000;
+
+/// Applies one event. Deterministic: it reads nothing but its arguments.
+///
+/// **Repeat**: an event that no longer fits (a late answer, a cleared timer, anything after the end) changes nothing
+/// and gives no action.
+pub fn apply(state: &mut State, event: &Event) -> Vec<Action> {
+    if state.finished {
+        return Vec::new();
+    }
+    let started = state.runs.contains_key(ROOT_RUN);
+    let at = match event {
+        Event::Started { at }
+        | Event::TaskAssigned { at, .. }
+        | Event::TaskEnded { at, .. }
+        | Event::TimerFired { at, .. }
+        | Event::AbortRequested { at, .. } => *at,
+    };
+    let mut machine = Machine { plan: state.plan.clone(), state, at, actions: Vec::new(), work: VecDeque::new() };
+    match event {
+        Event::Started { .. } if !started => machine.start(),
+        Event::Started { .. } => {}
+        Event::AbortRequested { by, .. } => {
+            // An abort may arrive before the start: then nothing starts at all.
+            if !started {
+                machine.start_aborted(by);
+            } else {
+                machine.abort(by);
+            }
+        }
+        _ if !started => {}
+        Event::TaskAssigned { node, attempt, agent, .. } => machine.assigned(node, *attempt, agent),
+        Event::TaskEnded { node, attempt, result, .. } => machine.task_ended(node, *attempt, result),
+        Event::TimerFired { timer, .. } => machine.timer_fired(timer),
+    }
+    machine.settle();
+    machine.actions
+}
+
+/// One step of the work that an event causes. A list instead of recursion, so that a loop of ten thousand skipped
+/// iterations needs no deep stack.
+enum Work {
+    /// A run begins.
+    Begin(String),
+    /// A member of a run has ended.
+    ChildEnded { parent: String, child: String },
+    /// A sequence goes on.
+    Advance(String),
+}
+
+/// One transition in the making.
+struct Machine<'a> {
+    plan: Arc<Plan>,
+    state: &'a mut State,
+    at: Millis,
+    actions: Vec<Action>,
+    work: VecDeque<Work>,
+}
+
+impl Machine<'_> {
+    fn settle(&mut self) {
+        while let Some(work) = self.work.pop_front() {
+            match work {
+                Work::Begin(id) => self.begin(&id),
+                Work::ChildEnded { parent, child } => self.child_ended(&parent, &child),
+                Work::Advance(id) => self.advance(&id),
+            }
+        }
+    }
+
+    fn run(&self, id: &str) -> Option<&Run> {
+        self.state.runs.get(id)
+    }
+
+    /// Changes a run that exists; ids come from the state itself, so a missing one means that there is nothing to do.
+    fn update(&mut self, id: &str, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.state.runs.get_mut(id) {
+            change(run);
+        }
+    }
+
+    fn assigned(&mut self, id: &str, attempt: u32, agent: &str) {
+        self.update(id, |run| {
+            if run.attempt == attempt && run.phase == state::Phase::Task {
+                run.agent = Some(agent.to_owned());
+            }
+        });
+    }
+
+    /// Waits and pauses are divided in a rehearsal; timeouts never are (settled facts §1.9).
+    fn rehearsed(&self, ms: u64) -> u64 {
+        match self.plan.run.rehearsal {
+            Some(factor) if factor > 1 => ms / u64::from(factor),
+            _ => ms,
+        }
+    }
+}
+
+/// The node that a run executes.
+fn node_of<'p>(plan: &'p Plan, run: &Run) -> Option<&'p PlanNode> {
+    plan.node(run.node)
+}
+
+fn is_step(node: &PlanNode) -> bool {
+    matches!(node.kind, NodeKind::Step { .. } | NodeKind::Artifact)
 }

@@ -102,7 +102,7 @@ fn read_filter(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<HostFil
     let kind = filter.required("type", findings)?;
     let inner = filter.map("spec", findings);
     filter.finish(findings);
-    let mut value = |findings: &mut Findings| {
+    let value = |findings: &mut Findings| {
         let mut inner = inner?;
         let value = inner.any("value");
         if value.is_none() {

@@ -3,7 +3,7 @@
 use crate::fault::{Fault, Findings, did_you_mean};
 use crate::model::duration::show_duration;
 use crate::model::read::{Field, Reader, one_of};
-use crate::model::step::{Frame, Spec, ThresholdKind, Verify};
+use crate::model::step::{Spec, ThresholdKind, Verify};
 use crate::yaml::Node;
 
 /// Metric providers of the inline form, and those that come later.
@@ -165,7 +165,7 @@ fn read_inner(verify: &mut Verify, node: &Node, path: &str, findings: &mut Findi
 
 /// R18: a Verify step may take its window and two minutes, even when its own timeout is shorter.
 pub fn r18_verify_timeout(
-    frame: &Frame,
+    name: &Field,
     step_ms: Option<u64>,
     duration_ms: u64,
     findings: &mut Findings,
@@ -179,9 +179,8 @@ pub fn r18_verify_timeout(
                 show_duration(duration_ms),
                 show_duration(least)
             );
-            let field: Option<&Field> = frame.timeout.as_ref();
-            let (at, path) = field.map_or((&frame.at, frame.path.as_str()), |f| (&f.at, f.path.as_str()));
-            findings.notice("R18.verify-timeout", at, path, assumed);
+            let path = name.path.strip_suffix(".name").unwrap_or(&name.path);
+            findings.notice("R18.verify-timeout", &name.at, path, assumed);
             Some(least)
         }
         other => other,

@@ -1,0 +1,475 @@
+//! Order: what begins when, and how the status of an enclosing node follows from its members (pipeline.md 2.2–2.4).
+
+use super::state::{Ending, Iteration, Phase, ROOT_RUN, Run, Status};
+use super::{Action, Machine, Work, is_step, node_of};
+use crate::model::step::{Looping, WhenStatus};
+use crate::plan::{NodeKind, PlanNode, ROOT};
+use crate::scope::NodeScope;
+use proto::failure::{Failure, FailureKind};
+use serde_json::Value as Json;
+
+/// Iterations of rule R7 at once (settled facts §1.6).
+const MAX_HOSTS_AT_ONCE: usize = 50;
+
+/// Most iterations of a loop. More is a mistake in the expression that gives the items.
+pub(crate) const MAX_ITERATIONS: usize = 10_000;
+
+/// Stage and pipeline timeout when none is written.
+const DEFAULT_LONG_MS: u64 = 8 * 7 * 86_400_000;
+
+impl Machine<'_> {
+    pub(super) fn start(&mut self) {
+        let run = Run { node: ROOT, status: Status::NotStarted, ..Run::default() };
+        self.state.runs.insert(ROOT_RUN.to_owned(), run);
+        self.work.push_back(Work::Begin(ROOT_RUN.to_owned()));
+    }
+
+    pub(super) fn start_aborted(&mut self, by: &str) {
+        self.state.aborted_by = Some(by.to_owned());
+        self.start();
+    }
+
+    /// A run whose predecessors are done: skipped, looped, or begun.
+    pub(super) fn begin(&mut self, id: &str) {
+        let plan = self.plan.clone();
+        let Some(run) = self.run(id) else { return };
+        let Some(node) = node_of(&plan, run) else { return };
+        let is_iteration = run.iteration.is_some();
+        let at = self.at;
+        self.update(id, |run| {
+            run.started_at = Some(at);
+            run.status = Status::Running;
+        });
+        if self.is_ending(id) {
+            return self.end(id, Status::Aborted);
+        }
+        if !is_iteration && !self.status_allows(id, node) {
+            return self.skip(id);
+        }
+        let looped = !is_iteration && (node.looping.is_some() || is_per_host(node));
+        // The condition of a looped node may name the iteration, so each iteration asks for itself.
+        if !looped || is_per_host(node) && node.looping.is_none() {
+            let is_host_iteration = self.run(id).and_then(|run| run.iteration.as_ref()).is_some_and(|i| i.is_host);
+            if !is_host_iteration {
+                match self.condition(id, node) {
+                    Ok(true) => {}
+                    Ok(false) => return self.skip(id),
+                    Err(failure) => return self.fail(id, *failure, Status::Failed),
+                }
+            }
+        }
+        if looped {
+            return match self.loop_items(id, node) {
+                Ok((items, limit, is_host)) => self.begin_loop(id, items, limit, is_host),
+                Err(failure) => self.fail(id, *failure, Status::Failed),
+            };
+        }
+        match &node.kind {
+            NodeKind::Step { .. } | NodeKind::Artifact => self.start_attempt(id),
+            NodeKind::Parallel => self.begin_parallel(id, node),
+            NodeKind::Pipeline | NodeKind::Group => {
+                self.arm_timeout(id, node);
+                self.update(id, |run| run.phase = Phase::Forward);
+                self.work.push_back(Work::Advance(id.to_owned()));
+            }
+            NodeKind::Stage(stage) => {
+                self.arm_timeout(id, node);
+                match stage.artifact {
+                    Some(artifact) => {
+                        self.update(id, |run| run.phase = Phase::Artifact);
+                        self.add_child(id, artifact, None);
+                    }
+                    None => {
+                        self.update(id, |run| run.phase = Phase::Forward);
+                        self.work.push_back(Work::Advance(id.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn skip(&mut self, id: &str) {
+        self.end(id, Status::Skipped);
+    }
+
+    fn arm_timeout(&mut self, id: &str, node: &PlanNode) {
+        // Without a written limit a group needs no timer: its stage has one.
+        let ms = match (&node.kind, node.timeout_ms) {
+            (_, Some(ms)) => ms,
+            (NodeKind::Stage(_) | NodeKind::Pipeline, None) => DEFAULT_LONG_MS,
+            _ => return,
+        };
+        let timer = super::timers::name("timeout", 0, id);
+        self.actions.push(Action::SetTimer { timer, at: self.at.saturating_add(ms) });
+    }
+
+    /// The status part of a condition: what has ended in the enclosing stage or pipeline so far.
+    fn status_allows(&self, id: &str, node: &PlanNode) -> bool {
+        let wanted = match (&node.kind, &node.when) {
+            (NodeKind::Pipeline | NodeKind::Artifact | NodeKind::Parallel, _) => return true,
+            (_, Some(when)) => when.status,
+            // A rollback step runs because the stage broke; that is its default condition.
+            (_, None) if node.in_rollback => return true,
+            (_, None) => WhenStatus::Success,
+        };
+        let broke = match &node.kind {
+            NodeKind::Stage(_) => self.run(ROOT_RUN).is_some_and(|run| run.broke),
+            _ => self.stage_run(id).and_then(|stage| self.run(&stage)).is_some_and(|run| run.broke),
+        };
+        match wanted {
+            WhenStatus::All => true,
+            WhenStatus::Success => !broke,
+            WhenStatus::Failure => broke,
+        }
+    }
+
+    fn condition(&mut self, id: &str, node: &PlanNode) -> Result<bool, Box<Failure>> {
+        let Some(condition) = node.when.as_ref().and_then(|when| when.condition.as_ref()) else { return Ok(true) };
+        let text = condition.text();
+        // A condition that is still a runtime input was not given: it is false.
+        if text.trim().is_empty() {
+            return Ok(true);
+        }
+        if text.trim_start().starts_with("<+input>") {
+            return Ok(false);
+        }
+        let scope = self.scope(id);
+        let context = self.context(&scope);
+        match expr::evaluate_bool(&text, &context) {
+            Ok(truth) => {
+                if !truth {
+                    self.update(id, |run| run.condition = Some(text));
+                }
+                Ok(truth)
+            }
+            Err(error) => {
+                let message = format!("the condition `{}` cannot be evaluated: {error}", text.trim());
+                Err(Box::new(Failure::new(FailureKind::BadSpec, "PIPE-002", message).target(condition.path.clone())))
+            }
+        }
+    }
+
+    // --- loops ---
+
+    #[expect(clippy::type_complexity, reason = "Items, how many at once, and whether they are hosts.")]
+    fn loop_items(&self, id: &str, node: &PlanNode) -> Result<(Vec<Json>, usize, bool), Box<Failure>> {
+        let bad = |what: &str, error: String| {
+            Box::new(Failure::new(FailureKind::BadSpec, "PIPE-003", format!("`{what}` of the loop: {error}")))
+        };
+        let scope = self.scope(id);
+        let context = self.context(&scope);
+        let number = |field: &crate::model::Field, what: &str| -> Result<usize, Box<Failure>> {
+            let value = super::task::field_value(field, &context).map_err(|error| bad(what, error.to_string()))?;
+            let number = match &value {
+                Json::Number(number) => number.as_u64(),
+                Json::String(text) => text.trim().parse().ok(),
+                _ => None,
+            };
+            number
+                .and_then(|number| usize::try_from(number).ok())
+                .ok_or_else(|| bad(what, format!("expected a whole number, found {value}")))
+        };
+        let (items, limit, is_host) = match &node.looping {
+            None => {
+                let hosts = self.plan.target_of(run_node(self.run(id))).map(|target| &target.infrastructure.hosts);
+                let items: Vec<Json> =
+                    hosts.into_iter().flatten().map(|host| Json::String(host.written.clone())).collect();
+                if items.is_empty() {
+                    return Err(bad("items", "the stage has no hosts".to_owned()));
+                }
+                (items, MAX_HOSTS_AT_ONCE, true)
+            }
+            Some(Looping::Repeat { items: Some(items), max_concurrency, .. }) => {
+                let value =
+                    super::task::field_value(items, &context).map_err(|error| bad("items", error.to_string()))?;
+                let Json::Array(list) = value else {
+                    return Err(bad("items", format!("expected a list, found {value}")));
+                };
+                let limit = max_concurrency.as_ref().map_or(Ok(0), |field| number(field, "maxConcurrency"))?;
+                (list, limit, false)
+            }
+            Some(Looping::Repeat { times: Some(count), max_concurrency, .. })
+            | Some(Looping::Parallelism { count, max_concurrency }) => {
+                let count = number(count, "times")?;
+                let limit = max_concurrency.as_ref().map_or(Ok(0), |field| number(field, "maxConcurrency"))?;
+                if count > MAX_ITERATIONS {
+                    return Err(bad("times", format!("{count} iterations; the limit is {MAX_ITERATIONS}")));
+                }
+                ((0..count).map(Json::from).collect(), limit, false)
+            }
+            Some(Looping::Repeat { .. }) => (Vec::new(), 0, false),
+        };
+        if items.len() > MAX_ITERATIONS {
+            return Err(bad("items", format!("{} iterations; the limit is {MAX_ITERATIONS}", items.len())));
+        }
+        let limit = if limit == 0 { items.len().max(1) } else { limit };
+        Ok((items, limit, is_host))
+    }
+
+    fn begin_loop(&mut self, id: &str, items: Vec<Json>, limit: usize, is_host: bool) {
+        if items.is_empty() {
+            return self.skip(id);
+        }
+        self.update(id, |run| {
+            run.phase = Phase::Loop;
+            run.items = items;
+            run.limit = limit;
+            run.iteration = None;
+        });
+        for _ in 0..limit {
+            if !self.next_iteration(id, is_host) {
+                break;
+            }
+        }
+    }
+
+    /// Starts the next iteration, if there is one left and nothing ends the loop.
+    fn next_iteration(&mut self, id: &str, is_host: bool) -> bool {
+        if self.is_ending(id) {
+            return false;
+        }
+        let Some(run) = self.run(id) else { return false };
+        let (index, total, node) = (run.next, run.items.len(), run.node);
+        let Some(item) = run.items.get(index).cloned() else { return false };
+        self.update(id, |run| run.next += 1);
+        self.add_child(id, node, Some(Iteration { index, total, item, is_host }));
+        true
+    }
+
+    // --- members ---
+
+    fn begin_parallel(&mut self, id: &str, node: &PlanNode) {
+        self.update(id, |run| run.phase = Phase::Forward);
+        for child in &node.children {
+            self.add_child(id, *child, None);
+        }
+        if node.children.is_empty() {
+            self.end(id, Status::Success);
+        }
+    }
+
+    /// Creates the run of a member and puts its beginning on the list.
+    fn add_child(&mut self, parent: &str, node: usize, iteration: Option<Iteration>) {
+        let plan = self.plan.clone();
+        let Some(plan_node) = plan.node(node) else { return };
+        let id = match &iteration {
+            Some(iteration) => format!("{parent}_{}", iteration.index),
+            None => format!("{}.{}", self.base(parent), plan_node.part),
+        };
+        let run = Run { node, parent: Some(parent.to_owned()), iteration, ..Run::default() };
+        self.state.runs.insert(id.clone(), run);
+        self.update(parent, |run| {
+            run.children.push(id.clone());
+            run.open += 1;
+        });
+        self.work.push_back(Work::Begin(id));
+    }
+
+    /// Parallel blocks have no part in the ids of their members.
+    fn base(&self, id: &str) -> String {
+        let mut at = id;
+        while let Some(run) = self.run(at) {
+            let is_block = node_of(&self.plan, run).is_some_and(|node| matches!(node.kind, NodeKind::Parallel));
+            match (&run.parent, is_block) {
+                (Some(parent), true) => at = parent,
+                _ => break,
+            }
+        }
+        at.to_owned()
+    }
+
+    pub(super) fn child_ended(&mut self, parent: &str, child: &str) {
+        let plan = self.plan.clone();
+        self.update(parent, |run| run.open = run.open.saturating_sub(1));
+        let Some(run) = self.run(parent) else { return };
+        let Some(node) = node_of(&plan, run) else { return };
+        match run.phase {
+            Phase::Loop => {
+                let is_host = node.looping.is_none();
+                if !self.next_iteration(parent, is_host) && self.run(parent).is_some_and(|run| run.open == 0) {
+                    self.finish(parent);
+                }
+            }
+            Phase::Artifact => self.artifact_ended(parent, child),
+            Phase::Forward if matches!(node.kind, NodeKind::Parallel) => {
+                if run.open == 0 {
+                    self.finish(parent);
+                }
+            }
+            Phase::Forward | Phase::Rollback => self.work.push_back(Work::Advance(parent.to_owned())),
+            Phase::Idle | Phase::Task | Phase::RetryWait | Phase::Wait => {}
+        }
+    }
+
+    fn artifact_ended(&mut self, stage: &str, child: &str) {
+        let Some(lookup) = self.run(child) else { return };
+        if lookup.status != Status::Success {
+            let (status, failure) = (lookup.status, lookup.failure.clone());
+            // No step has run, so there is nothing to roll back.
+            self.update(stage, |run| {
+                run.failure = failure;
+                run.rollback_advised = false;
+            });
+            let status = if self.is_ending(stage) { self.ending_status(stage) } else { status };
+            return self.end(stage, status);
+        }
+        let outputs = lookup.outputs.clone();
+        self.pin_artifact(stage, outputs);
+        self.update(stage, |run| run.phase = Phase::Forward);
+        self.work.push_back(Work::Advance(stage.to_owned()));
+    }
+
+    /// The next member of a sequence, or its end.
+    pub(super) fn advance(&mut self, id: &str) {
+        let plan = self.plan.clone();
+        let Some(run) = self.run(id) else { return };
+        if run.status != Status::Running || run.open > 0 {
+            return;
+        }
+        let Some(node) = node_of(&plan, run) else { return };
+        let list = if run.phase == Phase::Rollback { &node.rollback } else { &node.children };
+        let rolling_back = run.phase == Phase::Rollback || node.in_rollback;
+        // Inside rollback steps the next one only runs after a positive status.
+        let last_broke = rolling_back
+            && run.next > 0
+            && run.children.last().and_then(|child| self.run(child)).is_some_and(|child| !child.status.is_positive() && !child.carry_on);
+        let stopped = last_broke || self.is_ending(id) || self.is_stopped(id);
+        match list.get(run.next) {
+            Some(child) if !stopped => {
+                let child = *child;
+                self.update(id, |run| run.next += 1);
+                self.add_child(id, child, None);
+            }
+            _ => self.finish(id),
+        }
+    }
+
+    /// Whether a rollback was advised for something that encloses this run (itself included).
+    fn is_stopped(&self, id: &str) -> bool {
+        let mut at = Some(id);
+        while let Some(run) = at.and_then(|id| self.run(id)) {
+            // Rollback members go on: they are what was advised.
+            if run.phase == Phase::Rollback {
+                return false;
+            }
+            if run.rollback_advised {
+                return true;
+            }
+            at = run.parent.as_deref();
+        }
+        false
+    }
+
+    /// The members are done: roll back if that was advised, otherwise end with the status that follows from them.
+    fn finish(&mut self, id: &str) {
+        let plan = self.plan.clone();
+        let Some(run) = self.run(id) else { return };
+        let Some(node) = node_of(&plan, run) else { return };
+        if self.is_ending(id) && run.ending.is_none() {
+            let status = self.ending_status(id);
+            return self.end(id, status);
+        }
+        let forward = run.forward.unwrap_or_else(|| self.aggregate(run));
+        let (phase, own_ending) = (run.phase, run.ending.clone());
+        let aborted = self.state.aborted_by.is_some();
+        if aborted {
+            return self.end(id, Status::Aborted);
+        }
+        let status = match &own_ending {
+            Some(Ending::Expired(_)) => Status::Expired,
+            Some(Ending::Aborted) => Status::Aborted,
+            None => forward,
+        };
+        if phase == Phase::Forward && !node.rollback.is_empty() && run.rollback_advised {
+            self.update(id, |run| {
+                run.phase = Phase::Rollback;
+                run.next = 0;
+                run.rolled_back = true;
+                run.forward = Some(status);
+                // Its own timer has done its work; rollback steps have timers of their own.
+                run.ending = None;
+            });
+            self.clear_timeout(id);
+            self.work.push_back(Work::Advance(id.to_owned()));
+            return;
+        }
+        if let (Some(Ending::Expired(failure)), Phase::Forward | Phase::Loop) = (own_ending, phase)
+            && !matches!(node.kind, NodeKind::Pipeline)
+        {
+            return self.fail(id, *failure, Status::Expired);
+        }
+        let rolled_back = run.rolled_back || run.rollback_advised;
+        // A stage that was rolled back counts as failed for what follows (pipeline.md 2.6).
+        let status = if rolled_back && !status.is_positive() { Status::Failed } else { status };
+        self.end(id, status);
+    }
+
+    /// Parent status: pipeline.md 2.10, last line.
+    fn aggregate(&self, run: &Run) -> Status {
+        let mut any = [false; 5];
+        let mut all_skipped = true;
+        for child in run.children.iter().filter_map(|child| self.run(child)) {
+            all_skipped &= child.status == Status::Skipped;
+            let index = match child.status {
+                Status::Aborted => 0,
+                Status::Failed => 1,
+                Status::ApprovalRejected => 2,
+                Status::Expired => 3,
+                Status::IgnoreFailed => 4,
+                _ => continue,
+            };
+            if let Some(slot) = any.get_mut(index) {
+                *slot = true;
+            }
+        }
+        let order = [
+            Status::Aborted,
+            Status::Failed,
+            Status::ApprovalRejected,
+            Status::Expired,
+            Status::IgnoreFailed,
+        ];
+        let worst = any.iter().zip(order).find(|(hit, _)| **hit).map(|(_, status)| status);
+        match worst {
+            Some(status) => status,
+            None if all_skipped && run.phase == Phase::Loop => Status::Skipped,
+            None => Status::Success,
+        }
+    }
+
+    // --- context ---
+
+    pub(super) fn scope<'s>(&'s self, id: &'s str) -> NodeScope<'s> {
+        let node = run_node(self.run(id));
+        NodeScope { plan: &self.plan, state: Some(self.state), node, run: Some(id), record: None }
+    }
+
+    pub(super) fn context<'s>(&self, scope: &'s NodeScope<'s>) -> expr::Context<'s> {
+        expr::Context {
+            scope,
+            now_ms: i64::try_from(self.at).unwrap_or(i64::MAX),
+            secret_token: self.plan.run.secret_token,
+        }
+    }
+
+    /// The run of the stage that encloses a run.
+    pub(super) fn stage_run(&self, id: &str) -> Option<String> {
+        let mut at = Some(id);
+        while let Some((key, run)) = at.and_then(|id| self.state.runs.get_key_value(id)) {
+            let is_stage = node_of(&self.plan, run).is_some_and(|node| matches!(node.kind, NodeKind::Stage(_)));
+            if is_stage && run.phase != Phase::Loop {
+                return Some(key.clone());
+            }
+            at = run.parent.as_deref();
+        }
+        None
+    }
+}
+
+fn run_node(run: Option<&Run>) -> usize {
+    run.map_or(ROOT, |run| run.node)
+}
+
+fn is_per_host(node: &PlanNode) -> bool {
+    is_step(node) && matches!(node.kind, NodeKind::Step { per_host: true, .. })
+}

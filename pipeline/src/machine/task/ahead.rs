@@ -1,0 +1,81 @@
+//! The look-ahead over one step: what is known of its needs before the run.
+
+use super::super::state::State;
+use super::build::{Builder, field_value};
+use crate::model::step::{Looping, Spec, UnitKind};
+use crate::plan::{NodeKind, Plan};
+use crate::planner::{Need, SshNeed};
+use crate::scope::NodeScope;
+use serde_json::Value as Json;
+
+impl<'a> Builder<'a> {
+    /// What a step will need. `None` for steps that no agent runs.
+    pub(crate) fn look_ahead(plan: &'a Plan, state: &'a State, index: usize) -> Option<Need> {
+        let node = plan.node(index)?;
+        let mut builder = Builder::new(plan, state, &node.path, plan.run.started_at);
+        builder.scope = NodeScope { plan, state: Some(state), node: index, run: None, record: None };
+        let mut hosts = Vec::new();
+        // What cannot be resolved yet depends on earlier steps, and is judged when the step starts.
+        let task_type = match &node.kind {
+            NodeKind::Artifact => {
+                let artifact = builder.target().and_then(|target| target.service.definition.artifact.as_ref())?;
+                drop(builder.use_connector(&artifact.connector));
+                "DELEGATE_ARTIFACT_TASK"
+            }
+            NodeKind::Step { spec, per_host, .. } => match &**spec {
+                Spec::Command { host, units, .. } => {
+                    let written = match host {
+                        Some(host) => builder.strict(host).into_iter().collect(),
+                        None => builder.planned_hosts(*per_host),
+                    };
+                    for host in written {
+                        let Ok(target) = builder.login_to(&host) else { continue };
+                        let known = !target.host_keys.known.is_empty();
+                        hosts.push(SshNeed { host: format!("{}:{}", target.host, target.port), known });
+                    }
+                    for unit in units {
+                        if let UnitKind::Download { source: Some(source), .. } = &unit.kind {
+                            drop(builder.artifactory(&source.connector));
+                        }
+                    }
+                    "COMMAND_TASK_NG"
+                }
+                Spec::Http { .. } => "HTTP_TASK_NG",
+                Spec::Verify(verify) => {
+                    let connector = verify.connector.as_ref()?;
+                    drop(builder.prometheus(connector));
+                    "DELEGATE_VERIFY_TASK"
+                }
+                Spec::Noop { .. } => "DELEGATE_NOOP_TASK",
+                Spec::Wait { .. } => return None,
+            },
+            _ => return None,
+        };
+        let selectors = builder.selectors().unwrap_or_default();
+        Some(Need {
+            node: node.path.clone(),
+            step: node.identifier.clone(),
+            task_type: task_type.to_owned(),
+            selectors,
+            hosts,
+            secrets: builder.secrets.into_iter().map(|secret| secret.0).collect(),
+        })
+    }
+
+    /// Hosts of the implicit repeat, or of the nearest written one as far as its items are known.
+    fn planned_hosts(&self, per_host: bool) -> Vec<String> {
+        if per_host {
+            let hosts = self.target().map(|target| target.infrastructure.hosts.as_slice()).unwrap_or_default();
+            return hosts.iter().map(|host| host.written.clone()).collect();
+        }
+        let mut at = Some(self.scope.node);
+        while let Some(node) = at.and_then(|index| self.plan.node(index)) {
+            if let Some(Looping::Repeat { items: Some(items), .. }) = &node.looping {
+                let Ok(Json::Array(list)) = field_value(items, &self.context()) else { return Vec::new() };
+                return list.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect();
+            }
+            at = node.parent;
+        }
+        Vec::new()
+    }
+}

@@ -1,0 +1,175 @@
+//! Connectors and logins as the agent needs them.
+
+use super::build::{Builder, bad_field};
+use crate::model::Field;
+use crate::model::connector::{Auth, Connector, ConnectorSpec, HeaderValue};
+use crate::plan::HostPlan;
+use proto::failure::{Failure, FailureKind};
+use proto::task::{HostKeys, HttpAuth, HttpConnector, SshCredential, SshTarget};
+use proto::text::{Text, placeholder};
+
+impl Builder<'_> {
+    fn auth(&mut self, auth: &Auth) -> Result<HttpAuth, Box<Failure>> {
+        Ok(match auth {
+            Auth::Anonymous => HttpAuth::Anonymous,
+            Auth::UsernamePassword { username, username_ref, password_ref } => {
+                let username = match (username, username_ref) {
+                    (Some(username), _) => Text(self.strict(username)?),
+                    (None, Some(reference)) => {
+                        let reference = self.strict(reference)?;
+                        let secret = self.secret(&reference);
+                        Text(placeholder(&secret, self.plan.run.secret_token))
+                    }
+                    (None, None) => Text::default(),
+                };
+                let password = self.strict(password_ref)?;
+                HttpAuth::UsernamePassword { username, password: self.secret(&password) }
+            }
+            Auth::Bearer { token_ref } => {
+                let token = self.strict(token_ref)?;
+                HttpAuth::Bearer { token: self.secret(&token) }
+            }
+        })
+    }
+
+    fn wrong_kind(&self, field: &Field, connector: &Connector, wanted: &str) -> Box<Failure> {
+        let message = format!("the connector `{}` is of another type; expected {wanted}", connector.identifier);
+        bad_field(field, message)
+    }
+
+    pub(crate) fn docker(&mut self, field: &Field) -> Result<HttpConnector, Box<Failure>> {
+        let connector = self.use_connector(field)?;
+        match &connector.spec {
+            ConnectorSpec::DockerRegistry { url, auth } => self.http(connector, url, auth),
+            _ => Err(self.wrong_kind(field, connector, "DockerRegistry")),
+        }
+    }
+
+    pub(crate) fn artifactory(&mut self, field: &Field) -> Result<HttpConnector, Box<Failure>> {
+        let connector = self.use_connector(field)?;
+        match &connector.spec {
+            ConnectorSpec::Artifactory { url, auth } => self.http(connector, url, auth),
+            _ => Err(self.wrong_kind(field, connector, "Artifactory")),
+        }
+    }
+
+    pub(crate) fn prometheus(&mut self, field: &Field) -> Result<HttpConnector, Box<Failure>> {
+        let connector = self.use_connector(field)?;
+        let ConnectorSpec::Prometheus { url, auth, headers } = &connector.spec else {
+            return Err(self.wrong_kind(field, connector, "Prometheus"));
+        };
+        let mut http = self.http(connector, url, auth)?;
+        for (key, value) in headers {
+            let value = match value {
+                HeaderValue::Plain(value) => Text(self.strict(value)?),
+                HeaderValue::Secret(reference) => {
+                    let reference = self.strict(reference)?;
+                    let secret = self.secret(&reference);
+                    Text(placeholder(&secret, self.plan.run.secret_token))
+                }
+            };
+            http.headers.push((self.strict(key)?, value));
+        }
+        Ok(http)
+    }
+
+    /// A Git connector; the URL of an account is joined with `repo_name`.
+    pub(crate) fn git(&mut self, field: &Field, repo_name: Option<&Field>) -> Result<HttpConnector, Box<Failure>> {
+        let connector = self.use_connector(field)?;
+        let ConnectorSpec::Git { url, repository, auth } = &connector.spec else {
+            return Err(self.wrong_kind(field, connector, "Git, Github, Gitlab or Bitbucket"));
+        };
+        let mut http = self.http(connector, url, auth)?;
+        if !repository {
+            let Some(repo_name) = repo_name else {
+                return Err(bad_field(field, "the connector leads to an account: `repoName` is needed"));
+            };
+            let repo_name = self.strict(repo_name)?;
+            http.url = format!("{}/{}", http.url.trim_end_matches('/'), repo_name.trim_start_matches('/'));
+        }
+        Ok(http)
+    }
+
+    fn http(&mut self, connector: &Connector, url: &Field, auth: &Auth) -> Result<HttpConnector, Box<Failure>> {
+        Ok(HttpConnector {
+            identifier: connector.identifier.clone(),
+            url: self.strict(url)?,
+            auth: self.auth(auth)?,
+            headers: Vec::new(),
+        })
+    }
+
+    /// The host a step runs on and how to log in to it.
+    pub(crate) fn ssh_target(&mut self, host: Option<&Field>) -> Result<SshTarget, Box<Failure>> {
+        let written = match host {
+            Some(field) => Some(self.strict(field)?),
+            None => self.iteration_host(),
+        };
+        match written.filter(|host| !host.trim().is_empty()) {
+            Some(written) => self.login_to(&written),
+            None => Err(no_host("no host: write `host`, or repeat the step over `<+stage.output.hosts>`")),
+        }
+    }
+
+    /// How to log in to a host.
+    pub(crate) fn login_to(&mut self, written: &str) -> Result<SshTarget, Box<Failure>> {
+        let Some(target) = self.target() else {
+            return Err(no_host("the step runs on a host, but its stage has no infrastructure"));
+        };
+        let infrastructure = &target.infrastructure;
+        let known = infrastructure.hosts.iter().find(|known| known.written == written).cloned();
+        let host = known.unwrap_or_else(|| crate::plan::split_host(written));
+        let Some(login) = &infrastructure.login else {
+            let message = format!(
+                "nothing says how to log in to `{written}`: the infrastructure has neither `credentialsRef` nor an Ssh connector"
+            );
+            return Err(no_host(&message));
+        };
+        let port = host.port.unwrap_or(login.port);
+        if let Some(reference) = &infrastructure.connector
+            && let Some(connector) = self.plan.connectors.get(reference)
+        {
+            self.connectors.push(connector);
+        }
+        let key = self.secret(&login.key.0);
+        let passphrase = login.passphrase.as_ref().map(|passphrase| self.secret(&passphrase.0));
+        let known = self.known_keys(&host, port);
+        self.host = Some(written.to_owned());
+        Ok(SshTarget {
+            host: host.host,
+            port,
+            user: login.user.clone(),
+            credential: SshCredential::Key { key, passphrase },
+            host_keys: HostKeys { mode: self.plan.host_key_mode, known },
+        })
+    }
+
+    /// The item of the nearest loop, if it is a text: loops over hosts need no `host`.
+    fn iteration_host(&self) -> Option<String> {
+        let mut at = Some(self.id);
+        while let Some(run) = at.and_then(|id| self.state.runs.get(id)) {
+            if let Some(iteration) = &run.iteration
+                && let Some(host) = iteration.item.as_str()
+            {
+                return Some(host.to_owned());
+            }
+            at = run.parent.as_deref();
+        }
+        None
+    }
+
+    fn known_keys(&self, host: &HostPlan, port: u16) -> Vec<String> {
+        let name = format!("{}:{port}", host.host);
+        let mut keys = self.plan.host_keys.get(&name).cloned().unwrap_or_default();
+        for key in self.state.learned.get(&name).into_iter().flatten() {
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        keys
+    }
+}
+
+fn no_host(message: &str) -> Box<Failure> {
+    Box::new(Failure::new(FailureKind::BadSpec, "PIPE-006", message))
+}

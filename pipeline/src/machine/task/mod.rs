@@ -1,0 +1,88 @@
+//! Tasks: the fields of a step are resolved once, when it starts, and frozen into the document for the agent.
+
+mod ahead;
+mod artifact;
+mod build;
+mod connector;
+mod steps;
+
+pub(crate) use artifact::stage_key;
+pub use artifact::stage_records;
+pub(crate) use build::{Builder, field_value, render};
+
+use super::state::{Phase, Status};
+use super::timers::{ARTIFACT_MS, DEFAULT_STEP_MS, name};
+use super::{Action, Machine, TaskRequest, node_of};
+use crate::model::step::Spec;
+use crate::plan::NodeKind;
+use proto::failure::Failure;
+
+/// What starting a step comes to.
+enum Start {
+    /// A task for an agent.
+    Task(Box<TaskRequest>, Vec<String>),
+    /// The manager itself waits, milliseconds.
+    Wait(u64),
+    /// Nothing is to be done, and why.
+    Skip(String),
+}
+
+impl Machine<'_> {
+    /// Starts the next attempt of a step.
+    pub(super) fn start_attempt(&mut self, id: &str) {
+        let plan = self.plan.clone();
+        let Some(run) = self.run(id) else { return };
+        let Some(node) = node_of(&plan, run) else { return };
+        let attempt = run.attempt + 1;
+        self.update(id, |run| {
+            run.attempt = attempt;
+            run.agent = None;
+            run.failure = None;
+            run.outputs.clear();
+            run.units.clear();
+        });
+        let timeout_ms = node.timeout_ms.unwrap_or(match node.kind {
+            NodeKind::Artifact => ARTIFACT_MS,
+            _ => DEFAULT_STEP_MS,
+        });
+        match self.prepare(id, attempt, timeout_ms) {
+            Ok(Start::Task(task, notices)) => {
+                self.update(id, |run| {
+                    run.phase = Phase::Task;
+                    run.notices.extend(notices);
+                });
+                self.actions.push(Action::Enqueue(task));
+            }
+            Ok(Start::Wait(ms)) => {
+                self.update(id, |run| run.phase = Phase::Wait);
+                let at = self.at.saturating_add(self.rehearsed(ms));
+                self.actions.push(Action::SetTimer { timer: name("wait", attempt, id), at });
+            }
+            Ok(Start::Skip(why)) => {
+                self.update(id, |run| run.notices.push(why));
+                return self.end(id, Status::Skipped);
+            }
+            Err(failure) => return self.fail(id, *failure, Status::Failed),
+        }
+        let at = self.at.saturating_add(timeout_ms);
+        self.actions.push(Action::SetTimer { timer: name("timeout", attempt, id), at });
+    }
+
+    fn prepare(&self, id: &str, attempt: u32, timeout_ms: u64) -> Result<Start, Box<Failure>> {
+        let mut builder = Builder::new(&self.plan, self.state, id, self.at);
+        let Some(node) = builder.node() else { return Err(build::bug("the step has no node")) };
+        let spec = match &node.kind {
+            NodeKind::Artifact => artifact::lookup(&mut builder)?,
+            NodeKind::Step { spec, .. } => match &**spec {
+                Spec::Wait { duration } => return Ok(Start::Wait(builder.duration(duration)?)),
+                Spec::Verify(verify) if verify.provider.is_none() => {
+                    return Ok(Start::Skip("no health source is configured".to_owned()));
+                }
+                other => steps::build(&mut builder, other, timeout_ms)?,
+            },
+            _ => return Err(build::bug("only steps have tasks")),
+        };
+        let notices = std::mem::take(&mut builder.notices);
+        Ok(Start::Task(Box::new(builder.request(spec, attempt, timeout_ms)?), notices))
+    }
+}

@@ -1,0 +1,159 @@
+//! The typed documents of steps.
+
+use super::build::{Builder, bad_field};
+use crate::model::Field;
+use crate::model::step::{Spec, ThresholdKind, Unit, UnitKind, Verify};
+use expr::Target;
+use proto::failure::Failure;
+use proto::task::{
+    CommandSpec, CommandUnit, Comparison, DownloadSource, HttpSpec, MetricProvider, NoopSpec, OutputVariable,
+    StepSpec, Threshold, VerifySpec,
+};
+use proto::text::Text;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+/// Resolves the fields of a step.
+pub(super) fn build(builder: &mut Builder<'_>, spec: &Spec, timeout_ms: u64) -> Result<StepSpec, Box<Failure>> {
+    match spec {
+        Spec::Command { host, units, env, outputs, .. } => {
+            for (name, value) in env {
+                let value = builder.lenient(value)?;
+                builder.step_env.insert(name.clone(), value);
+            }
+            let target = Some(builder.ssh_target(host.as_ref())?);
+            let units = units.iter().map(|unit| command_unit(builder, unit)).collect::<Result<_, _>>()?;
+            Ok(StepSpec::Command(CommandSpec { target, units, output_variables: outputs.clone() }))
+        }
+        Spec::Http { url, method, headers, body, assertion, outputs, request_timeout } => {
+            let headers = headers
+                .iter()
+                .map(|(key, value)| Ok((builder.strict(key)?, builder.keep(value)?)))
+                .collect::<Result<Vec<(String, Text)>, Box<Failure>>>()?;
+            let assertion = assertion.as_ref().map(Field::text);
+            let context = response_context(builder, assertion.as_deref(), outputs);
+            Ok(StepSpec::Http(HttpSpec {
+                url: Text(builder.strict(url)?),
+                method: builder.strict(method)?,
+                headers,
+                body: body.as_ref().map(|body| builder.keep(body)).transpose()?,
+                assertion,
+                output_variables: outputs.clone(),
+                timeout_ms: request_timeout
+                    .as_ref()
+                    .map(|field| builder.duration(field))
+                    .transpose()?
+                    .or(Some(timeout_ms)),
+                context,
+                any_status: false,
+            }))
+        }
+        Spec::Verify(verify) => build_verify(builder, verify).map(StepSpec::Verify),
+        Spec::Noop { line } => Ok(StepSpec::Noop(NoopSpec { line: builder.lenient(line)?.0 })),
+        Spec::Wait { duration } => Err(bad_field(duration, "a Wait step has no task")),
+    }
+}
+
+fn command_unit(builder: &mut Builder<'_>, unit: &Unit) -> Result<CommandUnit, Box<Failure>> {
+    let kind = match &unit.kind {
+        UnitKind::Script { shell, script, working_directory } => proto::task::UnitKind::Script {
+            shell: *shell,
+            script: builder.lenient(script)?,
+            working_directory: working_directory.as_ref().map(|dir| builder.strict(dir).map(Text)).transpose()?,
+        },
+        UnitKind::Copy { source_type, destination } => proto::task::UnitKind::Copy {
+            source_type: *source_type,
+            destination_path: Text(builder.strict(destination)?),
+        },
+        UnitKind::Download { destination, source } => proto::task::UnitKind::DownloadArtifact {
+            destination_path: Text(builder.strict(destination)?),
+            source: match source {
+                Some(source) => Some(DownloadSource {
+                    connector: builder.artifactory(&source.connector)?,
+                    repository: builder.strict(&source.repository)?,
+                    path: builder.strict(&source.path)?,
+                    sha256: None,
+                }),
+                None => None,
+            },
+        },
+    };
+    Ok(CommandUnit { identifier: unit.identifier.clone(), name: unit.name.clone(), kind })
+}
+
+/// What an assertion names beside the answer, by the paths as written. The agent has no other scope.
+fn response_context(builder: &Builder<'_>, assertion: Option<&str>, outputs: &[OutputVariable]) -> Json {
+    let mut root = Json::Object(serde_json::Map::new());
+    let texts = assertion.into_iter().chain(outputs.iter().map(|output| output.value.as_str()));
+    for reference in texts.flat_map(|text| expr::references(text).unwrap_or_default()) {
+        let Target::Path(path) = &reference.target else { continue };
+        if path.first().and_then(expr::Segment::name).is_some_and(|name| name.starts_with("httpResponse")) {
+            continue;
+        }
+        // Something unresolved is left out: the assertion then says so itself, in its own words.
+        let Ok(value) = expr::evaluate(&format!("<+{}>", expr::path_text(path)), &builder.context()) else { continue };
+        let names: Vec<String> = path.iter().map(ToString::to_string).collect();
+        insert(&mut root, &names, value.to_json());
+    }
+    root
+}
+
+fn insert(tree: &mut Json, names: &[String], value: Json) {
+    let Some((first, rest)) = names.split_first() else { return };
+    let Json::Object(map) = tree else { return };
+    if rest.is_empty() {
+        map.insert(first.clone(), value);
+        return;
+    }
+    insert(map.entry(first.clone()).or_insert_with(|| Json::Object(serde_json::Map::new())), rest, value);
+}
+
+fn build_verify(builder: &mut Builder<'_>, verify: &Verify) -> Result<VerifySpec, Box<Failure>> {
+    let (Some(connector), Some(query)) = (&verify.connector, &verify.query) else {
+        return Err(super::build::bug("a Verify step without connector or query was planned"));
+    };
+    let provider = MetricProvider::Prometheus { connector: builder.prometheus(connector)? };
+    let threshold = match &verify.threshold {
+        Some((kind, field)) => {
+            let text = builder.strict(field)?;
+            let value: f64 = text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|value: &f64| value.is_finite())
+                .ok_or_else(|| bad_field(field, format!("expected a number, found `{text}`")))?;
+            Some(match kind {
+                ThresholdKind::Absolute => Threshold::Absolute(value),
+                ThresholdKind::Percentage => Threshold::Percentage(value),
+            })
+        }
+        None => None,
+    };
+    let comparison = match &verify.comparison {
+        Some(field) => match builder.strict(field)?.trim() {
+            "LessOrEqual" => Some(Comparison::LessOrEqual),
+            "GreaterOrEqual" => Some(Comparison::GreaterOrEqual),
+            other => {
+                let message = format!("`{other}` is no comparison; known are LessOrEqual, GreaterOrEqual");
+                return Err(bad_field(field, message));
+            }
+        },
+        None => None,
+    };
+    let mut variables = BTreeMap::new();
+    for (name, field) in &verify.labels {
+        variables.insert(name.clone(), builder.lenient(field)?.0);
+    }
+    let stage_started_at = builder.stage_started_at();
+    Ok(VerifySpec {
+        provider: Some(provider),
+        metric_name: verify.metric_name.as_ref().map(|field| builder.strict(field)).transpose()?.unwrap_or_default(),
+        query: builder.strict(query)?,
+        threshold,
+        comparison,
+        duration_ms: verify.duration.as_ref().map(|field| builder.duration(field)).transpose()?.unwrap_or_default(),
+        fail_on_no_analysis: verify.fail_on_no_analysis,
+        variables,
+        stage_started_at,
+    })
+}

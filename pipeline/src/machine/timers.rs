@@ -1,0 +1,94 @@
+//! Timers: `KIND/ATTEMPT/NODE`.
+
+use super::state::{Ending, Phase, Status};
+use super::{Action, Machine, is_step, node_of};
+use crate::model::duration::show_duration;
+use proto::failure::{Failure, FailureKind};
+
+/// Step timeout when none is written (pipeline.md 2.7).
+pub(super) const DEFAULT_STEP_MS: u64 = 10 * 3_600_000;
+
+/// Timeout of an artifact lookup.
+pub(super) const ARTIFACT_MS: u64 = 600_000;
+
+/// The id of a timer.
+pub(super) fn name(kind: &str, attempt: u32, id: &str) -> String {
+    format!("{kind}/{attempt}/{id}")
+}
+
+impl Machine<'_> {
+    pub(super) fn timer_fired(&mut self, timer: &str) {
+        let mut parts = timer.splitn(3, '/');
+        let (Some(kind), Some(attempt), Some(id)) = (parts.next(), parts.next(), parts.next()) else { return };
+        let Ok(attempt) = attempt.parse::<u32>() else { return };
+        let id = id.to_owned();
+        let plan = self.plan.clone();
+        let Some(run) = self.run(&id) else { return };
+        let Some(node) = node_of(&plan, run) else { return };
+        if run.status != Status::Running {
+            return;
+        }
+        let is_leaf = is_step(node) && run.phase != Phase::Loop;
+        let current = run.attempt == attempt;
+        let (phase, ending) = (run.phase, run.ending.clone());
+        match kind {
+            "timeout" if !is_leaf && attempt == 0 => self.expire(&id),
+            "timeout" if current && ending.is_none() => {
+                let failure = self.timeout_failure(&id, &node.identifier);
+                match phase {
+                    Phase::Task => self.cancel_task(&id, Ending::Expired(Box::new(failure))),
+                    Phase::Wait => {
+                        self.actions.push(Action::ClearTimer { timer: name("wait", attempt, &id) });
+                        self.fail(&id, failure, Status::Expired);
+                    }
+                    _ => {}
+                }
+            }
+            "grace" if current && phase == Phase::Task => {
+                let Some(ending) = ending else { return };
+                let note = "the agent did not confirm in time that the task had ended; what it left on the target is unknown";
+                self.update(&id, |run| run.notices.push(note.to_owned()));
+                self.settle_ended_task(&id, &ending, None);
+            }
+            "retry" if current && phase == Phase::RetryWait => self.start_attempt(&id),
+            "wait" if current && phase == Phase::Wait => self.end(&id, Status::Success),
+            _ => {}
+        }
+    }
+
+    fn timeout_failure(&self, id: &str, identifier: &str) -> Failure {
+        let started = self.run(id).and_then(|run| run.started_at).unwrap_or(self.at);
+        let waited_for_agent = self.run(id).is_some_and(|run| run.agent.is_none());
+        let message = format!("the step `{identifier}` did not end within {}", show_duration(self.at - started.min(self.at)));
+        let hint = if waited_for_agent {
+            "no agent had taken its task: all fitting agents were busy or away"
+        } else {
+            "raise the step's `timeout`, or read its log to see what it waited for"
+        };
+        Failure::new(FailureKind::Timeout, "PIPE-004", message).hint(hint)
+    }
+
+    /// Forgets the timers of a run.
+    pub(super) fn clear_timeout(&mut self, id: &str) {
+        let plan = self.plan.clone();
+        let Some(run) = self.run(id) else { return };
+        let Some(node) = node_of(&plan, run) else { return };
+        let attempt = run.attempt;
+        let is_leaf = is_step(node) && run.phase != Phase::Loop;
+        if is_leaf {
+            // Before its first attempt a leaf has none.
+            if attempt > 0 {
+                self.actions.push(Action::ClearTimer { timer: name("timeout", attempt, id) });
+                if run_is_ending(self.run(id)) {
+                    self.actions.push(Action::ClearTimer { timer: name("grace", attempt, id) });
+                }
+            }
+        } else {
+            self.actions.push(Action::ClearTimer { timer: name("timeout", 0, id) });
+        }
+    }
+}
+
+fn run_is_ending(run: Option<&super::state::Run>) -> bool {
+    run.is_some_and(|run| run.ending.is_some())
+}

@@ -1,0 +1,283 @@
+//! What expressions name, looked at before the run: what can never be resolved refuses it.
+
+use super::target::{Lookups, need_secret, scope_of};
+use crate::fault::{Fault, Findings};
+use crate::model::Field;
+use crate::model::step::{Looping, Spec, Unit, UnitKind};
+use crate::plan::{NodeKind, Plan, ROOT};
+use crate::scope::{NodeScope, as_text};
+use expr::{Lookup, Scope, Segment, Target};
+use serde_json::Value as Json;
+
+/// First names whose values exist only while a run is under way.
+const AT_RUN_TIME: [&str; 15] = [
+    "httpResponseCode",
+    "httpResponseBody",
+    "httpMethod",
+    "httpUrl",
+    "artifact",
+    "artifacts",
+    "repeat",
+    "strategy",
+    "matrix",
+    "instance",
+    "approval",
+    "trigger",
+    "eventPayload",
+    "currentTime",
+    "currentDate",
+];
+
+/// Properties of nodes that exist only while a run is under way.
+const RUN_PROPERTIES: [&str; 9] = [
+    "output",
+    "outcome",
+    "status",
+    "currentStatus",
+    "liveStatus",
+    "startTs",
+    "endTs",
+    "retryCount",
+    "executionUrl",
+];
+
+/// Checks every expression of every step.
+pub(super) fn references(plan: &Plan, lookups: &Lookups<'_>, running: bool, findings: &mut Findings) {
+    for (index, node) in plan.nodes.iter().enumerate() {
+        let mut fields: Vec<&Field> = vec![&node.name];
+        fields.extend(node.when.as_ref().and_then(|when| when.condition.as_ref()));
+        fields.extend(&node.selectors);
+        match &node.looping {
+            Some(Looping::Repeat { items, times, max_concurrency }) => {
+                fields.extend(items);
+                fields.extend(times);
+                fields.extend(max_concurrency);
+            }
+            Some(Looping::Parallelism { count, max_concurrency }) => {
+                fields.push(count);
+                fields.extend(max_concurrency);
+            }
+            None => {}
+        }
+        let mut made: Vec<Field> = Vec::new();
+        match &node.kind {
+            NodeKind::Step { spec, .. } => step_fields(spec, &node.name, &mut fields, &mut made),
+            NodeKind::Stage(stage) => {
+                fields.extend(stage.variables.iter().map(|variable| &variable.value));
+                if let Some(target) = &stage.target {
+                    fields.extend(target.service.definition.variables.iter().map(|v| &v.value));
+                    fields.extend(target.environment.variables.iter().map(|v| &v.value));
+                    fields.extend(&target.infrastructure.selectors);
+                }
+            }
+            NodeKind::Pipeline => fields.extend(plan.variables.iter().map(|variable| &variable.value)),
+            NodeKind::Artifact | NodeKind::Group | NodeKind::Parallel => {}
+        }
+        for field in fields.into_iter().chain(&made) {
+            check_field(plan, index, field, lookups, running, findings);
+        }
+        if let Some(field) = &node.selectors
+            && !matches!(field.value, Json::Array(_))
+            && !field.text().contains("<+")
+        {
+            findings.fault(&field.at, &field.path, "`delegateSelectors` must be a list");
+        }
+    }
+    secret_variables(plan, lookups, findings);
+}
+
+fn secret_variables(plan: &Plan, lookups: &Lookups<'_>, findings: &mut Findings) {
+    let scope = scope_of(plan);
+    let stages = plan.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Stage(stage) => Some(stage),
+        _ => None,
+    });
+    let lists = stages.flat_map(|stage| {
+        let target = stage.target.iter().flat_map(|target| {
+            target.service.definition.variables.iter().chain(&target.environment.variables)
+        });
+        stage.variables.iter().chain(target)
+    });
+    for variable in plan.variables.iter().chain(lists) {
+        let text = variable.value.text();
+        if variable.kind == crate::model::VariableKind::Secret && !text.is_empty() && !text.contains("<+") {
+            need_secret(&text, &variable.value, lookups, &scope, findings);
+        }
+    }
+}
+
+fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, made: &mut Vec<Field>) {
+    match spec {
+        Spec::Command { host, units, env, .. } => {
+            fields.extend(host);
+            fields.extend(env.iter().map(|(_, value)| value));
+            units.iter().for_each(|unit| unit_fields(unit, fields));
+        }
+        Spec::Http { url, method, headers, body, assertion, outputs, request_timeout } => {
+            fields.extend([url, method]);
+            for (key, value) in headers {
+                fields.extend([key, value]);
+            }
+            fields.extend(body);
+            fields.extend(assertion);
+            fields.extend(request_timeout);
+            made.extend(outputs.iter().map(|output| Field::made(output.value.clone(), name.path.clone(), &name.at)));
+        }
+        Spec::Verify(verify) => {
+            fields.extend(&verify.metric_name);
+            fields.extend(&verify.query);
+            fields.extend(verify.threshold.as_ref().map(|(_, value)| value));
+            fields.extend(&verify.duration);
+            fields.extend(verify.labels.iter().map(|(_, value)| value));
+        }
+        Spec::Wait { duration } => fields.push(duration),
+        Spec::Noop { line } => fields.push(line),
+    }
+}
+
+fn unit_fields<'a>(unit: &'a Unit, fields: &mut Vec<&'a Field>) {
+    match &unit.kind {
+        UnitKind::Script { script, working_directory, .. } => {
+            fields.push(script);
+            fields.extend(working_directory);
+        }
+        UnitKind::Copy { destination, .. } => fields.push(destination),
+        UnitKind::Download { destination, source } => {
+            fields.push(destination);
+            if let Some(source) = source {
+                fields.extend([&source.connector, &source.repository, &source.path]);
+            }
+        }
+    }
+}
+
+fn check_field(
+    plan: &Plan,
+    node: usize,
+    field: &Field,
+    lookups: &Lookups<'_>,
+    running: bool,
+    findings: &mut Findings,
+) {
+    let texts: Vec<String> = match &field.value {
+        Json::Array(list) => list.iter().map(|item| as_text(item).as_str().unwrap_or_default().to_owned()).collect(),
+        _ => vec![field.text()],
+    };
+    for text in texts {
+        let references = match expr::references(&text) {
+            Ok(references) => references,
+            Err(error) => {
+                findings.fault(&field.at, &field.path, error.to_string());
+                continue;
+            }
+        };
+        for reference in references {
+            match &reference.target {
+                Target::Secret(name) if !reference.dynamic => {
+                    need_secret(name, field, lookups, &scope_of(plan), findings);
+                }
+                Target::Path(path) if !reference.optional => {
+                    let is_input = path.first().and_then(Segment::name) == Some("input");
+                    if is_input && !running || can_resolve(plan, node, path, reference.dynamic, lookups) {
+                        continue;
+                    }
+                    let written = expr::path_text(path);
+                    let known = known_paths(plan, node);
+                    let near = expr::nearest(&written, known.iter().map(String::as_str));
+                    let suggestion = (!near.is_empty()).then(|| format!("did you mean `{}`?", near.join("` or `")));
+                    let message = format!("`<+{written}>` leads nowhere");
+                    findings.push(Fault::at(&field.at, &field.path, message).suggest(suggestion));
+                }
+                Target::Secret(_) | Target::Path(_) | Target::Functor(..) => {}
+            }
+        }
+    }
+}
+
+/// Whether a path is known now or may come to be during the run.
+fn can_resolve(plan: &Plan, node: usize, path: &[Segment], dynamic: bool, lookups: &Lookups<'_>) -> bool {
+    let Some(first) = path.first().and_then(Segment::name) else { return true };
+    if dynamic || AT_RUN_TIME.contains(&first) {
+        return true;
+    }
+    let scope = NodeScope::planning(plan, node);
+    if let Lookup::Found { .. } = scope.lookup(path) {
+        return true;
+    }
+    // Without a catalogue nothing is known of services, environments and infrastructures.
+    let from_entities =
+        ["service", "serviceVariables", "serviceConfig", "serviceDefinition", "env", "infra", "infrastructure"];
+    if lookups.catalog.is_none() && from_entities.contains(&first) {
+        return true;
+    }
+    // A property of a node that exists: the path up to the property leads to it.
+    path.iter().enumerate().skip(1).any(|(at, segment)| {
+        let is_property = segment.name().is_some_and(|name| RUN_PROPERTIES.contains(&name));
+        let mut head: Vec<Segment> = path.get(..at).unwrap_or_default().to_vec();
+        head.push(Segment::from("identifier"));
+        is_property && matches!(scope.lookup(&head), Lookup::Found { .. })
+    })
+}
+
+/// Paths that a message may suggest at a node.
+pub fn known_paths(plan: &Plan, node: usize) -> Vec<String> {
+    let mut paths: Vec<String> = [
+        "pipeline.name",
+        "pipeline.identifier",
+        "pipeline.sequenceId",
+        "pipeline.executionId",
+        "pipeline.startTs",
+        "pipeline.triggeredBy.name",
+        "pipeline.triggeredBy.email",
+        "pipeline.triggerType",
+        "stage.name",
+        "stage.identifier",
+        "account.identifier",
+        "org.identifier",
+        "project.identifier",
+        "currentTime",
+        "currentDate",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    paths.extend(plan.variables.iter().map(|variable| format!("pipeline.variables.{}", variable.name)));
+    if let Some((_, stage)) = plan.stage_of(node) {
+        paths.extend(stage.variables.iter().map(|variable| format!("stage.variables.{}", variable.name)));
+        if let Some(target) = &stage.target {
+            let fixed = [
+                "service.name",
+                "service.identifier",
+                "service.type",
+                "env.name",
+                "env.identifier",
+                "env.type",
+                "infra.name",
+                "infra.infraIdentifier",
+                "infra.connectorRef",
+                "stage.output.hosts",
+                "artifact.tag",
+                "artifact.image",
+                "artifact.imagePath",
+                "artifact.digest",
+                "INFRA_KEY",
+            ];
+            paths.extend(fixed.map(str::to_owned));
+            let variables = &target.service.definition.variables;
+            paths.extend(variables.iter().map(|variable| format!("serviceVariables.{}", variable.name)));
+            paths.extend(target.environment.variables.iter().map(|v| format!("env.variables.{}", v.name)));
+        }
+        let stage = plan.stage_of(node).map_or(ROOT, |(index, _)| index);
+        for (index, step) in plan.nodes.iter().enumerate() {
+            let in_stage = plan.stage_of(index).is_some_and(|(at, _)| at == stage);
+            if in_stage && matches!(step.kind, NodeKind::Step { .. }) && !step.in_rollback {
+                paths.push(format!("execution.steps.{}.output", step.identifier));
+                if let NodeKind::Step { spec, .. } = &step.kind {
+                    let (Spec::Command { outputs, .. } | Spec::Http { outputs, .. }) = &**spec else { continue };
+                    let prefix = format!("execution.steps.{}.output.outputVariables", step.identifier);
+                    paths.extend(outputs.iter().map(|output| format!("{prefix}.{}", output.name)));
+                }
+            }
+        }
+    }
+    paths
+}

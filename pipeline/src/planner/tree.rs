@@ -1,0 +1,326 @@
+//! The nodes of a plan.
+
+use crate::fault::Findings;
+use crate::model::duration::parse_duration;
+use crate::model::failure::{Strategies, over};
+use crate::model::pipeline::{Pipeline, Stage, StageNode, Target};
+use crate::model::step::{Frame, Spec, StepNode};
+use crate::model::Field;
+use crate::plan::{NodeKind, Plan, PlanNode, ROOT, StagePlan};
+use crate::rules;
+use crate::scope::NodeScope;
+use std::collections::BTreeMap;
+
+/// A deployment stage whose entities are still to be looked up.
+pub(super) struct Open {
+    pub(super) stage: usize,
+    pub(super) frame: Frame,
+    pub(super) target: Target,
+}
+
+/// What a list of steps hands down to its members.
+#[derive(Clone)]
+struct Level {
+    parent: usize,
+    /// Id of the nearest enclosing node that is no parallel block.
+    base: String,
+    /// Words between that id and a member's identifier.
+    words: &'static str,
+    strategies: Strategies,
+    in_rollback: bool,
+    /// A written loop encloses the members.
+    in_loop: bool,
+    /// The stage has hosts.
+    deploys: bool,
+}
+
+/// Builds every node and gives back the stages that deploy something.
+pub(super) fn grow(plan: &mut Plan, pipeline: Pipeline, findings: &mut Findings) -> Vec<Open> {
+    let mut open = Vec::new();
+    plan.nodes.push(PlanNode {
+        identifier: pipeline.identifier,
+        name: pipeline.name,
+        kind: NodeKind::Pipeline,
+        parent: None,
+        children: Vec::new(),
+        rollback: Vec::new(),
+        part: "pipeline".to_owned(),
+        path: "pipeline".to_owned(),
+        in_rollback: false,
+        when: None,
+        timeout_ms: None,
+        strategies: Strategies::new(),
+        selectors: pipeline.selectors,
+        looping: None,
+    });
+    let children = stages(plan, pipeline.stages, ROOT, &mut open, findings);
+    if let Some(root) = plan.nodes.get_mut(ROOT) {
+        root.children = children;
+    }
+    if let Some(timeout) = pipeline.timeout {
+        plan_timeout(plan, ROOT, &timeout, findings);
+    }
+    open
+}
+
+fn push(plan: &mut Plan, node: PlanNode) -> usize {
+    plan.nodes.push(node);
+    plan.nodes.len() - 1
+}
+
+fn block(parent: usize, path: String, in_rollback: bool, name: Field) -> PlanNode {
+    PlanNode {
+        identifier: "parallel".to_owned(),
+        name,
+        kind: NodeKind::Parallel,
+        parent: Some(parent),
+        children: Vec::new(),
+        rollback: Vec::new(),
+        part: path.clone(),
+        path,
+        in_rollback,
+        when: None,
+        timeout_ms: None,
+        strategies: Strategies::new(),
+        selectors: None,
+        looping: None,
+    }
+}
+
+fn from_frame(frame: &Frame, kind: NodeKind, parent: usize, base: &str, words: &str) -> PlanNode {
+    let part = format!("{words}.{}", frame.identifier);
+    PlanNode {
+        identifier: frame.identifier.clone(),
+        name: frame.name.clone(),
+        kind,
+        parent: Some(parent),
+        children: Vec::new(),
+        rollback: Vec::new(),
+        path: format!("{base}.{part}"),
+        part,
+        in_rollback: false,
+        when: frame.when.clone(),
+        timeout_ms: None,
+        strategies: Strategies::new(),
+        selectors: frame.selectors.clone(),
+        looping: frame.looping.clone(),
+    }
+}
+
+fn stages(
+    plan: &mut Plan,
+    nodes: Vec<StageNode>,
+    parent: usize,
+    open: &mut Vec<Open>,
+    findings: &mut Findings,
+) -> Vec<usize> {
+    let mut children = Vec::new();
+    for (index, node) in nodes.into_iter().enumerate() {
+        match node {
+            StageNode::Stage(stage) => children.push(one_stage(plan, *stage, parent, open, findings)),
+            StageNode::Parallel(members) => {
+                let path = format!("parallel_{parent}_{index}");
+                let name = plan.nodes.first().map(|root| root.name.clone());
+                let Some(name) = name else { continue };
+                let at = push(plan, block(parent, path, false, name));
+                let inner = stages(plan, members, at, open, findings);
+                if let Some(node) = plan.nodes.get_mut(at) {
+                    node.children = inner;
+                }
+                children.push(at);
+            }
+        }
+    }
+    children
+}
+
+fn one_stage(
+    plan: &mut Plan,
+    stage: Stage,
+    parent: usize,
+    open: &mut Vec<Open>,
+    findings: &mut Findings,
+) -> usize {
+    let kind = NodeKind::Stage(Box::new(StagePlan {
+        kind: stage.kind,
+        variables: stage.variables,
+        tags: stage.tags,
+        target: None,
+        artifact: None,
+    }));
+    let mut node = from_frame(&stage.frame, kind, parent, "pipeline", "stages");
+    node.strategies = stage.strategies.clone();
+    let base = node.path.clone();
+    let index = push(plan, node);
+    let level = Level {
+        parent: index,
+        base,
+        words: "spec.execution.steps",
+        strategies: stage.strategies,
+        in_rollback: false,
+        in_loop: false,
+        deploys: stage.target.is_some(),
+    };
+    let children = steps(plan, stage.steps, &level, findings);
+    // Rollback steps only see strategies that are written inside their own section.
+    let level = Level {
+        words: "spec.execution.rollbackSteps",
+        strategies: Strategies::new(),
+        in_rollback: true,
+        ..level
+    };
+    let rollback = steps(plan, stage.rollback, &level, findings);
+    if let Some(node) = plan.nodes.get_mut(index) {
+        node.children = children;
+        node.rollback = rollback;
+    }
+    if let Some(timeout) = &stage.frame.timeout {
+        plan_timeout(plan, index, timeout, findings);
+    }
+    if let Some(target) = stage.target {
+        open.push(Open { stage: index, frame: stage.frame, target });
+    }
+    index
+}
+
+fn steps(plan: &mut Plan, nodes: Vec<StepNode>, level: &Level, findings: &mut Findings) -> Vec<usize> {
+    let mut children = Vec::new();
+    for (index, node) in nodes.into_iter().enumerate() {
+        match node {
+            StepNode::Step(step) => {
+                let runs_on_host = matches!(step.spec, Spec::Command { on_delegate: false, .. });
+                let has_host = matches!(&step.spec, Spec::Command { host: Some(_), .. });
+                let looped = level.in_loop || step.frame.looping.is_some();
+                let per_host = runs_on_host && !has_host && !looped && level.deploys;
+                if runs_on_host && !has_host && !looped {
+                    if level.deploys {
+                        rules::r7_implicit_hosts(&step.frame, findings);
+                    } else {
+                        let message = "the step runs on a host, but its stage has no infrastructure; write `host`";
+                        findings.fault(&step.frame.at, &step.frame.path, message);
+                    }
+                }
+                let strategies = match &step.frame.strategies {
+                    Some(own) => over(&level.strategies, own),
+                    None => level.strategies.clone(),
+                };
+                let kind =
+                    NodeKind::Step { kind: step.kind.clone(), spec: Box::new(step.spec.clone()), per_host };
+                let mut node = from_frame(&step.frame, kind, level.parent, &level.base, level.words);
+                node.strategies = strategies;
+                node.in_rollback = level.in_rollback;
+                let at = push(plan, node);
+                if let Some(timeout) = &step.frame.timeout {
+                    plan_timeout(plan, at, timeout, findings);
+                }
+                children.push(at);
+            }
+            StepNode::Group(group) => {
+                let strategies = match &group.frame.strategies {
+                    Some(own) => over(&level.strategies, own),
+                    None => level.strategies.clone(),
+                };
+                let mut node =
+                    from_frame(&group.frame, NodeKind::Group, level.parent, &level.base, level.words);
+                node.strategies = strategies.clone();
+                node.in_rollback = level.in_rollback;
+                let base = node.path.clone();
+                let at = push(plan, node);
+                let inner = Level {
+                    parent: at,
+                    base,
+                    words: "steps",
+                    strategies,
+                    in_loop: level.in_loop || group.frame.looping.is_some(),
+                    ..level.clone()
+                };
+                let members = steps(plan, group.steps, &inner, findings);
+                let undo = Level {
+                    words: "rollbackSteps",
+                    strategies: Strategies::new(),
+                    in_rollback: true,
+                    ..inner
+                };
+                let rollback = steps(plan, group.rollback, &undo, findings);
+                if let Some(node) = plan.nodes.get_mut(at) {
+                    node.children = members;
+                    node.rollback = rollback;
+                }
+                if let Some(timeout) = &group.frame.timeout {
+                    plan_timeout(plan, at, timeout, findings);
+                }
+                children.push(at);
+            }
+            StepNode::Parallel(members) => {
+                let Some(name) = plan.nodes.get(level.parent).map(|node| node.name.clone()) else { continue };
+                let path = format!("parallel_{}_{index}", level.parent);
+                let at = push(plan, block(level.parent, path, level.in_rollback, name));
+                let inner = Level { parent: at, ..level.clone() };
+                let inner = steps(plan, members, &inner, findings);
+                if let Some(node) = plan.nodes.get_mut(at) {
+                    node.children = inner;
+                }
+                children.push(at);
+            }
+        }
+    }
+    children
+}
+
+/// Timeouts are resolved before the run: they may name inputs and variables.
+fn plan_timeout(plan: &mut Plan, index: usize, field: &Field, findings: &mut Findings) {
+    let text = {
+        let scope = NodeScope::planning(plan, index);
+        let context = super::context(plan, &scope);
+        crate::machine::render(field, &context, expr::Mode::Throw)
+    };
+    match text {
+        Ok(text) if text.trim().is_empty() => {}
+        Ok(text) => match parse_duration(&text) {
+            Some(ms) => {
+                if let Some(node) = plan.nodes.get_mut(index) {
+                    node.timeout_ms = Some(ms);
+                }
+            }
+            // A total of zero means the default (pipeline.md 2.7).
+            None if text.chars().all(|c| matches!(c, '0' | 's' | 'm' | 'h' | 'd' | 'w' | ' ')) => {}
+            None => findings.fault(&field.at, &field.path, format!("`{text}` is not a duration such as `10m`")),
+        },
+        Err(error) => findings.fault(&field.at, &field.path, error.to_string()),
+    }
+}
+
+/// R18: a Verify step may take its window and two minutes.
+pub(super) fn timeouts(plan: &mut Plan, findings: &mut Findings) {
+    let mut longer: BTreeMap<usize, u64> = BTreeMap::new();
+    for (index, node) in plan.nodes.iter().enumerate() {
+        let NodeKind::Step { spec, .. } = &node.kind else { continue };
+        let scope = NodeScope::planning(plan, index);
+        let context = super::context(plan, &scope);
+        let duration = match &**spec {
+            Spec::Verify(verify) => verify.duration.as_ref(),
+            Spec::Wait { duration } => Some(duration),
+            _ => None,
+        };
+        let Some(field) = duration else { continue };
+        match crate::machine::render(field, &context, expr::Mode::Throw) {
+            Ok(text) => match parse_duration(&text) {
+                Some(ms) if matches!(**spec, Spec::Verify(_)) => {
+                    if let Some(ms) = rules::r18_verify_timeout(&node.name, node.timeout_ms, ms, findings) {
+                        longer.insert(index, ms);
+                    }
+                }
+                Some(_) => {}
+                None => findings.fault(&field.at, &field.path, format!("`{text}` is not a duration such as `10m`")),
+            },
+            // What names an output is known only when the step starts.
+            Err(error) if error.is_unresolved() => {}
+            Err(error) => findings.fault(&field.at, &field.path, error.to_string()),
+        }
+    }
+    for (index, ms) in longer {
+        if let Some(node) = plan.nodes.get_mut(index) {
+            node.timeout_ms = Some(ms);
+        }
+    }
+}
