@@ -59,7 +59,7 @@ pub(super) struct AgentState {
     offered: HashMap<i64, Millis>,
     pub(super) assigned: BTreeMap<String, Assigned>,
     /// Long polls that are open.
-    polls: u32,
+    pub(super) polls: u32,
     pub(super) connected: bool,
     /// When the heartbeat before the last one came.
     heartbeat_before: Millis,

@@ -32,6 +32,8 @@ pub struct Presence {
     pub agent: Agent,
     /// Whether it is connected: a heartbeat within five minutes, or a long poll that is open.
     pub connected: bool,
+    /// Long polls that are open.
+    pub polls: u32,
     /// Tasks it holds.
     pub tasks: Vec<String>,
 }
@@ -147,6 +149,7 @@ impl Queue {
         self.lock().agents.get(id).map(|state| Presence {
             agent: state.agent.clone(),
             connected: state.connected,
+            polls: state.polls,
             tasks: state.assigned.keys().cloned().collect(),
         })
     }
@@ -159,6 +162,7 @@ impl Queue {
             .map(|state| Presence {
                 agent: state.agent.clone(),
                 connected: state.connected,
+                polls: state.polls,
                 tasks: state.assigned.keys().cloned().collect(),
             })
             .collect()
