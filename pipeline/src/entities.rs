@@ -127,13 +127,16 @@ fn slice(text: &str, documents: &[Node], index: usize) -> String {
 
 fn root_of<'a>(document: &'a Node, findings: &mut Findings) -> Option<(EntityKind, &'a Node)> {
     let Some(map) = document.as_map() else {
-        findings.fault(&document.at, "", format!("expected a map with one root key, found {}", document.kind()));
+        findings.fault(
+            &document.at,
+            "",
+            format!("expected a map with one root key, found {}", document.kind()),
+        );
         return None;
     };
-    let hit = map
-        .entries
-        .iter()
-        .find_map(|entry| ROOTS.iter().find(|(name, _)| *name == entry.key).map(|(_, kind)| (*kind, &entry.value)));
+    let hit = map.entries.iter().find_map(|entry| {
+        ROOTS.iter().find(|(name, _)| *name == entry.key).map(|(_, kind)| (*kind, &entry.value))
+    });
     if hit.is_none() {
         let names: Vec<&str> = ROOTS.iter().map(|(name, _)| *name).collect();
         let found: Vec<&str> = map.entries.iter().map(|entry| entry.key.as_str()).collect();
@@ -164,7 +167,9 @@ fn read_entity(
     match kind {
         EntityKind::Connector => read_connector(root, findings).map(|c| (c.identifier, c.name)),
         EntityKind::Secret => read_secret(root, findings).map(|s| (s.identifier, s.name)),
-        EntityKind::Pipeline => pipeline::read_pipeline(document, findings).map(|p| (p.identifier, p.name.text())),
+        EntityKind::Pipeline => {
+            pipeline::read_pipeline(document, findings).map(|p| (p.identifier, p.name.text()))
+        }
         EntityKind::Service => {
             let service = read_service(root, findings)?;
             if let Some((node, path)) = &service.definition {
@@ -321,7 +326,8 @@ impl LookupError {
     pub fn describe(&self, kind: EntityKind, reference: &str) -> (String, Option<String>) {
         match self {
             LookupError::NotFound { near } => {
-                let suggestion = (!near.is_empty()).then(|| format!("did you mean `{}`?", near.join("` or `")));
+                let suggestion =
+                    (!near.is_empty()).then(|| format!("did you mean `{}`?", near.join("` or `")));
                 (format!("the {} `{reference}` does not exist", kind.name()), suggestion)
             }
             LookupError::Ambiguous { candidates } => (

@@ -190,7 +190,9 @@ impl<'a> NodeScope<'a> {
     }
 
     fn environment(&self, path: &[Segment]) -> Lookup {
-        let Some(environment) = self.target().map(|target| &target.environment) else { return Lookup::Missing };
+        let Some(environment) = self.target().map(|target| &target.environment) else {
+            return Lookup::Missing;
+        };
         match path.get(1).and_then(Segment::name) {
             Some("identifier") => found(text(&environment.identifier), 2),
             Some("name") => found(text(&environment.name), 2),
@@ -231,7 +233,8 @@ impl<'a> NodeScope<'a> {
         {
             return found(Value::from_json(&output.value, true), 3);
         }
-        let Some(artifact) = self.target().and_then(|target| target.service.definition.artifact.as_ref()) else {
+        let Some(artifact) = self.target().and_then(|target| target.service.definition.artifact.as_ref())
+        else {
             return Lookup::Missing;
         };
         use crate::model::service::ArtifactSource;
@@ -240,12 +243,16 @@ impl<'a> NodeScope<'a> {
             ("connectorRef", _) => found(own(&artifact.connector.value), 3),
             ("type", ArtifactSource::DockerRegistry { .. }) => found(text("DockerRegistry"), 3),
             ("type", ArtifactSource::ArtifactoryRegistry { .. }) => found(text("ArtifactoryRegistry"), 3),
-            ("imagePath", ArtifactSource::DockerRegistry { image_path, .. }) => found(own(&image_path.value), 3),
+            ("imagePath", ArtifactSource::DockerRegistry { image_path, .. }) => {
+                found(own(&image_path.value), 3)
+            }
             ("tag", ArtifactSource::DockerRegistry { tag, .. }) => found(own(&as_text(&tag.value)), 3),
             ("path" | "artifactPath" | "tag", ArtifactSource::ArtifactoryRegistry { path, .. }) => {
                 found(own(&path.value), 3)
             }
-            ("repository", ArtifactSource::ArtifactoryRegistry { repository, .. }) => found(own(&repository.value), 3),
+            ("repository", ArtifactSource::ArtifactoryRegistry { repository, .. }) => {
+                found(own(&repository.value), 3)
+            }
             _ => Lookup::Missing,
         }
     }
@@ -302,10 +309,12 @@ impl<'a> NodeScope<'a> {
         match (path.get(1).and_then(Segment::name), path.get(2).and_then(Segment::name)) {
             (Some("name" | "hostName"), _) => found(Value::tainted(host.host.as_str()), 2),
             (Some("host"), Some("instanceName" | "hostName")) => found(Value::tainted(host.host.as_str()), 3),
-            (Some("host"), Some(_)) => match own(&host.attributes).child(path.get(2).unwrap_or(&Segment::Index(0))) {
-                Ok(Some(value)) => found(value, 3),
-                _ => Lookup::Missing,
-            },
+            (Some("host"), Some(_)) => {
+                match own(&host.attributes).child(path.get(2).unwrap_or(&Segment::Index(0))) {
+                    Ok(Some(value)) => found(value, 3),
+                    _ => Lookup::Missing,
+                }
+            }
             _ => Lookup::Missing,
         }
     }
@@ -362,7 +371,10 @@ impl<'a> NodeScope<'a> {
             id.push_str(name);
             let run = self.state.and_then(|state| state.runs.get_key_value(id.as_str()));
             let node = run.map(|(_, run)| run.node).or_else(|| {
-                self.plan.nodes.iter().position(|node| node.path == id || canonical(&node.path) == canonical(&id))
+                self.plan
+                    .nodes
+                    .iter()
+                    .position(|node| node.path == id || canonical(&node.path) == canonical(&id))
             });
             if let Some(node) = node {
                 best = Some((node, offset + 1, run.map(|(id, _)| id.as_str())));
@@ -483,7 +495,9 @@ fn variable(variables: &[crate::model::Variable], path: &[Segment], at: usize, t
             let secret = SecretRef(variable.value.text());
             found(Value::tainted(placeholder(&secret, token)), at + 1)
         }
-        Some(variable) if variable.kind == VariableKind::String => found(own(&as_text(&variable.value.value)), at + 1),
+        Some(variable) if variable.kind == VariableKind::String => {
+            found(own(&as_text(&variable.value.value)), at + 1)
+        }
         Some(variable) => found(own(&variable.value.value), at + 1),
     }
 }

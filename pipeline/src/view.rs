@@ -183,7 +183,10 @@ impl Viewer<'_> {
                 .filter_map(|id| self.state.runs.get(id))
                 .filter(|run| self.plan.node(run.node).is_some_and(|node| node.in_rollback))
                 .collect();
-            if !run.status.is_final() || rollback.is_empty() || rollback.iter().any(|run| !run.status.is_positive()) {
+            if !run.status.is_final()
+                || rollback.is_empty()
+                || rollback.iter().any(|run| !run.status.is_positive())
+            {
                 return false;
             }
             any = true;
@@ -227,7 +230,9 @@ impl Viewer<'_> {
             identifier: postfixed(node, run),
             name: node.name.text(),
             kind: stage.kind,
-            status: run.map_or(Status::NotStarted, |run| run.forward.filter(|_| !run.status.is_final()).unwrap_or(run.status)),
+            status: run.map_or(Status::NotStarted, |run| {
+                run.forward.filter(|_| !run.status.is_final()).unwrap_or(run.status)
+            }),
             started_at: run.and_then(|run| run.started_at),
             duration_ms: run.and_then(|run| self.duration(run)),
             failure: run.and_then(|run| run.failure.clone()),
@@ -253,7 +258,9 @@ impl Viewer<'_> {
         let per_host = matches!(node.kind, NodeKind::Step { per_host: true, .. });
         let looped = run.is_some_and(|run| !run.items.is_empty());
         let members = match run {
-            Some(run) if looped && !per_host => run.children.iter().map(|child| self.step(node, child)).collect(),
+            Some(run) if looped && !per_host => {
+                run.children.iter().map(|child| self.step(node, child)).collect()
+            }
             _ => {
                 let mut members = self.steps(&node.children, id);
                 members.extend(self.steps(&node.rollback, id));
@@ -286,7 +293,9 @@ impl Viewer<'_> {
     }
 
     fn hosts(&self, id: &str, run: Option<&Run>) -> Vec<HostView> {
-        let Some(index) = run.map(|run| run.node).or_else(|| self.plan.nodes.iter().position(|n| n.path == id)) else {
+        let Some(index) =
+            run.map(|run| run.node).or_else(|| self.plan.nodes.iter().position(|n| n.path == id))
+        else {
             return Vec::new();
         };
         let hosts = self.plan.target_of(index).map(|target| target.infrastructure.hosts.as_slice());
@@ -320,9 +329,8 @@ fn outputs(run: &Run) -> Json {
         let value = if output.secret { Json::String("********".to_owned()) } else { output.value.clone() };
         match path.strip_prefix("outputVariables.") {
             Some(name) => {
-                let variables = root
-                    .entry("outputVariables")
-                    .or_insert_with(|| Json::Object(serde_json::Map::new()));
+                let variables =
+                    root.entry("outputVariables").or_insert_with(|| Json::Object(serde_json::Map::new()));
                 if let Json::Object(variables) = variables {
                     variables.insert(name.to_owned(), value);
                 }

@@ -38,7 +38,11 @@ impl Machine<'_> {
                 StepStatus::Skipped => self.end(id, Status::Skipped),
                 StepStatus::Failed | StepStatus::Aborted => {
                     let failure = result.failure.clone().unwrap_or_else(|| {
-                        Failure::new(FailureKind::Bug, "PIPE-005", "the agent reported a failure without saying why")
+                        Failure::new(
+                            FailureKind::Bug,
+                            "PIPE-005",
+                            "the agent reported a failure without saying why",
+                        )
                     });
                     self.fail(id, failure, Status::Failed);
                 }

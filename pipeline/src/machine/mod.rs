@@ -4,8 +4,8 @@
 //! acts; after a crash it reads the state back and goes on. Replaying the events of an execution from its first state
 //! gives the same state.
 
-mod failure;
 mod ends;
+mod failure;
 mod sequence;
 pub mod state;
 mod task;
@@ -161,7 +161,8 @@ pub fn apply(state: &mut State, event: &Event) -> Vec<Action> {
         | Event::TimerFired { at, .. }
         | Event::AbortRequested { at, .. } => *at,
     };
-    let mut machine = Machine { plan: state.plan.clone(), state, at, actions: Vec::new(), work: VecDeque::new() };
+    let mut machine =
+        Machine { plan: state.plan.clone(), state, at, actions: Vec::new(), work: VecDeque::new() };
     match event {
         Event::Started { .. } if !started => machine.start(),
         Event::Started { .. } => {}

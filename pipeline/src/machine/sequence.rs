@@ -49,7 +49,8 @@ impl Machine<'_> {
         let looped = !is_iteration && (node.looping.is_some() || is_per_host(node));
         // The condition of a looped node may name the iteration, so each iteration asks for itself.
         if !looped || is_per_host(node) && node.looping.is_none() {
-            let is_host_iteration = self.run(id).and_then(|run| run.iteration.as_ref()).is_some_and(|i| i.is_host);
+            let is_host_iteration =
+                self.run(id).and_then(|run| run.iteration.as_ref()).is_some_and(|i| i.is_host);
             if !is_host_iteration {
                 match self.condition(id, node) {
                     Ok(true) => {}
@@ -124,7 +125,9 @@ impl Machine<'_> {
     }
 
     fn condition(&mut self, id: &str, node: &PlanNode) -> Result<bool, Box<Failure>> {
-        let Some(condition) = node.when.as_ref().and_then(|when| when.condition.as_ref()) else { return Ok(true) };
+        let Some(condition) = node.when.as_ref().and_then(|when| when.condition.as_ref()) else {
+            return Ok(true);
+        };
         let text = condition.text();
         // A condition that is still a runtime input was not given: it is false.
         if text.trim().is_empty() {
@@ -144,7 +147,9 @@ impl Machine<'_> {
             }
             Err(error) => {
                 let message = format!("the condition `{}` cannot be evaluated: {error}", text.trim());
-                Err(Box::new(Failure::new(FailureKind::BadSpec, "PIPE-002", message).target(condition.path.clone())))
+                Err(Box::new(
+                    Failure::new(FailureKind::BadSpec, "PIPE-002", message).target(condition.path.clone()),
+                ))
             }
         }
     }
@@ -159,7 +164,8 @@ impl Machine<'_> {
         let scope = self.scope(id);
         let context = self.context(&scope);
         let number = |field: &crate::model::Field, what: &str| -> Result<usize, Box<Failure>> {
-            let value = super::task::field_value(field, &context).map_err(|error| bad(what, error.to_string()))?;
+            let value =
+                super::task::field_value(field, &context).map_err(|error| bad(what, error.to_string()))?;
             let number = match &value {
                 Json::Number(number) => number.as_u64(),
                 Json::String(text) => text.trim().parse().ok(),
@@ -171,7 +177,8 @@ impl Machine<'_> {
         };
         let (items, limit, is_host) = match &node.looping {
             None => {
-                let hosts = self.plan.target_of(run_node(self.run(id))).map(|target| &target.infrastructure.hosts);
+                let hosts =
+                    self.plan.target_of(run_node(self.run(id))).map(|target| &target.infrastructure.hosts);
                 let items: Vec<Json> =
                     hosts.into_iter().flatten().map(|host| Json::String(host.written.clone())).collect();
                 if items.is_empty() {
@@ -180,18 +187,20 @@ impl Machine<'_> {
                 (items, MAX_HOSTS_AT_ONCE, true)
             }
             Some(Looping::Repeat { items: Some(items), max_concurrency, .. }) => {
-                let value =
-                    super::task::field_value(items, &context).map_err(|error| bad("items", error.to_string()))?;
+                let value = super::task::field_value(items, &context)
+                    .map_err(|error| bad("items", error.to_string()))?;
                 let Json::Array(list) = value else {
                     return Err(bad("items", format!("expected a list, found {value}")));
                 };
-                let limit = max_concurrency.as_ref().map_or(Ok(0), |field| number(field, "maxConcurrency"))?;
+                let limit =
+                    max_concurrency.as_ref().map_or(Ok(0), |field| number(field, "maxConcurrency"))?;
                 (list, limit, false)
             }
             Some(Looping::Repeat { times: Some(count), max_concurrency, .. })
             | Some(Looping::Parallelism { count, max_concurrency }) => {
                 let count = number(count, "times")?;
-                let limit = max_concurrency.as_ref().map_or(Ok(0), |field| number(field, "maxConcurrency"))?;
+                let limit =
+                    max_concurrency.as_ref().map_or(Ok(0), |field| number(field, "maxConcurrency"))?;
                 if count > MAX_ITERATIONS {
                     return Err(bad("times", format!("{count} iterations; the limit is {MAX_ITERATIONS}")));
                 }
@@ -269,7 +278,8 @@ impl Machine<'_> {
     fn base(&self, id: &str) -> String {
         let mut at = id;
         while let Some(run) = self.run(at) {
-            let is_block = node_of(&self.plan, run).is_some_and(|node| matches!(node.kind, NodeKind::Parallel));
+            let is_block =
+                node_of(&self.plan, run).is_some_and(|node| matches!(node.kind, NodeKind::Parallel));
             match (&run.parent, is_block) {
                 (Some(parent), true) => at = parent,
                 _ => break,
@@ -286,7 +296,8 @@ impl Machine<'_> {
         match run.phase {
             Phase::Loop => {
                 let is_host = node.looping.is_none();
-                if !self.next_iteration(parent, is_host) && self.run(parent).is_some_and(|run| run.open == 0) {
+                if !self.next_iteration(parent, is_host) && self.run(parent).is_some_and(|run| run.open == 0)
+                {
                     self.finish(parent);
                 }
             }
@@ -332,7 +343,11 @@ impl Machine<'_> {
         // Inside rollback steps the next one only runs after a positive status.
         let last_broke = rolling_back
             && run.next > 0
-            && run.children.last().and_then(|child| self.run(child)).is_some_and(|child| !child.status.is_positive() && !child.carry_on);
+            && run
+                .children
+                .last()
+                .and_then(|child| self.run(child))
+                .is_some_and(|child| !child.status.is_positive() && !child.carry_on);
         let stopped = last_broke || self.is_ending(id) || self.is_stopped(id);
         match list.get(run.next) {
             Some(child) if !stopped => {
@@ -456,7 +471,8 @@ impl Machine<'_> {
     pub(super) fn stage_run(&self, id: &str) -> Option<String> {
         let mut at = Some(id);
         while let Some((key, run)) = at.and_then(|id| self.state.runs.get_key_value(id)) {
-            let is_stage = node_of(&self.plan, run).is_some_and(|node| matches!(node.kind, NodeKind::Stage(_)));
+            let is_stage =
+                node_of(&self.plan, run).is_some_and(|node| matches!(node.kind, NodeKind::Stage(_)));
             if is_stage && run.phase != Phase::Loop {
                 return Some(key.clone());
             }

@@ -19,7 +19,9 @@ pub(super) fn name(kind: &str, attempt: u32, id: &str) -> String {
 impl Machine<'_> {
     pub(super) fn timer_fired(&mut self, timer: &str) {
         let mut parts = timer.splitn(3, '/');
-        let (Some(kind), Some(attempt), Some(id)) = (parts.next(), parts.next(), parts.next()) else { return };
+        let (Some(kind), Some(attempt), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
+            return;
+        };
         let Ok(attempt) = attempt.parse::<u32>() else { return };
         let id = id.to_owned();
         let plan = self.plan.clone();
@@ -59,7 +61,10 @@ impl Machine<'_> {
     fn timeout_failure(&self, id: &str, identifier: &str) -> Failure {
         let started = self.run(id).and_then(|run| run.started_at).unwrap_or(self.at);
         let waited_for_agent = self.run(id).is_some_and(|run| run.agent.is_none());
-        let message = format!("the step `{identifier}` did not end within {}", show_duration(self.at - started.min(self.at)));
+        let message = format!(
+            "the step `{identifier}` did not end within {}",
+            show_duration(self.at - started.min(self.at))
+        );
         let hint = if waited_for_agent {
             "no agent had taken its task: all fitting agents were busy or away"
         } else {

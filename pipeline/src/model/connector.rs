@@ -165,7 +165,12 @@ pub fn read_connector(root: &Node, findings: &mut Findings) -> Option<Connector>
             findings.push(Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, names)));
             return None;
         }
-        findings.remark("connector-unused", &kind.at, &kind.path, format!("`{text}` is stored; no step of this version uses it"));
+        findings.remark(
+            "connector-unused",
+            &kind.at,
+            &kind.path,
+            format!("`{text}` is stored; no step of this version uses it"),
+        );
         let (identifier, name) = identity?;
         return Some(Connector {
             identifier,
@@ -215,7 +220,9 @@ fn read_ssh(spec: &mut Reader<'_>, findings: &mut Findings) -> ConnectorSpec {
             if let Some(field) = inner.field("sshKeyRef", findings) {
                 *key_ref = Some(field);
             }
-            if let Some(field) = inner.field("userName", findings).or_else(|| inner.field("username", findings)) {
+            if let Some(field) =
+                inner.field("userName", findings).or_else(|| inner.field("username", findings))
+            {
                 *user = Some(field);
             }
             nested(&mut inner, key_ref, user, findings);
@@ -265,8 +272,9 @@ fn read_auth(spec: &mut Reader<'_>, key: &'static str, findings: &mut Findings) 
             token_ref.map(|token_ref| Auth::Bearer { token_ref })
         }
         _ => {
-            let message =
-                format!("authentication `{text}` is not supported; supported are Anonymous, UsernamePassword, Bearer");
+            let message = format!(
+                "authentication `{text}` is not supported; supported are Anonymous, UsernamePassword, Bearer"
+            );
             let at = kind.as_ref().map_or_else(|| spec.at().clone(), |kind| kind.at.clone());
             findings.fault(&at, &spec.sub(key), message);
             None

@@ -80,7 +80,12 @@ pub struct StrategyScope {
 }
 
 /// Reads `failureStrategies`. `AllErrors` is expanded to every type that its level does not list otherwise.
-pub fn read_strategies(list: &[Node], path: &str, scope: StrategyScope, findings: &mut Findings) -> Strategies {
+pub fn read_strategies(
+    list: &[Node],
+    path: &str,
+    scope: StrategyScope,
+    findings: &mut Findings,
+) -> Strategies {
     let mut listed = Strategies::new();
     let mut all: Option<FailureAction> = None;
     for (index, node) in list.iter().enumerate() {
@@ -194,7 +199,11 @@ fn read_retry(
     findings: &mut Findings,
 ) -> Option<FailureAction> {
     let Some(mut spec) = spec else {
-        findings.fault(&kind.at, &kind.path, "`Retry` needs `spec: {retryCount, retryIntervals, onRetryFailure}`");
+        findings.fault(
+            &kind.at,
+            &kind.path,
+            "`Retry` needs `spec: {retryCount, retryIntervals, onRetryFailure}`",
+        );
         return None;
     };
     let count = spec.required("retryCount", findings).and_then(|field| match field.text().parse::<u32>() {

@@ -116,7 +116,8 @@ fn read_filter(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<HostFil
         "hostnames" => value(findings).map(HostFilter::Names),
         "hostattributes" => value(findings).map(HostFilter::Attributes),
         _ => {
-            let message = format!("host filter `{}` is unknown; known are All, HostNames, HostAttributes", kind.text());
+            let message =
+                format!("host filter `{}` is unknown; known are All, HostNames, HostAttributes", kind.text());
             findings.fault(&kind.at, &kind.path, message);
             None
         }

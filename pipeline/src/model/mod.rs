@@ -95,7 +95,11 @@ fn read_variable(node: &Node, path: &str, findings: &mut Findings) -> Option<Var
 }
 
 /// The identifier and name of anything: a missing identifier is taken from the name (rule R1) and the other way round.
-pub(crate) fn identity(reader: &mut Reader<'_>, what: &str, findings: &mut Findings) -> Option<(String, Field)> {
+pub(crate) fn identity(
+    reader: &mut Reader<'_>,
+    what: &str,
+    findings: &mut Findings,
+) -> Option<(String, Field)> {
     let identifier = reader.field("identifier", findings);
     let name = reader.field("name", findings);
     match (identifier, name) {
@@ -110,7 +114,11 @@ pub(crate) fn identity(reader: &mut Reader<'_>, what: &str, findings: &mut Findi
             Some((id, name))
         }
         (None, None) => {
-            findings.fault(reader.at(), reader.path(), format!("the {what} has neither `identifier` nor `name`"));
+            findings.fault(
+                reader.at(),
+                reader.path(),
+                format!("the {what} has neither `identifier` nor `name`"),
+            );
             None
         }
     }

@@ -93,11 +93,14 @@ pub struct Target {
 /// Reads a document with the root `pipeline`.
 pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipeline> {
     let Some(root) = document.get("pipeline") else {
-        let keys = document.as_map().map(|map| map.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>());
+        let keys =
+            document.as_map().map(|map| map.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>());
         let found = keys.unwrap_or_default();
         let near = found.iter().find_map(|key| crate::fault::nearest(key, ["pipeline"]));
-        let message = format!("expected a document with the root key `pipeline`, found `{}`", found.join("`, `"));
-        findings.push(Fault::at(&document.at, "", message).suggest(near.map(|n| format!("did you mean `{n}`?"))));
+        let message =
+            format!("expected a document with the root key `pipeline`, found `{}`", found.join("`, `"));
+        findings
+            .push(Fault::at(&document.at, "", message).suggest(near.map(|n| format!("did you mean `{n}`?"))));
         return None;
     };
     let mut reader = Reader::new(root, "pipeline", findings);
@@ -112,7 +115,12 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
     for key in ["triggers", "properties"] {
         if let Some(node) = reader.node(key) {
             let path = reader.sub(key);
-            findings.remark("not-supported-yet", &node.at, &path, format!("`{key}` has no effect in this version"));
+            findings.remark(
+                "not-supported-yet",
+                &node.at,
+                &path,
+                format!("`{key}` has no effect in this version"),
+            );
         }
     }
     let path = reader.sub("stages");
@@ -123,8 +131,7 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
     let stages = read_stages(list, &path, findings);
     reader.finish(findings);
     let (identifier, name) = identity?;
-    let pipeline =
-        Pipeline { identifier, name, org, project, tags, variables, selectors, timeout, stages };
+    let pipeline = Pipeline { identifier, name, org, project, tags, variables, selectors, timeout, stages };
     unique_identifiers(&pipeline, findings);
     Some(pipeline)
 }
@@ -155,11 +162,15 @@ const STAGE_KINDS: [(&str, StageKind); 3] =
 fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage> {
     let mut reader = Reader::new(node, path, findings);
     reader.known(&["description"]);
-    let kind = reader.required("type", findings).and_then(|kind| one_of(&kind, "stage type", &STAGE_KINDS, findings));
+    let kind = reader
+        .required("type", findings)
+        .and_then(|kind| one_of(&kind, "stage type", &STAGE_KINDS, findings));
     let tags = reader.any("tags").map_or(Json::Null, |tags| tags.value);
     let variables = read_variables(&mut reader, findings);
-    let has_rollback =
-        node.at_path(&["spec", "execution", "rollbackSteps"]).and_then(Node::as_list).is_some_and(|l| !l.is_empty());
+    let has_rollback = node
+        .at_path(&["spec", "execution", "rollbackSteps"])
+        .and_then(Node::as_list)
+        .is_some_and(|l| !l.is_empty());
     let context = Context { rollback: false, stage_rollback: true, in_group: false };
     let frame = read_frame(&mut reader, "stage", "pipelineStatus", context, findings);
     let Some(mut spec) = reader.map("spec", findings) else {
@@ -213,7 +224,9 @@ fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Target {
             let Some(node) = service.node(key) else { continue };
             // Inputs wrap the definition once more.
             match node.get("serviceDefinition") {
-                Some(inner) => target.service_inline = Some((inner.clone(), format!("{path}.serviceDefinition"))),
+                Some(inner) => {
+                    target.service_inline = Some((inner.clone(), format!("{path}.serviceDefinition")))
+                }
                 None => target.service_inline = Some((node.clone(), path)),
             }
         }
@@ -225,7 +238,11 @@ fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Target {
         let path = environment.sub("infrastructureDefinitions");
         let list = environment.list("infrastructureDefinitions", findings);
         if list.len() > 1 {
-            findings.fault(environment.at(), &path, "several infrastructures in one stage are not supported yet");
+            findings.fault(
+                environment.at(),
+                &path,
+                "several infrastructures in one stage are not supported yet",
+            );
         }
         let one = match list.first() {
             Some(node) => Some((node, format!("{path}[0]"))),

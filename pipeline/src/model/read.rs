@@ -209,12 +209,7 @@ pub fn join(path: &str, key: &str) -> String {
 }
 
 /// A value of a closed set, compared without regard to case (rule R2).
-pub fn one_of<T: Copy>(
-    field: &Field,
-    what: &str,
-    known: &[(&str, T)],
-    findings: &mut Findings,
-) -> Option<T> {
+pub fn one_of<T: Copy>(field: &Field, what: &str, known: &[(&str, T)], findings: &mut Findings) -> Option<T> {
     let text = field.text();
     let hit = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
     if hit.is_none() {

@@ -55,13 +55,19 @@ pub fn read_secret(root: &Node, findings: &mut Findings) -> Option<Secret> {
                 findings.fault(&value.at, &value.path, message);
             }
             if spec.text("valueType", findings).is_some_and(|kind| kind.eq_ignore_ascii_case("Reference")) {
-                findings.fault(spec.at(), &spec.sub("valueType"), "references to external secret managers are not supported yet");
+                findings.fault(
+                    spec.at(),
+                    &spec.sub("valueType"),
+                    "references to external secret managers are not supported yet",
+                );
             }
             Some(SecretSpec::Value)
         }
         "SSHKey" => read_ssh_key(&mut spec, findings),
         other => {
-            let message = format!("secret type `{other}` is not supported; supported are SecretText, SecretFile, SSHKey");
+            let message = format!(
+                "secret type `{other}` is not supported; supported are SecretText, SecretFile, SSHKey"
+            );
             findings.fault(&kind.at, &kind.path, message);
             Some(SecretSpec::Unsupported(other.to_owned()))
         }
@@ -90,7 +96,8 @@ fn read_ssh_key(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Secret
     auth.finish(findings);
     let credential = inner.field("credentialType", findings);
     if let Some(kind) = credential.filter(|kind| !kind.text().eq_ignore_ascii_case("KeyReference")) {
-        let message = format!("credential type `{}` is not supported; supported is KeyReference", kind.text());
+        let message =
+            format!("credential type `{}` is not supported; supported is KeyReference", kind.text());
         findings.fault(&kind.at, &kind.path, message);
         return None;
     }
@@ -105,7 +112,8 @@ fn read_ssh_key(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Secret
     };
     let user = fields.required("userName", findings);
     let key = fields.required("key", findings);
-    let passphrase = fields.field("encryptedPassphrase", findings).or_else(|| fields.field("passphrase", findings));
+    let passphrase =
+        fields.field("encryptedPassphrase", findings).or_else(|| fields.field("passphrase", findings));
     fields.finish(findings);
     Some(SecretSpec::SshKey { port, user: user?, key: key?, passphrase })
 }

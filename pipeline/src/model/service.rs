@@ -125,7 +125,12 @@ pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Opti
     if let Some(node) = spec.node("manifests")
         && node.as_list().is_some_and(|list| !list.is_empty())
     {
-        findings.remark("not-supported-yet", &node.at, &spec.sub("manifests"), "manifests have no effect in an Ssh service");
+        findings.remark(
+            "not-supported-yet",
+            &node.at,
+            &spec.sub("manifests"),
+            "manifests have no effect in an Ssh service",
+        );
     }
     spec.finish(findings);
     Some(Definition { kind: kind?.text(), variables, artifact, config_files })
@@ -194,7 +199,11 @@ fn read_source(reader: &mut Reader<'_>, identifier: &str, findings: &mut Finding
     let connector = spec.required("connectorRef", findings);
     for key in ["tagRegex", "artifactPathFilter"] {
         if let Some(node) = spec.node(key) {
-            findings.fault(&node.at, &spec.sub(key), format!("`{key}` is not supported yet; name one version"));
+            findings.fault(
+                &node.at,
+                &spec.sub(key),
+                format!("`{key}` is not supported yet; name one version"),
+            );
         }
     }
     spec.known(&["digest", "registryHostname"]);
@@ -208,7 +217,8 @@ fn read_source(reader: &mut Reader<'_>, identifier: &str, findings: &mut Finding
             if let Some(format) = spec.field("repositoryFormat", findings)
                 && !format.text().eq_ignore_ascii_case("generic")
             {
-                let message = format!("repository format `{}` is not supported; supported is generic", format.text());
+                let message =
+                    format!("repository format `{}` is not supported; supported is generic", format.text());
                 findings.fault(&format.at, &format.path, message);
             }
             spec.known(&["repositoryUrl", "tag"]);
@@ -249,7 +259,12 @@ fn read_config_files(spec: &mut Reader<'_>, findings: &mut Findings) -> Vec<Conf
         reader.known(&["type"]);
         let identifier = reader.text("identifier", findings).unwrap_or_else(|| {
             let made = format!("configFile_{}", index + 1);
-            findings.notice("R24.config-file-id", &node.at, &path, format!("the config file is called `{made}`"));
+            findings.notice(
+                "R24.config-file-id",
+                &node.at,
+                &path,
+                format!("the config file is called `{made}`"),
+            );
             made
         });
         let store = match reader.map("spec", findings) {
@@ -279,18 +294,21 @@ fn read_store(mut reader: Reader<'_>, findings: &mut Findings) -> Option<Store> 
     };
     reader.finish(findings);
     let text = kind.text();
-    let store = if ["Git", "Github", "Gitlab", "Bitbucket"].iter().any(|known| known.eq_ignore_ascii_case(&text)) {
-        read_git_store(&mut spec, findings)
-    } else if text.eq_ignore_ascii_case("Inline") {
-        let path = spec.required("path", findings);
-        let content = spec.required("content", findings);
-        path.zip(content).map(|(path, content)| Store::Inline { path, content })
-    } else {
-        let message = format!("store type `{text}` is not supported; supported are Git, Github, Gitlab, Bitbucket, Inline");
-        let fault = crate::fault::Fault::at(&kind.at, &kind.path, message);
-        findings.push(fault.suggest(did_you_mean(&text, CONNECTOR_TYPES)));
-        None
-    };
+    let store =
+        if ["Git", "Github", "Gitlab", "Bitbucket"].iter().any(|known| known.eq_ignore_ascii_case(&text)) {
+            read_git_store(&mut spec, findings)
+        } else if text.eq_ignore_ascii_case("Inline") {
+            let path = spec.required("path", findings);
+            let content = spec.required("content", findings);
+            path.zip(content).map(|(path, content)| Store::Inline { path, content })
+        } else {
+            let message = format!(
+                "store type `{text}` is not supported; supported are Git, Github, Gitlab, Bitbucket, Inline"
+            );
+            let fault = crate::fault::Fault::at(&kind.at, &kind.path, message);
+            findings.push(fault.suggest(did_you_mean(&text, CONNECTOR_TYPES)));
+            None
+        };
     spec.finish(findings);
     store
 }
@@ -309,7 +327,11 @@ fn read_git_store(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Stor
         _ => None,
     };
     if reference.is_none() {
-        findings.fault(spec.at(), spec.path(), "expected `branch`, `tag` or `commitId` to match `gitFetchType`");
+        findings.fault(
+            spec.at(),
+            spec.path(),
+            "expected `branch`, `tag` or `commitId` to match `gitFetchType`",
+        );
     }
     let key = if spec.has("files") { "files" } else { "paths" };
     let path = spec.sub(key);

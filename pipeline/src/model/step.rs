@@ -305,10 +305,14 @@ fn read_list(
         let mut reader = Reader::new(node, &at, findings);
         if let Some(inner) = reader.node("step") {
             let path = reader.sub("step");
-            nodes.extend(read_step(inner, &path, context, earlier, findings).map(|s| StepNode::Step(Box::new(s))));
+            nodes.extend(
+                read_step(inner, &path, context, earlier, findings).map(|s| StepNode::Step(Box::new(s))),
+            );
         } else if let Some(inner) = reader.node("stepGroup") {
             let path = reader.sub("stepGroup");
-            nodes.extend(read_group(inner, &path, context, earlier, findings).map(|g| StepNode::Group(Box::new(g))));
+            nodes.extend(
+                read_group(inner, &path, context, earlier, findings).map(|g| StepNode::Group(Box::new(g))),
+            );
         } else if reader.node("parallel").is_some() {
             let path = reader.sub("parallel");
             let members = reader.list("parallel", findings);
@@ -343,8 +347,13 @@ fn read_group(
     let steps = read_list(reader.list("steps", findings), &steps_path, inner, earlier, findings);
     let rollback_path = reader.sub("rollbackSteps");
     let rollback_context = Context { rollback: true, ..inner };
-    let rollback =
-        read_list(reader.list("rollbackSteps", findings), &rollback_path, rollback_context, earlier, findings);
+    let rollback = read_list(
+        reader.list("rollbackSteps", findings),
+        &rollback_path,
+        rollback_context,
+        earlier,
+        findings,
+    );
     reader.finish(findings);
     Some(Group { frame: frame?, steps, rollback })
 }
@@ -406,7 +415,11 @@ fn read_looping(reader: &mut Reader<'_>, findings: &mut Findings) -> Option<Loop
     let mut strategy = reader.map("strategy", findings)?;
     if let Some(matrix) = strategy.node("matrix") {
         let path = strategy.sub("matrix");
-        findings.fault(&matrix.at, &path, "`matrix` is not supported yet; supported are `repeat` and `parallelism`");
+        findings.fault(
+            &matrix.at,
+            &path,
+            "`matrix` is not supported yet; supported are `repeat` and `parallelism`",
+        );
         return None;
     }
     let shared_limit = strategy.any("maxConcurrency");
@@ -462,7 +475,9 @@ fn read_step(
         let text = kind.text();
         let supported = STEP_TYPES.join(", ");
         let message = if LATER.contains(&text.as_str()) {
-            format!("step type `{text}` is not supported by this version; supported step types are {supported}")
+            format!(
+                "step type `{text}` is not supported by this version; supported step types are {supported}"
+            )
         } else {
             format!("`{text}` is not a known step type; supported step types are {supported}")
         };
@@ -483,7 +498,8 @@ fn read_step(
         "Verify" => rules::r10_r11_verify(&mut spec, &mut reader, earlier, findings),
         "Wait" => spec.required("duration", findings).map(|duration| Spec::Wait { duration }),
         _ => {
-            let line = spec.field("line", findings).unwrap_or_else(|| Field::made("", spec.sub("line"), spec.at()));
+            let line =
+                spec.field("line", findings).unwrap_or_else(|| Field::made("", spec.sub("line"), spec.at()));
             Some(Spec::Noop { line })
         }
     };

@@ -16,7 +16,8 @@ pub(super) fn read_command(spec: &mut Reader<'_>, findings: &mut Findings) -> Op
     let on_delegate = spec.flag("onDelegate", findings).unwrap_or(false);
     if on_delegate {
         let path = spec.sub("onDelegate");
-        let message = "commands on the agent itself are not supported yet; use `onDelegate: false` with a host";
+        let message =
+            "commands on the agent itself are not supported yet; use `onDelegate: false` with a host";
         findings.fault(spec.at(), &path, message);
     }
     let host = spec.field("host", findings).filter(|host| !host.text().trim().is_empty());
@@ -60,7 +61,12 @@ fn read_unit(node: &Node, path: &str, findings: &mut Findings) -> Option<Unit> {
         findings.fault(&node.at, path, "`spec` is missing");
         return None;
     };
-    let kind = match one_of(&kind, "command unit", &[("Script", 0), ("Copy", 1), ("DownloadArtifact", 2)], findings)? {
+    let kind = match one_of(
+        &kind,
+        "command unit",
+        &[("Script", 0), ("Copy", 1), ("DownloadArtifact", 2)],
+        findings,
+    )? {
         0 => read_script(&mut spec, findings),
         1 => {
             let source = spec.required("sourceType", findings);
@@ -69,7 +75,9 @@ fn read_unit(node: &Node, path: &str, findings: &mut Findings) -> Option<Unit> {
                 let known = [("Artifact", CopySource::Artifact), ("Config", CopySource::Config)];
                 one_of(&source, "source type", &known, findings)
             });
-            source.zip(destination).map(|(source_type, destination)| UnitKind::Copy { source_type, destination })
+            source
+                .zip(destination)
+                .map(|(source_type, destination)| UnitKind::Copy { source_type, destination })
         }
         _ => spec
             .required("destinationPath", findings)

@@ -43,13 +43,11 @@ pub(super) fn read_outputs(spec: &mut Reader<'_>, findings: &mut Findings) -> Ve
         let secret = reader.text("type", findings).is_some_and(|kind| kind.eq_ignore_ascii_case("secret"));
         let value = reader.field("value", findings).or_else(|| name.clone());
         reader.finish(findings);
-        outputs.extend(
-            name.zip(value).map(|(name, value): (Field, Field)| OutputVariable {
-                name: name.text(),
-                value: value.text(),
-                secret,
-            }),
-        );
+        outputs.extend(name.zip(value).map(|(name, value): (Field, Field)| OutputVariable {
+            name: name.text(),
+            value: value.text(),
+            secret,
+        }));
     }
     outputs
 }

@@ -121,7 +121,9 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
             fields.extend(body);
             fields.extend(assertion);
             fields.extend(request_timeout);
-            made.extend(outputs.iter().map(|output| Field::made(output.value.clone(), name.path.clone(), &name.at)));
+            made.extend(
+                outputs.iter().map(|output| Field::made(output.value.clone(), name.path.clone(), &name.at)),
+            );
         }
         Spec::Verify(verify) => {
             fields.extend(&verify.metric_name);
@@ -160,7 +162,9 @@ fn check_field(
     findings: &mut Findings,
 ) {
     let texts: Vec<String> = match &field.value {
-        Json::Array(list) => list.iter().map(|item| as_text(item).as_str().unwrap_or_default().to_owned()).collect(),
+        Json::Array(list) => {
+            list.iter().map(|item| as_text(item).as_str().unwrap_or_default().to_owned()).collect()
+        }
         _ => vec![field.text()],
     };
     for text in texts {
@@ -184,7 +188,8 @@ fn check_field(
                     let written = expr::path_text(path);
                     let known = known_paths(plan, node);
                     let near = expr::nearest(&written, known.iter().map(String::as_str));
-                    let suggestion = (!near.is_empty()).then(|| format!("did you mean `{}`?", near.join("` or `")));
+                    let suggestion =
+                        (!near.is_empty()).then(|| format!("did you mean `{}`?", near.join("` or `")));
                     let message = format!("`<+{written}>` leads nowhere");
                     findings.push(Fault::at(&field.at, &field.path, message).suggest(suggestion));
                 }
@@ -205,8 +210,15 @@ fn can_resolve(plan: &Plan, node: usize, path: &[Segment], dynamic: bool, lookup
         return true;
     }
     // Without a catalogue nothing is known of services, environments and infrastructures.
-    let from_entities =
-        ["service", "serviceVariables", "serviceConfig", "serviceDefinition", "env", "infra", "infrastructure"];
+    let from_entities = [
+        "service",
+        "serviceVariables",
+        "serviceConfig",
+        "serviceDefinition",
+        "env",
+        "infra",
+        "infrastructure",
+    ];
     if lookups.catalog.is_none() && from_entities.contains(&first) {
         return true;
     }
@@ -272,7 +284,9 @@ pub fn known_paths(plan: &Plan, node: usize) -> Vec<String> {
             if in_stage && matches!(step.kind, NodeKind::Step { .. }) && !step.in_rollback {
                 paths.push(format!("execution.steps.{}.output", step.identifier));
                 if let NodeKind::Step { spec, .. } = &step.kind {
-                    let (Spec::Command { outputs, .. } | Spec::Http { outputs, .. }) = &**spec else { continue };
+                    let (Spec::Command { outputs, .. } | Spec::Http { outputs, .. }) = &**spec else {
+                        continue;
+                    };
                     let prefix = format!("execution.steps.{}.output.outputVariables", step.identifier);
                     paths.extend(outputs.iter().map(|output| format!("{prefix}.{}", output.name)));
                 }

@@ -62,7 +62,8 @@ fn merge(base: &mut Node, inputs: &Node, path: &str, findings: &mut Findings) {
         (Value::Scalar { text, .. }, _) if text.starts_with("<+input>") => {
             // The rule of the input still applies to what was given.
             if let Some(given) = inputs.as_str() {
-                let field = Field { value: Json::String(text.clone()), path: path.to_owned(), at: base.at.clone() };
+                let field =
+                    Field { value: Json::String(text.clone()), path: path.to_owned(), at: base.at.clone() };
                 if let Err(message) = permitted(&field, given) {
                     findings.fault(&inputs.at, path, message);
                 }
@@ -111,7 +112,12 @@ pub(super) fn fill(pipeline: &mut Pipeline, options: &PlanOptions, running: bool
     }
 }
 
-fn fill_one(variable: &mut Variable, inputs: &BTreeMap<String, String>, running: bool, findings: &mut Findings) {
+fn fill_one(
+    variable: &mut Variable,
+    inputs: &BTreeMap<String, String>,
+    running: bool,
+    findings: &mut Findings,
+) {
     let written = variable.value.text();
     let asks = written.starts_with("<+input>");
     let spec = parse_spec(&written);
@@ -129,7 +135,8 @@ fn fill_one(variable: &mut Variable, inputs: &BTreeMap<String, String>, running:
         };
         return;
     }
-    let default = spec.default.map(Json::String).or_else(|| variable.default.as_ref().map(|d| d.value.clone()));
+    let default =
+        spec.default.map(Json::String).or_else(|| variable.default.as_ref().map(|d| d.value.clone()));
     let empty = variable.value.value.is_null() || written.is_empty() && variable.required;
     if asks || empty {
         match default {
@@ -137,7 +144,8 @@ fn fill_one(variable: &mut Variable, inputs: &BTreeMap<String, String>, running:
             None if running && (asks || variable.required) => {
                 let message = format!("the input `{}` is missing", variable.name);
                 let hint = format!("give it with `--input {}=VALUE`", variable.name);
-                findings.push(Fault::at(&variable.value.at, &variable.value.path, message).suggest(Some(hint)));
+                findings
+                    .push(Fault::at(&variable.value.at, &variable.value.path, message).suggest(Some(hint)));
             }
             // Without a run the value stands for "some text".
             None if asks => variable.value.value = Json::String(String::new()),

@@ -59,7 +59,8 @@ pub fn plan(
     options: &PlanOptions,
 ) -> Result<Plan, Vec<Fault>> {
     let mut findings = Findings::new(options.mode);
-    let made = document(source, yaml).map(|document| make(&document, Some(catalog), options, true, &mut findings));
+    let made =
+        document(source, yaml).map(|document| make(&document, Some(catalog), options, true, &mut findings));
     let plan = match made {
         Ok(plan) => plan,
         Err(mut faults) => {

@@ -1,17 +1,15 @@
 //! Service, environment and infrastructure of a stage, from entities and inline definitions (rule R3); connectors.
 
 use super::tree::Open;
-use crate::entities::{
-    Catalog, CatalogEntity, EntityKind, find, read_environment, read_service,
-};
+use crate::entities::{Catalog, CatalogEntity, EntityKind, find, read_environment, read_service};
 use crate::fault::{Fault, Findings};
 use crate::machine::{field_value, render};
+use crate::model::Field;
 use crate::model::connector::{ConnectorSpec, Host, read_connector};
 use crate::model::infrastructure::{HostFilter, Infrastructure, read_infrastructure};
 use crate::model::secret::{SecretSpec, read_secret};
 use crate::model::service::{Definition, Store, read_definition};
 use crate::model::step::{Spec, UnitKind};
-use crate::model::Field;
 use crate::plan::{
     EnvironmentPlan, HostPlan, InfrastructurePlan, Login, NodeKind, Plan, PlanNode, ServicePlan, TargetPlan,
     split_host,
@@ -217,7 +215,14 @@ fn service(
             let definition =
                 Definition { kind: "Ssh".into(), variables: vec![], artifact: None, config_files: vec![] };
             let _ = at;
-            return Some(ServicePlan { identifier, name, description, tags, definition, document: Json::Null });
+            return Some(ServicePlan {
+                identifier,
+                name,
+                description,
+                tags,
+                definition,
+                document: Json::Null,
+            });
         }
         if entity.is_some() {
             let message = format!("the service `{identifier}` has no `serviceDefinition`");
@@ -241,7 +246,8 @@ fn environment(
         return None;
     };
     let reference = known(plan, stage.stage, field, findings)?;
-    let bare = || EnvironmentPlan { identifier: reference.clone(), name: reference.clone(), ..Default::default() };
+    let bare =
+        || EnvironmentPlan { identifier: reference.clone(), name: reference.clone(), ..Default::default() };
     if lookups.catalog.is_none() {
         return Some(bare());
     }
@@ -278,7 +284,8 @@ fn infrastructure(
         Some((id, _)) => lookups.find_quietly(EntityKind::Infrastructure, id, scope),
         None => None,
     };
-    let stored = entity.and_then(|entity| root(entity, &["infrastructureDefinition", "infrastructure"], findings));
+    let stored =
+        entity.and_then(|entity| root(entity, &["infrastructureDefinition", "infrastructure"], findings));
     let (node, path) = match (stored, &target.infrastructure_inline) {
         (Some(mut base), Some((inline, path))) => {
             rules::r3_overlay("infrastructure", &id_of(&reference, at), true, &inline.at, path, findings);
@@ -389,7 +396,11 @@ fn hosts_and_login(
     let mut seen = std::collections::BTreeSet::new();
     for host in &hosts {
         if !seen.insert(host.written.clone()) {
-            findings.fault(&node.at, &stage.frame.path, format!("the host `{}` is listed twice", host.written));
+            findings.fault(
+                &node.at,
+                &stage.frame.path,
+                format!("the host `{}` is listed twice", host.written),
+            );
         }
     }
     let login = if lookups.catalog.is_none() {
@@ -441,7 +452,12 @@ fn login(
             _ => match (&user, lookups.catalog.is_some_and(|catalog| catalog.has_secret_value(&reference))) {
                 (Some(user), true) => {
                     let key = SecretRef(reference);
-                    return Some(Login { user: user.clone(), port: port.unwrap_or(22), key, passphrase: None });
+                    return Some(Login {
+                        user: user.clone(),
+                        port: port.unwrap_or(22),
+                        key,
+                        passphrase: None,
+                    });
                 }
                 _ => tried.push((reference, field)),
             },
@@ -475,8 +491,10 @@ pub(super) fn need_secret(
     findings: &mut Findings,
 ) {
     let Some(catalog) = lookups.catalog else { return };
-    let bare = reference.strip_prefix("account.").or_else(|| reference.strip_prefix("org.")).unwrap_or(reference);
-    let id = lookups.find_quietly(EntityKind::Secret, reference, scope).map_or(bare, |entity| entity.id.as_str());
+    let bare =
+        reference.strip_prefix("account.").or_else(|| reference.strip_prefix("org.")).unwrap_or(reference);
+    let id =
+        lookups.find_quietly(EntityKind::Secret, reference, scope).map_or(bare, |entity| entity.id.as_str());
     if catalog.has_secret_value(id) || catalog.has_secret_value(reference) || !lookups.running {
         return;
     }
@@ -502,7 +520,9 @@ fn written_hosts(plan: &Plan, stage: usize, field: &Field, findings: &mut Findin
         field_value(field, &context)
     };
     let texts: Vec<String> = match value {
-        Ok(Json::Array(list)) => list.iter().map(|item| as_text(item).as_str().unwrap_or_default().to_owned()).collect(),
+        Ok(Json::Array(list)) => {
+            list.iter().map(|item| as_text(item).as_str().unwrap_or_default().to_owned()).collect()
+        }
         Ok(Json::String(text)) => text.split(',').map(str::to_owned).collect(),
         Ok(other) => {
             findings.fault(&field.at, &field.path, format!("expected hosts, found {other}"));
@@ -542,7 +562,8 @@ fn filtered(
             let wanted = written_hosts(plan, stage, field, findings);
             let names: Vec<&str> = hosts.iter().map(|host| host.written.as_str()).collect();
             for host in wanted.iter().filter(|host| !names.contains(&host.written.as_str())) {
-                let message = format!("the connector has no host `{}`; it has {}", host.written, names.join(", "));
+                let message =
+                    format!("the connector has no host `{}`; it has {}", host.written, names.join(", "));
                 findings.fault(&field.at, &field.path, message);
             }
             hosts.retain(|host| wanted.iter().any(|wanted| wanted.written == host.written));
@@ -602,7 +623,10 @@ pub(super) fn connectors(plan: &mut Plan, lookups: &Lookups<'_>, findings: &mut 
         let Some(root) = root(entity, &["connector"], findings) else { continue };
         let Some(connector) = read_connector(&root, &mut Findings::default()) else { continue };
         if let ConnectorSpec::Unsupported { kind } = &connector.spec {
-            let message = format!("the connector `{}` is of type `{kind}`, which no step of this version uses", entity.id);
+            let message = format!(
+                "the connector `{}` is of type `{kind}`, which no step of this version uses",
+                entity.id
+            );
             findings.fault(&field.at, &field.path, message);
         }
         for secret in secrets_of(&connector.spec) {

@@ -1,11 +1,11 @@
 //! The nodes of a plan.
 
 use crate::fault::Findings;
+use crate::model::Field;
 use crate::model::duration::parse_duration;
 use crate::model::failure::{Strategies, over};
 use crate::model::pipeline::{Pipeline, Stage, StageNode, Target};
 use crate::model::step::{Frame, Spec, StepNode};
-use crate::model::Field;
 use crate::plan::{NodeKind, Plan, PlanNode, ROOT, StagePlan};
 use crate::rules;
 use crate::scope::NodeScope;
@@ -196,7 +196,8 @@ fn steps(plan: &mut Plan, nodes: Vec<StepNode>, level: &Level, findings: &mut Fi
                     if level.deploys {
                         rules::r7_implicit_hosts(&step.frame, findings);
                     } else {
-                        let message = "the step runs on a host, but its stage has no infrastructure; write `host`";
+                        let message =
+                            "the step runs on a host, but its stage has no infrastructure; write `host`";
                         findings.fault(&step.frame.at, &step.frame.path, message);
                     }
                 }
@@ -284,7 +285,9 @@ fn plan_timeout(plan: &mut Plan, index: usize, field: &Field, findings: &mut Fin
             }
             // A total of zero means the default (pipeline.md 2.7).
             None if text.chars().all(|c| matches!(c, '0' | 's' | 'm' | 'h' | 'd' | 'w' | ' ')) => {}
-            None => findings.fault(&field.at, &field.path, format!("`{text}` is not a duration such as `10m`")),
+            None => {
+                findings.fault(&field.at, &field.path, format!("`{text}` is not a duration such as `10m`"))
+            }
         },
         Err(error) => findings.fault(&field.at, &field.path, error.to_string()),
     }
@@ -311,7 +314,11 @@ pub(super) fn timeouts(plan: &mut Plan, findings: &mut Findings) {
                     }
                 }
                 Some(_) => {}
-                None => findings.fault(&field.at, &field.path, format!("`{text}` is not a duration such as `10m`")),
+                None => findings.fault(
+                    &field.at,
+                    &field.path,
+                    format!("`{text}` is not a duration such as `10m`"),
+                ),
             },
             // What names an output is known only when the step starts.
             Err(error) if error.is_unresolved() => {}

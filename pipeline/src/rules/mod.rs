@@ -32,7 +32,10 @@ pub fn r1_identifier(id: &str, field: &Field, findings: &mut Findings) {
         let message = "an identifier has 1 to 128 printable characters";
         findings.fault(&field.at, &field.path, message);
     } else if !is_plain_identifier(id) {
-        let assumed = format!("the identifier `{id}` is used as it stands; expressions may also write `{}`", canonical(id));
+        let assumed = format!(
+            "the identifier `{id}` is used as it stands; expressions may also write `{}`",
+            canonical(id)
+        );
         findings.notice("R1.identifier", &field.at, &field.path, assumed);
     }
 }
@@ -72,7 +75,8 @@ pub fn r3_overlay(what: &str, id: &str, found: bool, place: &Place, path: &str, 
 
 /// R4: selectors of an infrastructure are a level of their own.
 pub fn r4_infrastructure_selectors(field: &Field, findings: &mut Findings) {
-    let assumed = "delegateSelectors of the infrastructure apply unless the pipeline, stage, group or step has its own";
+    let assumed =
+        "delegateSelectors of the infrastructure apply unless the pipeline, stage, group or step has its own";
     findings.notice("R4.infrastructure-selectors", &field.at, &field.path, assumed);
 }
 
@@ -110,10 +114,18 @@ pub fn r7_implicit_hosts(frame: &Frame, findings: &mut Findings) {
 }
 
 /// R8: `ArtifactoryDownload` is a Command step with one DownloadArtifact unit.
-pub fn r8_artifactory_download(spec: &mut Reader<'_>, frame: &Frame, findings: &mut Findings) -> Option<Spec> {
+pub fn r8_artifactory_download(
+    spec: &mut Reader<'_>,
+    frame: &Frame,
+    findings: &mut Findings,
+) -> Option<Spec> {
     let on_delegate = spec.flag("onDelegate", findings).unwrap_or(false);
     if on_delegate {
-        findings.fault(spec.at(), &spec.sub("onDelegate"), "a download on the agent itself is not supported yet");
+        findings.fault(
+            spec.at(),
+            &spec.sub("onDelegate"),
+            "a download on the agent itself is not supported yet",
+        );
     }
     let host = spec.field("host", findings);
     let connector = spec.required("connectorRef", findings);

@@ -11,8 +11,7 @@ const PROVIDERS: [&str; 1] = ["Prometheus"];
 const LATER: [&str; 3] = ["CloudWatch", "Datadog", "NewRelic"];
 
 /// Harness' own kinds of verification: they need a monitored service, which this manager does not have yet.
-const HARNESS_KINDS: [&str; 6] =
-    ["Auto", "Rolling", "Canary", "Bluegreen", "LoadTest", "SimpleVerification"];
+const HARNESS_KINDS: [&str; 6] = ["Auto", "Rolling", "Canary", "Bluegreen", "LoadTest", "SimpleVerification"];
 
 /// Added to the window: the time a query and its answer may take at its end.
 const SLACK_MS: u64 = 120_000;
@@ -70,12 +69,18 @@ pub fn r10_r11_verify(
                 None => {
                     let known = PROVIDERS.join(", ");
                     let message = if LATER.contains(&text.as_str()) {
-                        format!("metric provider `{text}` is not supported by this version; supported is {known}")
+                        format!(
+                            "metric provider `{text}` is not supported by this version; supported is {known}"
+                        )
                     } else {
-                        format!("`{text}` is no kind of verification; supported are {known}, {}", HARNESS_KINDS.join(", "))
+                        format!(
+                            "`{text}` is no kind of verification; supported are {known}, {}",
+                            HARNESS_KINDS.join(", ")
+                        )
                     };
                     let names = PROVIDERS.into_iter().chain(HARNESS_KINDS);
-                    findings.push(Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, names)));
+                    findings
+                        .push(Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, names)));
                     return None;
                 }
             }

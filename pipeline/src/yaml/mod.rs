@@ -173,7 +173,8 @@ impl Node {
         };
         for element in upper {
             let name = element.get("name").and_then(Node::as_str);
-            match base.iter_mut().find(|own| name.is_some() && own.get("name").and_then(Node::as_str) == name) {
+            match base.iter_mut().find(|own| name.is_some() && own.get("name").and_then(Node::as_str) == name)
+            {
                 Some(own) => *own = element.clone(),
                 None => base.push(element.clone()),
             }

@@ -61,7 +61,9 @@ fn unrendered_placeholder(source: &str, text: &str) -> Option<Fault> {
                 let column = line.get(..open).map_or(0, |before| before.chars().count()) as u32 + 1;
                 let place = Place { source: source.into(), line: index as u32 + 1, column };
                 let message = format!("`{{{{{name}}}}}` is an unrendered placeholder of a template");
-                return Some(Fault::at(&place, "", message).suggest(Some("render the template first".into())));
+                return Some(
+                    Fault::at(&place, "", message).suggest(Some("render the template first".into())),
+                );
             }
         }
     }
@@ -70,7 +72,12 @@ fn unrendered_placeholder(source: &str, text: &str) -> Option<Fault> {
 
 /// A collection that is being read.
 enum Open {
-    List { items: Vec<Node>, at: Place, anchor: usize, before: usize },
+    List {
+        items: Vec<Node>,
+        at: Place,
+        anchor: usize,
+        before: usize,
+    },
     Map {
         map: Map,
         seen: HashSet<String>,
@@ -214,7 +221,8 @@ impl Builder {
     fn count(&mut self, more: usize, at: &Place) -> Result<(), Box<Fault>> {
         self.nodes = self.nodes.saturating_add(more);
         if self.nodes > MAX_NODES {
-            let message = format!("the document has more than {MAX_NODES} values (aliases counted as expanded)");
+            let message =
+                format!("the document has more than {MAX_NODES} values (aliases counted as expanded)");
             return Err(Box::new(Fault::at(at, self.path(), message)));
         }
         Ok(())

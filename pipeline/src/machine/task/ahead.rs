@@ -18,7 +18,8 @@ impl<'a> Builder<'a> {
         // What cannot be resolved yet depends on earlier steps, and is judged when the step starts.
         let task_type = match &node.kind {
             NodeKind::Artifact => {
-                let artifact = builder.target().and_then(|target| target.service.definition.artifact.as_ref())?;
+                let artifact =
+                    builder.target().and_then(|target| target.service.definition.artifact.as_ref())?;
                 drop(builder.use_connector(&artifact.connector));
                 "DELEGATE_ARTIFACT_TASK"
             }
@@ -65,7 +66,8 @@ impl<'a> Builder<'a> {
     /// Hosts of the implicit repeat, or of the nearest written one as far as its items are known.
     fn planned_hosts(&self, per_host: bool) -> Vec<String> {
         if per_host {
-            let hosts = self.target().map(|target| target.infrastructure.hosts.as_slice()).unwrap_or_default();
+            let hosts =
+                self.target().map(|target| target.infrastructure.hosts.as_slice()).unwrap_or_default();
             return hosts.iter().map(|host| host.written.clone()).collect();
         }
         let mut at = Some(self.scope.node);

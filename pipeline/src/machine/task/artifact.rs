@@ -40,7 +40,11 @@ fn resolve(builder: &mut Builder<'_>, source: &Source) -> Result<Artifact, Box<F
                 Some(directory) => {
                     let directory = builder.strict(directory)?;
                     let directory = directory.trim_matches('/');
-                    if directory.is_empty() || directory == "." { file.clone() } else { format!("{directory}/{file}") }
+                    if directory.is_empty() || directory == "." {
+                        file.clone()
+                    } else {
+                        format!("{directory}/{file}")
+                    }
                 }
                 None => file.clone(),
             };
@@ -68,11 +72,13 @@ impl Machine<'_> {
         }
         artifact.digest = text("digest");
         if let ArtifactSource::ArtifactoryRegistry(source) = &mut artifact.source {
-            source.sha256 = text("sha256").or_else(|| text("digest").and_then(|d| d.strip_prefix("sha256:").map(str::to_owned)));
+            source.sha256 = text("sha256")
+                .or_else(|| text("digest").and_then(|d| d.strip_prefix("sha256:").map(str::to_owned)));
         }
         self.update(stage, |run| {
             run.artifact = Some(artifact);
-            run.outputs.extend(outputs.into_iter().map(|(name, output)| (format!("artifact.{name}"), output)));
+            run.outputs
+                .extend(outputs.into_iter().map(|(name, output)| (format!("artifact.{name}"), output)));
         });
     }
 }
@@ -206,7 +212,9 @@ pub fn stage_records(state: &State) -> Vec<(String, StageRecord)> {
         if !matches!(node.kind, NodeKind::Stage(_)) || run.status != Status::Success {
             continue;
         }
-        let (Some(key), Some(target)) = (stage_key(plan, run.node), plan.target_of(run.node)) else { continue };
+        let (Some(key), Some(target)) = (stage_key(plan, run.node), plan.target_of(run.node)) else {
+            continue;
+        };
         let mut builder = Builder::new(plan, state, id, at);
         let mut variables = BTreeMap::new();
         for variable in &target.service.definition.variables {
@@ -217,7 +225,9 @@ pub fn stage_records(state: &State) -> Vec<(String, StageRecord)> {
         let artifact_outputs: BTreeMap<String, Json> = run
             .outputs
             .iter()
-            .filter_map(|(name, output)| Some((name.strip_prefix("artifact.")?.to_owned(), output.value.clone())))
+            .filter_map(|(name, output)| {
+                Some((name.strip_prefix("artifact.")?.to_owned(), output.value.clone()))
+            })
             .collect();
         let record = StageRecord {
             execution_id: plan.run.execution_id.clone(),

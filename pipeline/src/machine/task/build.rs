@@ -65,7 +65,9 @@ fn resolve(json: &Json, context: &Context<'_>) -> Result<Json, expr::ExprError> 
             Json::Array(list.iter().map(|item| resolve(item, context)).collect::<Result<_, _>>()?)
         }
         Json::Object(map) => Json::Object(
-            map.iter().map(|(key, value)| Ok((key.clone(), resolve(value, context)?))).collect::<Result<_, _>>()?,
+            map.iter()
+                .map(|(key, value)| Ok((key.clone(), resolve(value, context)?)))
+                .collect::<Result<_, _>>()?,
         ),
         other => other.clone(),
     })
@@ -141,7 +143,8 @@ impl<'a> Builder<'a> {
 
     pub(crate) fn duration(&self, field: &Field) -> Result<u64, Box<Failure>> {
         let text = self.strict(field)?;
-        parse_duration(&text).ok_or_else(|| bad_field(field, format!("`{text}` is not a duration such as `10m`")))
+        parse_duration(&text)
+            .ok_or_else(|| bad_field(field, format!("`{text}` is not a duration such as `10m`")))
     }
 
     /// Variables exported to scripts: stage < pipeline < service < step. Names that no shell can hold are left out.
@@ -151,7 +154,10 @@ impl<'a> Builder<'a> {
         let levels = [
             ("stage.variables", stage.unwrap_or_default()),
             ("pipeline.variables", self.plan.variables.as_slice()),
-            ("serviceVariables", self.target().map_or(&[][..], |t| t.service.definition.variables.as_slice())),
+            (
+                "serviceVariables",
+                self.target().map_or(&[][..], |t| t.service.definition.variables.as_slice()),
+            ),
         ];
         for (root, variables) in levels {
             for variable in variables {
@@ -168,7 +174,9 @@ impl<'a> Builder<'a> {
     pub(super) fn variable(&self, root: &str, variable: &Variable) -> Result<Text, Box<Failure>> {
         let path = format!("<+{root}.{}>", variable.name);
         expr::render(&path, &self.context(), Mode::Null)
-            .map(|text| Text(if text == "null" && variable.value.value.is_null() { String::new() } else { text }))
+            .map(|text| {
+                Text(if text == "null" && variable.value.value.is_null() { String::new() } else { text })
+            })
             .map_err(|error| bad_field(&variable.value, error))
     }
 
@@ -180,7 +188,8 @@ impl<'a> Builder<'a> {
                 Ok(connector)
             }
             None => {
-                let message = format!("the connector `{reference}` was not known when the execution was planned");
+                let message =
+                    format!("the connector `{reference}` was not known when the execution was planned");
                 Err(bad_field(field, message))
             }
         }
@@ -236,7 +245,8 @@ impl<'a> Builder<'a> {
             rehearsal: facts.rehearsal,
         };
         self.collect_placeholders(&task);
-        let affinity = self.host.as_ref().map(|host| format!("{}/{host}", facts.execution_id)).unwrap_or_default();
+        let affinity =
+            self.host.as_ref().map(|host| format!("{}/{host}", facts.execution_id)).unwrap_or_default();
         Ok(TaskRequest {
             node: self.id.to_owned(),
             attempt,

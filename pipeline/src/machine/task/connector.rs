@@ -33,7 +33,8 @@ impl Builder<'_> {
     }
 
     fn wrong_kind(&self, field: &Field, connector: &Connector, wanted: &str) -> Box<Failure> {
-        let message = format!("the connector `{}` is of another type; expected {wanted}", connector.identifier);
+        let message =
+            format!("the connector `{}` is of another type; expected {wanted}", connector.identifier);
         bad_field(field, message)
     }
 
@@ -74,7 +75,11 @@ impl Builder<'_> {
     }
 
     /// A Git connector; the URL of an account is joined with `repo_name`.
-    pub(crate) fn git(&mut self, field: &Field, repo_name: Option<&Field>) -> Result<HttpConnector, Box<Failure>> {
+    pub(crate) fn git(
+        &mut self,
+        field: &Field,
+        repo_name: Option<&Field>,
+    ) -> Result<HttpConnector, Box<Failure>> {
         let connector = self.use_connector(field)?;
         let ConnectorSpec::Git { url, repository, auth } = &connector.spec else {
             return Err(self.wrong_kind(field, connector, "Git, Github, Gitlab or Bitbucket"));
@@ -90,7 +95,12 @@ impl Builder<'_> {
         Ok(http)
     }
 
-    fn http(&mut self, connector: &Connector, url: &Field, auth: &Auth) -> Result<HttpConnector, Box<Failure>> {
+    fn http(
+        &mut self,
+        connector: &Connector,
+        url: &Field,
+        auth: &Auth,
+    ) -> Result<HttpConnector, Box<Failure>> {
         Ok(HttpConnector {
             identifier: connector.identifier.clone(),
             url: self.strict(url)?,

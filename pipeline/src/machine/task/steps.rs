@@ -14,7 +14,11 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// Resolves the fields of a step.
-pub(super) fn build(builder: &mut Builder<'_>, spec: &Spec, timeout_ms: u64) -> Result<StepSpec, Box<Failure>> {
+pub(super) fn build(
+    builder: &mut Builder<'_>,
+    spec: &Spec,
+    timeout_ms: u64,
+) -> Result<StepSpec, Box<Failure>> {
     match spec {
         Spec::Command { host, units, env, outputs, .. } => {
             for (name, value) in env {
@@ -59,7 +63,10 @@ fn command_unit(builder: &mut Builder<'_>, unit: &Unit) -> Result<CommandUnit, B
         UnitKind::Script { shell, script, working_directory } => proto::task::UnitKind::Script {
             shell: *shell,
             script: builder.lenient(script)?,
-            working_directory: working_directory.as_ref().map(|dir| builder.strict(dir).map(Text)).transpose()?,
+            working_directory: working_directory
+                .as_ref()
+                .map(|dir| builder.strict(dir).map(Text))
+                .transpose()?,
         },
         UnitKind::Copy { source_type, destination } => proto::task::UnitKind::Copy {
             source_type: *source_type,
@@ -91,7 +98,9 @@ fn response_context(builder: &Builder<'_>, assertion: Option<&str>, outputs: &[O
             continue;
         }
         // Something unresolved is left out: the assertion then says so itself, in its own words.
-        let Ok(value) = expr::evaluate(&format!("<+{}>", expr::path_text(path)), &builder.context()) else { continue };
+        let Ok(value) = expr::evaluate(&format!("<+{}>", expr::path_text(path)), &builder.context()) else {
+            continue;
+        };
         let names: Vec<String> = path.iter().map(ToString::to_string).collect();
         insert(&mut root, &names, value.to_json());
     }
@@ -147,11 +156,21 @@ fn build_verify(builder: &mut Builder<'_>, verify: &Verify) -> Result<VerifySpec
     let stage_started_at = builder.stage_started_at();
     Ok(VerifySpec {
         provider: Some(provider),
-        metric_name: verify.metric_name.as_ref().map(|field| builder.strict(field)).transpose()?.unwrap_or_default(),
+        metric_name: verify
+            .metric_name
+            .as_ref()
+            .map(|field| builder.strict(field))
+            .transpose()?
+            .unwrap_or_default(),
         query: builder.strict(query)?,
         threshold,
         comparison,
-        duration_ms: verify.duration.as_ref().map(|field| builder.duration(field)).transpose()?.unwrap_or_default(),
+        duration_ms: verify
+            .duration
+            .as_ref()
+            .map(|field| builder.duration(field))
+            .transpose()?
+            .unwrap_or_default(),
         fail_on_no_analysis: verify.fail_on_no_analysis,
         variables,
         stage_started_at,
