@@ -1,0 +1,274 @@
+# Sent with every call. NONCE is set in front; each answer begins with it, because a login script may print first.
+say() { printf '\001%s %s\n' "$NONCE" "$*"; }
+uid() { I=${I:-$(id -u)}; }
+# leaf KEY: D becomes the unit's folder if there is one.
+leaf() {
+  D=$HOME/.delegate/$1
+  [ -n "$HOME" ] && [ -d "$D" ] && return 0
+  uid
+  D=/var/tmp/delegate-$I/$1
+  [ -d "$D" ]
+}
+# private DIR: a real folder of our own with mode 0700.
+private() {
+  [ ! -L "$1" ] && [ -O "$1" ] || return 1
+  case $(ls -ld "$1" 2>/dev/null) in drwx------*) return 0 ;; esac
+  return 1
+}
+# base: BASE becomes the folder that units lie in; it is made when missing.
+base() {
+  uid_base=
+  for BASE in "$HOME/.delegate" var; do
+    if [ "$BASE" = var ]; then
+      uid
+      BASE=/var/tmp/delegate-$I
+    fi
+    [ "$BASE" = /.delegate ] && continue
+    [ -d "$BASE" ] || mkdir "$BASE" 2>/dev/null
+    [ -d "$BASE" ] && private "$BASE" && [ -w "$BASE" ] && return 0
+    uid_base="$uid_base $BASE"
+  done
+  return 1
+}
+# state DIR: one line about the unit.
+state() {
+  [ -d "$1" ] || { say never; return; }
+  live=
+  { alive "$1/go" || alive "$1/pid"; } && live=1
+  X= F=
+  { read -r X F < "$1/exit"; } 2>/dev/null
+  if [ -n "$X" ]; then say ended "$X" "${F:--}"; return; fi
+  if [ -n "$live" ]; then say running; return; fi
+  X=
+  { read -r X F < "$1/exit"; } 2>/dev/null
+  if [ -n "$X" ]; then say ended "$X" "${F:--}"; return; fi
+  P= RS= RB=
+  { read -r P RS RB < "$1/pid"; } 2>/dev/null || { read -r P RS RB < "$1/go"; } 2>/dev/null
+  boot_id
+  case $P in
+    '' | void) if alive "$1/by"; then say running; else say never; fi ;;
+    *) if [ "$RB" = "${B:--}" ]; then say vanished process "$P"; else say vanished restarted "$P"; fi ;;
+  esac
+}
+# pump NAME FD: sends on what the spool has beyond the last call. A segment is complete once the next one or the end
+# mark exists; that is looked up before reading.
+pump() {
+  eval "n=\$n_$1 open=\$open_$1 skip=\$skip_$1"
+  while :; do
+    if [ -z "$open" ]; then
+      [ -s "$1.$n" ] || break
+      eval "exec $2< \"\$1.\$n\"" || exit 0
+      open=1
+      [ "$skip" -gt 0 ] && dd bs="$skip" count=1 of=/dev/null <&"$2" 2>/dev/null
+      skip=0
+    fi
+    m=$((n + 1)) whole=
+    [ -e "$1.$m" ] && whole=1
+    cat <&"$2" || exit 0
+    [ -n "$whole" ] || break
+    n=$m open=
+  done
+  eval "n_$1=\$n open_$1=\$open skip_$1=\$skip"
+}
+# seek NAME OFFSET: finds the segment that holds OFFSET.
+seek() {
+  n=1 skip=$2
+  [ ! -e "$1.idx" ] || while read -r i w; do
+    [ "$w" -le "$2" ] && n=$i skip=$(($2 - w))
+  done < "$1.idx"
+  eval "n_$1=\$n open_$1= skip_$1=\$skip"
+}
+# follow DIR OUT ERR: streams both spools from these offsets until the holder is done with them.
+follow() {
+  cd "$1" || exit 0
+  seek o "$2"
+  seek e "$3"
+  z=0.01 turn=0
+  while :; do
+    over=
+    [ -e o.eof ] && [ -e e.eof ] && over=1
+    if [ $((turn % 8)) -eq 7 ]; then
+      alive go || alive pid || { [ ! -s go ] && alive by; } || over=1
+      [ -e h ] || over=1
+    fi
+    pump o 3
+    pump e 4 >&2
+    [ -n "$over" ] && break
+    nap $z
+    turn=$((turn + 1))
+    case $z in 0.01) z=0.02 ;; 0.02) z=0.04 ;; 0.04) [ $turn -gt 6 ] && z=0.1 ;; 0.1) [ $turn -gt 100 ] && z=0.2 ;; esac
+  done
+}
+# boot KEY TOKEN OUT ERR HOLD START SCRIPTNAME SCRIPT MAIN: starts the unit unless it was started before, then follows.
+boot() {
+  MASK=$(umask)
+  umask 077
+  if ! leaf "$1"; then
+    base || { say refused "no folder of our own with mode 0700:$uid_base"; return; }
+    D=$BASE/$1
+  fi
+  round=0
+  while :; do
+    round=$((round + 1))
+    if why=$(mkdir "$D" 2>&1); then
+      if ! { stamp $$ > "$D/by" && printf %s "$2" > "$D/token" && printf %s "$5" > "$D/h" &&
+        printf %s "$6" > "$D/start" && printf %s "$8" > "$D/$7" && printf %s "$9" > "$D/main" &&
+        printf %s "$MARKER" > "$D/marker"; } 2>/dev/null; then
+        rm -rf "$D"
+        say refused "cannot write to $D (disk full or quota)"
+        return
+      fi
+      ( apart /bin/sh "$D/h" "$D" "$PWD" "$MASK" ) < /dev/null > /dev/null 2>&1 &
+      say started "$2" "$D"
+      break
+    fi
+    if [ ! -d "$D" ]; then
+      [ $round -lt 4 ] && base && continue
+      say refused "$why"
+      return
+    fi
+    private "$D" || { say refused "$D is a link, somebody else's, or not of mode 0700"; return; }
+    wait=0
+    while [ ! -s "$D/go" ] && [ -d "$D" ]; do
+      # Its launcher may still be on the way; without one, this call takes the holder's place and starts afresh.
+      if ! alive "$D/by" && [ $wait -gt 10 ]; then
+        set -C
+        { printf 'void\n' > "$D/go"; } 2>/dev/null
+        set +C
+        break
+      fi
+      wait=$((wait + 1))
+      nap 0.1
+    done
+    g=
+    { read -r g L < "$D/go"; } 2>/dev/null
+    if [ "$g" = void ] || [ ! -d "$D" ]; then
+      rm -rf "$D"
+      continue
+    fi
+    t=
+    { read -r t < "$D/token"; } 2>/dev/null
+    say attached "$t" "$D"
+    break
+  done
+  follow "$D" "$3" "$4"
+}
+# attach KEY OUT ERR: follows a unit that was started before.
+attach() {
+  leaf "$1" || { say never; return; }
+  private "$D" || { say refused "$D is a link, somebody else's, or not of mode 0700"; return; }
+  t=
+  { read -r t < "$D/token"; } 2>/dev/null
+  say attached "$t" "$D"
+  follow "$D" "$2" "$3"
+}
+# look KEY: how the unit stands.
+look() {
+  if leaf "$1"; then state "$D"; else say never; fi
+}
+# ack KEY OUT ERR: everything before these offsets is safe with the agent; whole segments before them go.
+ack() {
+  leaf "$1" && cd "$D" || { say gone; return; }
+  drop o "$2"
+  drop e "$3"
+  say ok
+}
+drop() {
+  last= gone=
+  [ ! -e "$1.idx" ] || while read -r i w; do
+    [ -n "$last" ] && [ "$w" -le "$2" ] && [ -e "$1.$last" ] && gone="$gone $1.$last"
+    last=$i
+  done < "$1.idx"
+  printf '%s\n' "$2" > "$1.ack.tmp" && mv -f "$1.ack.tmp" "$1.ack"
+  [ -z "$gone" ] || rm -f $gone
+}
+# gather DIR: Q becomes the pids of the unit that we may signal, X those that we may not.
+gather() {
+  Q= X= S= RS= RB=
+  { read -r S RS RB < "$1/pid"; } 2>/dev/null
+  m=
+  { read -r m < "$1/marker"; } 2>/dev/null
+  group=
+  if [ -n "$S" ]; then
+    boot_id
+    if [ "$RB" = "${B:--}" ]; then
+      # A process of this pid that started at another time is a stranger, and then the old group is gone.
+      if born "$S"; then [ "$R" = "$RS" ] && [ "$PG" = "$S" ] && group=1; else group=1; fi
+    fi
+  fi
+  found=" "
+  [ -n "$m" ] && for f in $(grep -lF "DELEGATE_UNIT=$m" /proc/[0-9]*/environ 2>/dev/null); do
+    f=${f#/proc/}
+    found="$found${f%/environ} "
+  done
+  for f in /proc/[0-9]*; do
+    p=${f#/proc/}
+    born "$p" && [ "$T" != Z ] || continue
+    case $found in
+      *" $p "* | *" $PP "*) ;;
+      *) [ -n "$group" ] && { [ "$PG" = "$S" ] || [ "$PS" = "$S" ]; } || continue ;;
+    esac
+    case " $$ " in *" $p "*) continue ;; esac
+    found="$found$p "
+    if kill -0 "$p" 2>/dev/null; then Q="$Q $p"; else X="$X $p"; fi
+  done
+  [ -z "$group" ] || [ -e /proc/self/stat ] || { kill -0 -- "-$S" 2>/dev/null && Q="$Q -$S"; }
+}
+# finish KEY SIGNAL: signals every process of the unit until none is left, for at most 15 s.
+finish() {
+  leaf "$1" || { say none; return; }
+  set -C
+  { printf 'void\n' > "$D/go"; } 2>/dev/null
+  set +C
+  scope=tree
+  [ -r /proc/self/environ ] || scope=group
+  turn=0 sent=" " first=
+  while :; do
+    gather "$D"
+    [ $turn -eq 0 ] && first=$Q
+    if [ -z "$Q" ]; then
+      say over "$scope" "first${first:- -}" "foreign${X:- -}"
+      return
+    fi
+    for p in $Q; do
+      case $2$sent in
+        KILL*) kill -KILL -- "$p" 2>/dev/null ;;
+        *" $p "*) ;;
+        *) kill -TERM -- "$p" 2>/dev/null; sent="$sent$p " ;;
+      esac
+    done
+    turn=$((turn + 1))
+    if [ $turn -gt 150 ]; then
+      say left "$scope" "first$Q" "foreign${X:- -}"
+      return
+    fi
+    nap 0.1
+  done
+}
+# fetch KEY…: the variables that the collectors left, by unit.
+fetch() {
+  say vars
+  for k in "$@"; do
+    if leaf "$k" && [ -s "$D/vars" ]; then
+      printf '%s\0' "$k"
+      head -c 600000 "$D/vars"
+      printf '\0'
+    fi
+  done
+  printf '\001end'
+}
+# sweep KEY…: removes the folders of units that have ended, and the base when nothing is left in it.
+sweep() {
+  kept=
+  for k in "$@"; do
+    leaf "$k" || continue
+    private "$D" || { kept="$kept $D"; continue; }
+    if alive "$D/pid"; then kept="$kept $D"; continue; fi
+    t=0
+    # The spooler of a process that outlived the script may make one more segment meanwhile.
+    while ! rm -rf "$D" 2>/dev/null && [ $t -lt 20 ]; do t=$((t + 1)); nap 0.05; done
+    [ -e "$D" ] && kept="$kept $D"
+    rmdir "${D%/*}" 2>/dev/null
+  done
+  say swept $kept
+}

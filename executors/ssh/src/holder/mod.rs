@@ -1,0 +1,296 @@
+//! The POSIX-sh holder on the host: building its programs and reading its answers.
+//!
+//! ```text
+//! boot ──mkdir leaf──► holder (own session) ──► script (own session, marker in its environment)
+//!   │                     │  o.p, e.p (pipes) ──► spoolers ──► o.1 o.2 … e.1 … (segments)
+//!   └─ follow ◄───────────┴───────────────────────────────────────┘   exit, pid, go: files written whole
+//! ```
+//! Every call sends the program it needs over stdin; nothing is installed. The holder ends each stream with a mark that
+//! only the agent and it know, which carries the exit code: so both streams are complete when the mark has passed, also
+//! when a background process keeps them open.
+
+mod wire;
+
+pub(crate) use wire::{Ended, Found, Greeting, StreamEnd, answer};
+
+use proto::task::Shell;
+use rand::Rng;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+
+const BASE: &str = include_str!("base.sh");
+const HOLD: &str = include_str!("hold.sh");
+const ATTACH: &str = include_str!("attach.sh");
+
+/// One read of the spooler; a pipe never gives more at once.
+const READ: u64 = 65_536;
+
+/// What a unit starts with.
+pub(crate) struct Script<'a> {
+    pub(crate) shell: Shell,
+    pub(crate) text: &'a SecretString,
+    /// Environment; names are valid shell names.
+    pub(crate) env: &'a [(String, SecretString)],
+    pub(crate) directory: Option<&'a SecretString>,
+    /// Shell variables to read back.
+    pub(crate) variables: &'a [String],
+}
+
+/// Folder name of a unit on the host: the same for every attempt of the agent to run it.
+pub(crate) fn leaf_key(task: &str, node: &str, unit: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [task, node, unit] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digest = hash.finalize();
+    format!("u-{}", hex::encode(digest.get(..16).unwrap_or_default()))
+}
+
+/// 128 random bits in hex.
+pub(crate) fn random_word() -> String {
+    let mut bytes = [0u8; 16];
+    rand::rng().fill_bytes(&mut bytes);
+    hex::encode(bytes)
+}
+
+/// `text` as one word of the shell.
+pub(crate) fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('\'');
+    for (n, part) in text.split('\'').enumerate() {
+        if n > 0 {
+            quoted.push_str("'\\''");
+        }
+        quoted.push_str(part);
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// A path as one word of the shell in which `$NAME`, `${NAME}` and a leading `~` mean what they mean on the host, and
+/// nothing else does: no command is ever run.
+pub(crate) fn path_word(path: &str) -> String {
+    let mut word = String::new();
+    let mut rest = path;
+    if rest == "~" || rest.starts_with("~/") {
+        word.push_str("\"$HOME\"");
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    let mut literal = String::new();
+    while let Some(at) = rest.find('$') {
+        let (before, after) = rest.split_at(at);
+        literal.push_str(before);
+        let tail = after.get(1..).unwrap_or_default();
+        let (name, end) = match tail.strip_prefix('{') {
+            Some(inner) => match inner.find('}') {
+                Some(close) => (inner.get(..close).unwrap_or_default(), close + 2),
+                None => ("", 0),
+            },
+            None => {
+                let length =
+                    tail.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(tail.len());
+                (tail.get(..length).unwrap_or_default(), length)
+            }
+        };
+        if is_name(name) {
+            if !literal.is_empty() {
+                word.push_str(&quote(&literal));
+                literal.clear();
+            }
+            let _ = write!(word, "\"${{{name}}}\"");
+            rest = tail.get(end..).unwrap_or_default();
+        } else {
+            literal.push('$');
+            rest = tail;
+        }
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() || word.is_empty() {
+        word.push_str(&quote(&literal));
+    }
+    word
+}
+
+/// Whether `name` can be a shell variable.
+pub(crate) fn is_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// A whole program: nothing of it runs unless all of it has arrived.
+fn program(nonce: &str, head: &str, call: &str) -> String {
+    format!("{{\nNONCE={nonce} {head}\n{BASE}{ATTACH}{call}\n}}\n")
+}
+
+/// Starts a unit, or attaches to it if it was started before, and follows both outputs from the offsets.
+pub(crate) fn boot(
+    nonce: &str,
+    key: &str,
+    script: &Script<'_>,
+    spool_limit: u64,
+    from: (u64, u64),
+) -> String {
+    let (token, marker) = (random_word(), random_word());
+    // Each stream has half of the limit, and a segment an eighth of that, so that acknowledging frees space early.
+    let limit = (spool_limit / 2).max(2 * READ);
+    let count = (limit / 8 / READ).clamp(1, 256);
+    let hold =
+        format!("TOKEN={token} MARKER={marker} LIMIT={} COUNT={count}\n{BASE}{HOLD}", limit - count * READ);
+    let name = if script.shell == Shell::PowerShell { "script.ps1" } else { "script" };
+    let call = format!(
+        "boot {key} {token} {} {} {} {} {name} {} {}",
+        from.0,
+        from.1,
+        quote(&hold),
+        quote(&start(script, name)),
+        quote(script.text.expose_secret()),
+        quote(&main(script)),
+    );
+    program(nonce, &format!("MARKER={marker}"), &call)
+}
+
+/// The text that sets up the environment and becomes the interpreter. `$1` is the unit's folder, `$2` the login
+/// directory, `$3` the login's umask.
+fn start(script: &Script<'_>, name: &str) -> String {
+    let mut text = String::from("D=$1 U=$3\ncd \"$2\"\n");
+    for (name, value) in script.env {
+        let _ = writeln!(text, "{name}={}\nexport {name}", quote(value.expose_secret()));
+    }
+    if let Some(directory) = script.directory {
+        let word = path_word(directory.expose_secret());
+        let _ = writeln!(text, "cd -- {word} || {{ printf 'directory\\n' > \"$D/fault\"; exit 1; }}");
+    }
+    let file = if script.variables.is_empty() { name } else { "main" };
+    let (probe, run) = match script.shell {
+        Shell::Bash => ("bash", format!("exec bash \"$D/{file}\"")),
+        Shell::Sh => ("sh", format!("exec sh \"$D/{file}\"")),
+        Shell::PowerShell => ("pwsh", format!("exec pwsh -NoProfile -NonInteractive -File \"$D/{file}\"")),
+        Shell::Python => ("python3", format!("exec python3 \"$D/{file}\"")),
+    };
+    let _ = writeln!(
+        text,
+        "command -v {probe} > /dev/null 2>&1 || {{ printf 'interpreter\\n' > \"$D/fault\"; exit 127; }}\n\
+         umask \"$U\"\n{run}"
+    );
+    text
+}
+
+/// What reads the variables back: around the script, as an EXIT trap, so that it survives `exit`.
+fn main(script: &Script<'_>) -> String {
+    if script.variables.is_empty() {
+        return String::new();
+    }
+    match script.shell {
+        Shell::Bash | Shell::Sh => {
+            let mut text = String::from("delegate_vars() {\n  {\n");
+            for name in script.variables {
+                let _ = writeln!(text, "    [ -z \"${{{name}+x}}\" ] || printf '{name}\\0%s\\0' \"${name}\"");
+            }
+            text.push_str(
+                "  } > \"${0%/*}/vars\"\n}\n\
+                 trap 'delegate_code=$?; trap - EXIT; delegate_vars; exit \"$delegate_code\"' EXIT\n\
+                 . \"${0%/*}/script\"\n",
+            );
+            text
+        }
+        Shell::Python => {
+            let names: Vec<String> = script.variables.iter().map(|n| format!("'{n}'")).collect();
+            format!(
+                "import os\nd = os.path.dirname(os.path.abspath(__file__))\np = os.path.join(d, 'script')\n\
+                 g = {{'__name__': '__main__', '__file__': p}}\n\
+                 try:\n    with open(p) as f:\n        t = f.read()\n    exec(compile(t, p, 'exec'), g)\n\
+                 finally:\n    with open(os.path.join(d, 'vars'), 'wb') as f:\n        for n in [{}]:\n            \
+                 v = g.get(n, os.environ.get(n))\n            if v is not None:\n                \
+                 f.write(n.encode() + b'\\0' + str(v).encode() + b'\\0')\n",
+                names.join(", ")
+            )
+        }
+        Shell::PowerShell => String::new(),
+    }
+}
+
+/// Attaches to a started unit.
+pub(crate) fn attach(nonce: &str, key: &str, from: (u64, u64)) -> String {
+    program(nonce, "", &format!("attach {key} {} {}", from.0, from.1))
+}
+
+/// Asks how a unit stands.
+pub(crate) fn look(nonce: &str, key: &str) -> String {
+    program(nonce, "", &format!("look {key}"))
+}
+
+/// Tells that everything before these offsets is safe.
+pub(crate) fn ack(nonce: &str, key: &str, upto: (u64, u64)) -> String {
+    program(nonce, "", &format!("ack {key} {} {}", upto.0, upto.1))
+}
+
+/// Ends a unit's processes with `signal`.
+pub(crate) fn finish(nonce: &str, key: &str, signal: &str) -> String {
+    program(nonce, "", &format!("finish {key} {signal}"))
+}
+
+/// Reads the variables of units.
+pub(crate) fn fetch(nonce: &str, keys: &[String]) -> String {
+    program(nonce, "", &format!("fetch {}", keys.join(" ")))
+}
+
+/// Removes the folders of units.
+pub(crate) fn sweep(nonce: &str, keys: &[String]) -> String {
+    program(nonce, "", &format!("sweep {}", keys.join(" ")))
+}
+
+/// Resolves a path on the host, and says whether it is a directory.
+pub(crate) fn expand(nonce: &str, path: &str) -> String {
+    let word = path_word(path);
+    program(nonce, "", &format!("p={word}\nif [ -d \"$p\" ]; then say dir \"$p\"; else say file \"$p\"; fi"))
+}
+
+/// SHA-256 of a file on the host, and `mv -f`, where SFTP cannot do it.
+pub(crate) fn checksum(nonce: &str, path: &str) -> String {
+    let call = format!(
+        "if command -v sha256sum > /dev/null 2>&1; then h=$(sha256sum < {p} 2>/dev/null); say sum \"${{h%% *}}\"; \
+         else say none; fi",
+        p = quote(path)
+    );
+    program(nonce, "", &call)
+}
+
+/// Renames a file over another.
+pub(crate) fn replace(nonce: &str, from: &str, to: &str) -> String {
+    let call = format!(
+        "if why=$(mv -f -- {} {} 2>&1); then say ok; else say failed \"$why\"; fi",
+        quote(from),
+        quote(to)
+    );
+    program(nonce, "", &call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_cannot_be_left() {
+        assert_eq!(quote("a'b$(x)"), r"'a'\''b$(x)'");
+        assert_eq!(quote(""), "''");
+    }
+
+    #[test]
+    fn a_path_expands_names_and_nothing_else() {
+        assert_eq!(path_word("/opt/app"), "'/opt/app'");
+        assert_eq!(path_word("$HOME/a b"), "\"${HOME}\"'/a b'");
+        assert_eq!(path_word("${X}/$(id)`id`"), "\"${X}\"'/$(id)`id`'");
+        assert_eq!(path_word("~/x"), "\"$HOME\"'/x'");
+        assert_eq!(path_word(""), "''");
+        assert_eq!(path_word("a$"), "'a$'");
+    }
+
+    #[test]
+    fn leaf_keys_keep_their_parts_apart() {
+        assert_ne!(leaf_key("ab", "c", "d"), leaf_key("a", "bc", "d"));
+        assert_eq!(leaf_key("a", "b", "c").len(), 34);
+    }
+}

@@ -1,0 +1,95 @@
+//! One program on the host.
+
+use crate::error::Error;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use russh::ChannelMsg;
+use russh::client::Msg;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// What comes back from a program.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Stdout(Bytes),
+    Stderr(Bytes),
+    /// The program has ended with this status; a signal counts as 128 + n.
+    Exit(u32),
+    /// Nothing more will come.
+    Closed,
+}
+
+/// A running program. Its output must be read: an unread channel stops the whole connection.
+pub(crate) struct Exec {
+    read: russh::ChannelReadHalf,
+    send: Option<BoxFuture<'static, Result<(), russh::Error>>>,
+    host: String,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Exec {
+    pub(super) fn new(
+        channel: russh::Channel<Msg>,
+        permit: OwnedSemaphorePermit,
+        input: Bytes,
+        host: String,
+    ) -> Self {
+        let (read, write) = channel.split();
+        let send = Box::pin(async move {
+            write.data_bytes(input).await?;
+            write.eof().await
+        });
+        Exec { read, send: Some(send), host, _permit: permit }
+    }
+
+    /// The next event. The input is sent meanwhile: a writer that waits for window is not woken by the end of the
+    /// channel, therefore both are polled together.
+    ///
+    /// **Cancel**: safe to drop and call again.
+    pub(crate) async fn next(&mut self) -> Event {
+        loop {
+            let message = match self.send.as_mut() {
+                Some(send) => tokio::select! {
+                    biased;
+                    message = self.read.wait() => message,
+                    _sent = send => {
+                        self.send = None;
+                        continue;
+                    }
+                },
+                None => self.read.wait().await,
+            };
+            return match message {
+                None | Some(ChannelMsg::Close) => Event::Closed,
+                Some(ChannelMsg::Data { data }) => Event::Stdout(data),
+                Some(ChannelMsg::ExtendedData { data, .. }) => Event::Stderr(data),
+                Some(ChannelMsg::ExitStatus { exit_status }) => Event::Exit(exit_status),
+                Some(ChannelMsg::ExitSignal { .. }) => Event::Exit(255),
+                Some(_) => continue,
+            };
+        }
+    }
+
+    /// Collects the whole output of a short program, at most `limit` bytes of it.
+    ///
+    /// **Errors**: `Lost` when the channel ended without an exit status.
+    pub(crate) async fn collect(mut self, limit: usize) -> Result<Vec<u8>, Error> {
+        let (mut out, mut ended) = (Vec::new(), false);
+        loop {
+            match self.next().await {
+                Event::Stdout(data) => {
+                    let room = limit.saturating_sub(out.len());
+                    out.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
+                }
+                Event::Stderr(_) => {}
+                Event::Exit(_) => ended = true,
+                Event::Closed if ended => return Ok(out),
+                Event::Closed => {
+                    return Err(Error::Lost {
+                        host: self.host.clone(),
+                        why: "the channel ended without an exit status".into(),
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Connections: dial, host key, authentication, pool. The only place that names russh, beside `transfer`.
+
+mod auth;
+mod channel;
+mod dial;
+mod hostkeys;
+mod pool;
+
+pub(crate) use auth::login_key;
+pub(crate) use channel::{Event, Exec};
+pub(crate) use dial::{Address, Stage, connect};
+pub(crate) use hostkeys::{Judge, Verdict};
+pub use hostkeys::{KnownHosts, KnownHostsFile};
+pub(crate) use pool::{Lease, Pool};
+
+use crate::error::Error;
+use russh::client::Handle;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// How long a channel is expected to live; each kind has its own places on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// A follower or a transfer.
+    Long,
+    /// One question.
+    Short,
+}
+
+/// An authenticated connection to one host.
+pub(crate) struct Session {
+    handle: Handle<dial::Client>,
+    /// `host:port` for messages.
+    pub(crate) host: String,
+    /// What was found out about the host's key.
+    pub(crate) verdict: Verdict,
+    long: Arc<Semaphore>,
+    short: Arc<Semaphore>,
+}
+
+impl Session {
+    /// Whether the connection is known to be gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    fn lost(&self, error: &russh::Error) -> Error {
+        match error {
+            russh::Error::ChannelOpenFailure(reason) => {
+                Error::Channel { host: self.host.clone(), why: format!("{reason:?}") }
+            }
+            other => Error::Lost { host: self.host.clone(), why: other.to_string() },
+        }
+    }
+
+    async fn open(
+        &self,
+        kind: Use,
+    ) -> Result<(russh::Channel<russh::client::Msg>, tokio::sync::OwnedSemaphorePermit), Error> {
+        let places = match kind {
+            Use::Long => self.long.clone(),
+            Use::Short => self.short.clone(),
+        };
+        let closed = || Error::Lost { host: self.host.clone(), why: "the connection is closed".into() };
+        let permit = places.acquire_owned().await.map_err(|_| closed())?;
+        let channel = self.handle.channel_open_session().await.map_err(|e| self.lost(&e))?;
+        Ok((channel, permit))
+    }
+
+    /// Starts `/bin/sh` on the host with `program` as its text. The text goes over stdin, never over argv.
+    ///
+    /// **Cancel**: dropping it may leave the program running.
+    pub(crate) async fn exec(&self, kind: Use, program: String) -> Result<Exec, Error> {
+        let (channel, permit) = self.open(kind).await?;
+        // The braces around the program make a text that was cut off by a lost connection a syntax error as a whole.
+        channel.exec(false, r#"exec /bin/sh -c 'eval "$(cat)"'"#).await.map_err(|e| self.lost(&e))?;
+        Ok(Exec::new(channel, permit, program.into(), self.host.clone()))
+    }
+
+    /// Opens an SFTP channel.
+    pub(crate) async fn sftp(
+        &self,
+    ) -> Result<(russh_sftp::client::SftpSession, tokio::sync::OwnedSemaphorePermit), Error> {
+        let (channel, permit) = self.open(Use::Long).await?;
+        channel.request_subsystem(true, "sftp").await.map_err(|e| self.lost(&e))?;
+        let config = russh_sftp::client::Config { request_timeout_secs: 60, ..Default::default() };
+        let sftp =
+            russh_sftp::client::SftpSession::new_with_config(channel.into_stream(), config).await.map_err(
+                |e| Error::Transfer { host: self.host.clone(), path: "sftp".into(), why: e.to_string() },
+            )?;
+        Ok((sftp, permit))
+    }
+}

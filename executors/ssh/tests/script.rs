@@ -1,0 +1,160 @@
+//! Scripts on real hosts: outputs, exit codes, variables, environment, interpreters.
+
+mod peer;
+
+use executor_api::testing::World;
+use executor_api::{Class, Executor, Stream};
+use peer::{Host, Sh, command, executor, script};
+use proto::result::UnitStatus;
+use proto::task::Shell;
+
+#[tokio::test]
+async fn both_outputs_the_exit_code_and_nothing_left_on_every_shell() {
+    for sh in [Sh::Dash, Sh::Bash, Sh::Busybox] {
+        let host = Host::start(sh);
+        let spec = command(
+            host.target(),
+            vec![
+                script("one", Shell::Sh, "echo out; echo err >&2; printf 'no newline'"),
+                script("two", Shell::Sh, "echo second; exit 7"),
+                script("three", Shell::Sh, "echo never"),
+            ],
+            &[],
+        );
+        let world = host.world(&format!("{sh:?}"), &spec);
+        let (_handle, cx) = world.context();
+        let error = executor().run(&spec, &cx).await.unwrap_err();
+        let log = world.logs.everything();
+        assert_eq!(error.class, Class::RemoteFailed { code: 7 }, "{sh:?}: {error}\n{log}");
+        assert_eq!(error.code, "SSH-011");
+        assert!(error.what.contains("127.0.0.1") && error.what.contains("two"), "{}", error.what);
+        assert_eq!(world.logs.output("one", Stream::Stdout), ["out", "no newline"], "{sh:?}\n{log}");
+        assert_eq!(world.logs.output("one", Stream::Stderr), ["err"]);
+        assert_eq!(world.logs.output("two", Stream::Stdout), ["second"]);
+        assert_eq!(world.logs.statuses("one"), [UnitStatus::Running, UnitStatus::Success]);
+        assert_eq!(world.logs.statuses("two"), [UnitStatus::Running, UnitStatus::Failure]);
+        assert_eq!(world.logs.statuses("three"), [UnitStatus::Skipped]);
+        assert_eq!(world.logs.units(), ["Init", "one", "two", "three", "Cleanup"]);
+        assert!(!host.home().join(".delegate").exists(), "{sh:?}: {:?}", host.leaves());
+    }
+}
+
+#[tokio::test]
+async fn variables_survive_exit_and_missing_ones_are_absent() {
+    for (sh, shell) in
+        [(Sh::Dash, Shell::Bash), (Sh::Busybox, Shell::Sh), (Sh::Bash, Shell::Sh), (Sh::Dash, Shell::Python)]
+    {
+        let host = Host::start(sh);
+        let text = match shell {
+            Shell::Python => "import sys\nA = 'x'\nB = \"two\\nlines 'q' $z\"\nprint('hi')\nsys.exit(0)\n",
+            _ => "#!/no/such\nA=x\nB=\"two\nlines 'q' \\$z\"\necho hi\nexit 0\n",
+        };
+        let spec = command(host.target(), vec![script("u", shell, text)], &["A", "B", "C"]);
+        let world = host.world("vars", &spec);
+        let (_handle, cx) = world.context();
+        let output = executor()
+            .run(&spec, &cx)
+            .await
+            .unwrap_or_else(|e| panic!("{sh:?} {e}\n{}", world.logs.everything()));
+        assert_eq!(output.outputs["outputVariables.A"].value, "x", "{sh:?} {shell:?}");
+        assert_eq!(output.outputs["outputVariables.B"].value, "two\nlines 'q' $z");
+        assert!(!output.outputs.contains_key("outputVariables.C"));
+        assert!(output.notices.iter().any(|n| n.contains('C')), "{:?}", output.notices);
+        assert_eq!(world.logs.output("u", Stream::Stdout), ["hi"]);
+        assert_eq!(output.learned_host_keys[0].host, format!("127.0.0.1:{}", host.port));
+    }
+}
+
+#[tokio::test]
+async fn environment_working_directory_and_secrets() {
+    let host = Host::start(Sh::Dash);
+    let mut unit = script(
+        "u",
+        Shell::Bash,
+        "printf '%s|%s|%s\\n' \"$PLAIN\" \"${#TOKEN}\" \"$PWD\"; umask; \
+         for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $f 2>/dev/null; done | grep -c 'hunter2-[p]lanted'; \
+         echo \"len ${#INLINE}\"; INLINE=\"${ngSecretManager.obtain(\"pw\", 77)}\"; echo ${#INLINE}",
+    );
+    if let proto::task::UnitKind::Script { working_directory, script, .. } = &mut unit.kind {
+        *working_directory = Some("$HOME/in side".into());
+        // A shell word cannot hold the placeholder's own quotes, so it stands alone on a line as an author writes it.
+        script.0 = script
+            .0
+            .replace("\"${ngSecretManager.obtain(\"pw\", 77)}\"", "'${ngSecretManager.obtain(\"pw\", 77)}'");
+    }
+    let home = host.home();
+    std::fs::create_dir(home.join("in side")).unwrap();
+    let spec = command(host.target(), vec![unit], &[]);
+    let mut task = peer::task(&spec);
+    task.env.insert("PLAIN".into(), "a 'b' $(id) \"c\"".into());
+    task.env.insert("TOKEN".into(), "${ngSecretManager.obtain(\"pw\", 77)}".into());
+    task.env.insert("not-a-name".into(), "x".into());
+    let mut secrets = host.secrets();
+    secrets.push(("pw".into(), "hunter2-planted".into()));
+    let world = World::new("t", task, secrets);
+    let (_handle, cx) = world.context();
+    let output =
+        executor().run(&spec, &cx).await.unwrap_or_else(|e| panic!("{e}\n{}", world.logs.everything()));
+    let lines = world.logs.output("u", Stream::Stdout);
+    assert_eq!(lines[0], format!("a 'b' $(id) \"c\"|15|{}/in side", home.display()));
+    assert_eq!(lines[1..], ["0022", "0", "len 0", "15"], "{lines:?}");
+    assert!(output.notices.iter().any(|n| n.contains("not-a-name")));
+    assert!(!world.logs.everything().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn missing_interpreter_and_missing_directory_are_told_apart_from_exit_codes() {
+    let host = Host::start(Sh::Busybox);
+    let spec = command(host.target(), vec![script("u", Shell::Python, "print(1)")], &[]);
+    let world = host.world("interp", &spec);
+    let (_handle, cx) = world.context();
+    let error = executor().run(&spec, &cx).await.unwrap_err();
+    assert_eq!((error.code, error.class), ("SSH-014", Class::RemoteFailed { code: 127 }), "{error}");
+    assert!(error.what.contains("python3"), "{error}");
+
+    let mut unit = script("u", Shell::Sh, "echo hi");
+    if let proto::task::UnitKind::Script { working_directory, .. } = &mut unit.kind {
+        *working_directory = Some("/no/such/place".into());
+    }
+    let spec = command(host.target(), vec![unit], &[]);
+    let world = host.world("dir", &spec);
+    let (_handle, cx) = world.context();
+    let error = executor().run(&spec, &cx).await.unwrap_err();
+    assert_eq!(error.code, "SSH-015", "{error}");
+    assert!(error.what.contains("/no/such/place"), "{error}");
+    assert!(host.leaves().is_empty());
+}
+
+#[tokio::test]
+async fn crlf_is_stripped_signals_are_named_and_children_with_stdout_do_not_matter() {
+    let host = Host::start(Sh::Dash);
+    let spec = command(host.target(), vec![script("u", Shell::Bash, "echo one\r\necho two\r\n")], &[]);
+    let world = host.world("crlf", &spec);
+    let (_handle, cx) = world.context();
+    executor().run(&spec, &cx).await.unwrap();
+    assert_eq!(world.logs.output("u", Stream::Stdout), ["one", "two"]);
+    assert!(world.logs.own("u").iter().any(|l| l.contains("CRLF")));
+
+    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo x; kill -KILL $$")], &[]);
+    let world = host.world("kill", &spec);
+    let (_handle, cx) = world.context();
+    let error = executor().run(&spec, &cx).await.unwrap_err();
+    assert_eq!((error.code, error.class), ("SSH-012", Class::RemoteFailed { code: 137 }), "{error}");
+    assert!(error.what.contains("SIGKILL"), "{error}");
+
+    // A background process keeps both outputs open and goes on after the step.
+    let text = "(sleep 4242 &) ; nohup sleep 4243 & echo started";
+    let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &[]);
+    let world = host.world("bg", &spec);
+    let (_handle, cx) = world.context();
+    let began = std::time::Instant::now();
+    executor().run(&spec, &cx).await.unwrap();
+    assert!(began.elapsed().as_secs() < 10);
+    assert_eq!(world.logs.output("u", Stream::Stdout), ["started"]);
+    assert!(!peer::running("sleep 4242").is_empty() && !peer::running("sleep 4243").is_empty());
+    assert!(host.leaves().is_empty());
+    for process in peer::processes().iter().filter(|p| p.command == "sleep 4242" || p.command == "sleep 4243")
+    {
+        std::process::Command::new("kill").arg(process.pid.to_string()).status().unwrap();
+    }
+}
