@@ -249,4 +249,32 @@ mod tests {
         assert_eq!(shown(&url), "https://h:8443/a");
         assert_eq!(shown_spec(&spec("GET", "https://h/a?b")), "https://h/a");
     }
+
+    proptest::proptest! {
+        /// Whatever passes the check can be made into a request, as long as its secrets fit.
+        #[test]
+        fn any_spec_is_checked(url in ".{0,40}", path in ".{0,20}", method in "(?i)(get|post|put|head)|.{0,5}", name in ".{0,10}", value: String, body: String) {
+            for url in [url, format!("http://h/{path}")] {
+                let mut spec = spec(&method, &url);
+                spec.headers = vec![(name.clone(), value.as_str().into())];
+                spec.body = Some(body.as_str().into());
+                spec.assertion = Some(value.clone());
+                let passed = check(&spec).is_ok();
+                let made = request(&spec, &Values(BTreeMap::new()));
+                proptest::prop_assert!(made.is_ok() == passed || !placeholders(&value).is_empty());
+                let _shown = shown_spec(&spec);
+            }
+        }
+
+        #[test]
+        fn any_response_is_judged(status in 100_u16..600, body: String, assertion: String, output: String) {
+            let mut spec = spec("GET", "http://h");
+            spec.assertion = Some(assertion);
+            spec.output_variables = vec![proto::task::OutputVariable { name: "o".into(), value: output, secret: true }];
+            let response = crate::request::Response { status, body, cut: false, retry_after_s: None };
+            let secrets = Values(BTreeMap::new());
+            let outside = crate::judge::Outside { now_ms: 0, secret_token: 1, secrets: &secrets };
+            let _verdict = crate::judge::judge(&spec, &response, &outside);
+        }
+    }
 }

@@ -49,6 +49,8 @@ struct Run<'a> {
     cx: &'a StepContext,
     log: &'a dyn UnitLog,
     start_ms: i64,
+    /// An earlier life of the agent began the window, and has shown its samples.
+    resumed: bool,
 }
 
 impl VerifyExecutor {
@@ -95,25 +97,25 @@ impl VerifyExecutor {
         if let Some(line) = alias {
             log.line(Level::Info, &line).await?;
         }
-        let start_ms = self.start(cx, log).await?;
-        let run = Run { analysis: &analysis, spec, server, config: &self.config, cx, log, start_ms };
+        let (start_ms, resumed) = self.start(cx, log).await?;
+        let run = Run { analysis: &analysis, spec, server, config: &self.config, cx, log, start_ms, resumed };
         run.announce().await?;
         run.observe().await
     }
 
     /// When the window begins: now, or when an earlier life of the agent began it.
-    async fn start(&self, cx: &StepContext, log: &dyn UnitLog) -> Result<i64, Error> {
+    async fn start(&self, cx: &StepContext, log: &dyn UnitLog) -> Result<(i64, bool), Error> {
         if let Some(start_ms) = recover::start_of(&cx.checkpoints.history()) {
             log.line(Level::Info, &format!("goes on with the window that began at {}", rfc3339(start_ms)))
                 .await?;
-            return Ok(start_ms);
+            return Ok((start_ms, true));
         }
         let start_ms = now_ms(cx);
         if let Err(error) = cx.checkpoints.record(recover::started(start_ms)).await {
             // Nothing is changed by going on; only a restart would begin a new window.
             log.line(Level::Warn, &format!("the start of the window could not be recorded: {error}")).await?;
         }
-        Ok(start_ms)
+        Ok((start_ms, false))
     }
 }
 
@@ -190,6 +192,13 @@ impl Run<'_> {
                 true => judge::with_zeroes(&found, self.start_ms, upto, millis(self.analysis.step)),
                 false => found,
             };
+            if self.resumed && shown_up_to == i64::MIN && !points.is_empty() {
+                // Those before the restart stand in the log already.
+                self.log
+                    .line(Level::Info, &format!("{} samples since the window began", points.len()))
+                    .await?;
+                shown_up_to = upto;
+            }
             for point in points.iter().filter(|point| point.at_ms > shown_up_to) {
                 self.show(control.as_ref(), point).await?;
             }

@@ -270,6 +270,24 @@ async fn host_aliases_lead_to_the_server() {
 }
 
 #[tokio::test]
+async fn certificates_are_checked_against_name_and_authority() {
+    let (server, ca_pem) = Prometheus::start_tls("good.test").await;
+    let trusting = VerifyExecutor::new(Config { ca_pem, ..Config::default() }).unwrap();
+    for (name, executor, code) in [
+        ("good.test", &trusting, None),
+        ("bad.test", &trusting, Some("VER-009")),
+        ("good.test", &executor(), Some("VER-009")),
+    ] {
+        let spec = spec(&format!("https://{name}"), json!({}));
+        let mut world = world(&spec);
+        world.aliases = Arc::new(HostAliases::new([(format!("{name}:443"), server.address.to_string())]));
+        let (_handle, cx) = world.context();
+        let result = executor.run(&spec, &cx).await;
+        assert_eq!(result.as_ref().err().map(|error| error.code), code, "{name}: {result:?}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_health_source_the_step_is_skipped() {
     let spec = spec("http://unused", json!({"provider": null}));
     let world = world(&spec);

@@ -1,6 +1,8 @@
 //! A real Prometheus with its own history, scraping itself, behind a password; ends with the value.
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -25,6 +27,17 @@ pub(crate) fn free() -> SocketAddr {
 impl Prometheus {
     /// `history` is OpenMetrics text with timestamps; it becomes blocks before the server starts.
     pub(crate) async fn start(history: &str) -> Prometheus {
+        Self::start_with(history, None).await
+    }
+
+    /// With TLS for `name` under a CA of its own, whose PEM comes back too.
+    pub(crate) async fn start_tls(name: &str) -> (Prometheus, Vec<u8>) {
+        let certificates = tempfile::tempdir().unwrap();
+        let ca = certificate(certificates.path(), name);
+        (Self::start_with("", Some(certificates.path())).await, ca)
+    }
+
+    async fn start_with(history: &str, tls: Option<&Path>) -> Prometheus {
         let dir = tempfile::tempdir().unwrap();
         let address = free();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -43,7 +56,14 @@ impl Prometheus {
             path("queries")
         );
         std::fs::write(path("prometheus.yml"), config).unwrap();
-        std::fs::write(path("web.yml"), format!("basic_auth_users:\n  {USER}: {HASH}\n")).unwrap();
+        let mut web = format!("basic_auth_users:\n  {USER}: {HASH}\n");
+        if let Some(certificates) = tls {
+            for name in ["cert.pem", "key.pem"] {
+                std::fs::copy(certificates.join(name), path(name)).unwrap();
+            }
+            web.push_str("tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n");
+        }
+        std::fs::write(path("web.yml"), web).unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", path("prometheus.yml")))
             .arg(format!("--web.config.file={}", path("web.yml")))
@@ -57,6 +77,18 @@ impl Prometheus {
         let server = Prometheus { child, dir, address };
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        if tls.is_some() {
+            // It listens before it is ready; the test's first query is tolerant of that.
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                assert!(
+                    tokio::time::Instant::now() < deadline,
+                    "prometheus is not ready: {}",
+                    server.read("log")
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            return server;
+        }
         loop {
             let ready = client.get(server.url("/-/ready")).basic_auth(USER, Some(PASSWORD)).send().await;
             if ready.is_ok_and(|answer| answer.status().is_success()) {
@@ -90,4 +122,17 @@ impl Drop for Prometheus {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
+}
+
+fn certificate(dir: &Path, name: &str) -> Vec<u8> {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(vec![]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let server = server.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+    std::fs::write(dir.join("cert.pem"), server.pem()).unwrap();
+    std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+    ca_pem.into_bytes()
 }
