@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The data directory cannot be used.
-    #[error("AGT-016: data directory {path} cannot be used")]
+    #[error("data directory {path} cannot be used (AGT-016)")]
     DataDir {
         /// Where it is.
         path: PathBuf,
@@ -51,25 +51,25 @@ pub enum AgentError {
         source: io::Error,
     },
     /// Another agent runs over the same data directory.
-    #[error("AGT-017: data directory {path} is in use by another agent")]
+    #[error("data directory {path} is in use by another agent (AGT-017)")]
     InUse {
         /// Where it is.
         path: PathBuf,
     },
     /// The key file cannot be used.
-    #[error("AGT-018: the agent's key cannot be loaded")]
+    #[error("the agent's key cannot be loaded (AGT-018)")]
     Key(#[from] key::KeyError),
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] journal::JournalError),
     /// The HTTP client cannot be built.
-    #[error("AGT-019: connections cannot be set up")]
+    #[error("connections cannot be set up (AGT-019)")]
     Client(#[from] client::ClientError),
     /// An executor cannot be set up.
-    #[error("AGT-019: executors cannot be set up")]
+    #[error("executors cannot be set up (AGT-019)")]
     Executors(#[from] dispatch::SetupError),
     /// The address of the health server cannot be bound.
-    #[error("AGT-020: `health_listen` {address} cannot be bound")]
+    #[error("`health_listen` {address} cannot be bound (AGT-020)")]
     HealthListen {
         /// As configured.
         address: std::net::SocketAddr,
@@ -78,11 +78,27 @@ pub enum AgentError {
         source: io::Error,
     },
     /// The manager refuses the token.
-    #[error("AGT-021: the manager does not know this token")]
+    #[error("the manager does not know this token (AGT-021)")]
     TokenRefused,
     /// The agent was deleted in the manager.
-    #[error("AGT-022: this agent was deleted in the manager")]
+    #[error("this agent was deleted in the manager (AGT-022)")]
     Deleted,
+}
+
+impl AgentError {
+    /// The code whose page in `docs/errors/` says what to do.
+    pub fn code(&self) -> &'static str {
+        match self {
+            AgentError::DataDir { .. } => "AGT-016",
+            AgentError::InUse { .. } => "AGT-017",
+            AgentError::Key(_) => "AGT-018",
+            AgentError::Journal(error) => error.code(),
+            AgentError::Client(_) | AgentError::Executors(_) => "AGT-019",
+            AgentError::HealthListen { .. } => "AGT-020",
+            AgentError::TokenRefused => "AGT-021",
+            AgentError::Deleted => "AGT-022",
+        }
+    }
 }
 
 /// Runs the agent until `shutdown` is used or the manager refuses it for good. `on_ready` is called once, with name and

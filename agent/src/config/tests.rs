@@ -1,1 +1,117 @@
+use super::*;
 
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let base = [
+        ("ACCOUNT_ID", "acct"),
+        ("MANAGER_HOST_AND_PORT", "https://m.example:8840/"),
+        ("DELEGATE_NAME", "zone"),
+        ("DELEGATE_TOKEN", "00112233445566778899aabbccddeeff"),
+    ];
+    base.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn file(text: &str) -> Option<ConfigFile<'_>> {
+    Some(ConfigFile { path: "agent.toml", text })
+}
+
+#[test]
+fn harness_names_and_defaults() {
+    let config = Config::load(
+        &env(&[("DELEGATE_TAGS", " a ,, b,"), ("POLL_FOR_TASKS", "false")]),
+        None,
+        &Flags::new(),
+    )
+    .unwrap();
+    assert_eq!(config.manager_url, "https://m.example:8840");
+    assert_eq!(config.log_service_url, "https://m.example:8840/log-service");
+    assert_eq!(config.tags, ["a", "b"]);
+    assert_eq!(config.capacity.get(), 256);
+    assert_eq!(config.health_listen.to_string(), "0.0.0.0:3460");
+    assert_eq!(config.notices.len(), 1);
+    assert!(config.foreign_task_types.is_empty());
+}
+
+#[test]
+fn a_configured_log_service_is_used_as_written() {
+    let config =
+        Config::load(&env(&[("LOG_STREAMING_SERVICE_URL", "http://127.0.0.1:8079/")]), None, &Flags::new())
+            .unwrap();
+    assert_eq!(config.log_service_url, "http://127.0.0.1:8079");
+}
+
+#[test]
+fn flags_go_before_environment_before_file() {
+    let text = "tags = ['file']\ntask_capacity = 3\ndrain_limit = '10s'\n[host_aliases]\n'web:80' = '127.0.0.1:8080'\n";
+    let flags = Flags::from([("task_capacity".to_owned(), "5".to_owned())]);
+    let config =
+        Config::load(&env(&[("DELEGATE_TASK_CAPACITY", "4"), ("DELEGATE_TAGS", "env")]), file(text), &flags)
+            .unwrap();
+    assert_eq!((config.capacity.get(), config.drain_limit), (5, Duration::from_secs(10)));
+    assert_eq!(config.tags, ["env"]);
+    assert_eq!(config.host_aliases.lookup("web", 80), Some(("127.0.0.1".to_owned(), 8080)));
+}
+
+#[test]
+fn every_fault_is_told_at_once_and_names_what_was_written() {
+    let text = "drain_limt = '10s'\nspool_limit = '5'\nhost_aliases = 3\n";
+    let pairs = [
+        ("DELEGATE_TASK_CAPACITY", "0"),
+        ("DELEGATE_HEALTH_LISTEN", "x"),
+        ("DELEGATE_CLIENT_CERTIFICATE_PATH", "/c"),
+    ];
+    let mut env = env(&pairs);
+    env.remove("ACCOUNT_ID");
+    env.insert("DELEGATE_TOKEN".into(), "my-secret-value".into());
+    env.insert("MANAGER_HOST_AND_PORT".into(), "m.example".into());
+    let flags = Flags::from([("delegate_token".to_owned(), "x".to_owned())]);
+    let faults = Config::load(&env, file(text), &flags).unwrap_err();
+    let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let all = text.join("\n");
+    for part in [
+        "configuration: `ACCOUNT_ID` is required",
+        "environment: `MANAGER_HOST_AND_PORT` is `m.example`; expected http",
+        "environment: `DELEGATE_TOKEN` has 15 characters",
+        "flag: `delegate_token` cannot be set by a flag",
+        "environment: `DELEGATE_TASK_CAPACITY` is `0`",
+        "agent.toml: `drain_limt` is no setting; did you mean `drain_limit`?",
+        "agent.toml: `spool_limit` is `5`",
+        "agent.toml: `host_aliases` holds `3`",
+        "`DELEGATE_CLIENT_CERTIFICATE_PATH` is set, but its key is not",
+    ] {
+        assert!(all.contains(part), "{part} is missing in:\n{all}");
+    }
+    assert!(!all.contains("my-secret-value"));
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let pairs = [("PROXY_HOST", "p"), ("PROXY_USER", "u"), ("PROXY_PASSWORD", "proxy-password")];
+    let shown = format!("{:?}", Config::load(&env(&pairs), None, &Flags::new()).unwrap());
+    assert!(!shown.contains("00112233") && !shown.contains("proxy-password"), "{shown}");
+}
+
+#[test]
+fn the_reference_names_every_setting_once() {
+    let text = reference_text();
+    for setting in SETTINGS {
+        assert_eq!(text.matches(&format!("| `{}` |", setting.key)).count(), 1, "{}", setting.key);
+    }
+    let mut keys: Vec<_> = SETTINGS.iter().map(|one| one.key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), SETTINGS.len());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_input_is_answered(key in ".{0,20}", value in ".{0,40}", text in ".{0,80}") {
+        let mut env = env(&[]);
+        for setting in SETTINGS {
+            for name in setting.env {
+                if name.len() % 3 == key.len() % 3 { env.insert((*name).to_owned(), value.clone()); }
+            }
+        }
+        env.remove("DELEGATE_TOKEN_FILE");
+        let _unused = Config::load(&env, file(&text), &Flags::from([(key, value)]));
+    }
+}

@@ -27,7 +27,7 @@ const QUEUE: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// It cannot be opened or read.
-    #[error("AGT-001: journal {path} cannot be read")]
+    #[error("journal {path} cannot be read (AGT-001)")]
     Unreadable {
         /// Where it is.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum JournalError {
         source: rusqlite::Error,
     },
     /// It was written by a newer agent.
-    #[error("AGT-002: journal {path} has version {found}; this agent reads up to {VERSION}")]
+    #[error("journal {path} has version {found}; this agent reads up to {VERSION} (AGT-002)")]
     Newer {
         /// Where it is.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum JournalError {
         found: u32,
     },
     /// It reads, but does not make sense or was sealed with another key.
-    #[error("AGT-001: journal {path}, entry {entry} of task `{task}`: {problem}")]
+    #[error("journal {path}, entry {entry} of task `{task}`: {problem} (AGT-001)")]
     Damaged {
         /// Where it is.
         path: PathBuf,
@@ -56,8 +56,19 @@ pub enum JournalError {
         problem: String,
     },
     /// An entry could not be made durable.
-    #[error("AGT-003: the journal cannot be written: {0}")]
+    #[error("the journal cannot be written: {0} (AGT-003)")]
     NotWritten(String),
+}
+
+impl JournalError {
+    /// The code whose page in `docs/errors/` says what to do.
+    pub fn code(&self) -> &'static str {
+        match self {
+            JournalError::Unreadable { .. } | JournalError::Damaged { .. } => "AGT-001",
+            JournalError::Newer { .. } => "AGT-002",
+            JournalError::NotWritten(_) => "AGT-003",
+        }
+    }
 }
 
 /// Handle of the journal. Cheap to clone.

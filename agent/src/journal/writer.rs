@@ -36,7 +36,7 @@ pub(super) fn run(mut connection: Connection, mut jobs: mpsc::Receiver<Job>, tel
             reports = 0;
         }
         if let Err(error) = &outcome {
-            tracing::error!(error, "the journal cannot be written (AGT-003)");
+            tracing::error!(code = "AGT-003", error, "the journal cannot be written");
         }
         telemetry.journal_batch(batch.len());
         for job in batch.drain(..) {

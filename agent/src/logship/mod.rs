@@ -430,7 +430,7 @@ fn find_units(dir: &Path, sealer: &Sealer) -> Vec<(Meta, PathBuf, Spool, Tail)> 
         match Spool::open(dir.clone()) {
             Ok((spool, tail)) => found.push((meta, dir, spool, tail)),
             Err(error) => {
-                tracing::error!(unit = meta.unit, dir = %dir.display(), %error, "a spool cannot be read; its lines are lost (AGT-006)");
+                tracing::error!(code = "AGT-006", unit = meta.unit, dir = %dir.display(), %error, "a spool cannot be read; its lines are lost");
                 ship::remove_unit(&dir);
             }
         }

@@ -112,9 +112,10 @@ impl Shipper {
                     // The spool has no such line: it was deleted from outside, or its disk is broken.
                     _ => {
                         tracing::error!(
+                            code = "AGT-006",
                             unit = self.shared.name,
                             line = at.next,
-                            "lines are missing in the spool (AGT-006)"
+                            "lines are missing in the spool"
                         );
                         self.telemetry.log_cut(published - at.next);
                         at.shift += published - at.next;
@@ -210,7 +211,7 @@ impl Shipper {
             match read {
                 Ok(next) => batch.next = next,
                 Err(error) => {
-                    tracing::error!(%error, "the spool cannot be read (AGT-006)");
+                    tracing::error!(code = "AGT-006", %error, "the spool cannot be read");
                     batch.lines = 0;
                 }
             }
@@ -336,7 +337,7 @@ impl Shipper {
     }
 
     async fn give_up(&self, fault: &LogFault) -> bool {
-        tracing::error!(unit = self.shared.name, %fault, "the log of this unit is given up (AGT-007)");
+        tracing::error!(code = "AGT-007", unit = self.shared.name, %fault, "the log of this unit is given up");
         self.telemetry.log_cut(self.room.used());
         self.clear().await;
         true

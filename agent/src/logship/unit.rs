@@ -192,7 +192,7 @@ impl Unit {
             Err(error) => {
                 self.telemetry.log_cut(cut);
                 if !self.broken.swap(true, Ordering::AcqRel) {
-                    tracing::error!(unit = self.shared.name, %error, "the spool cannot be written; lines are cut (AGT-006)");
+                    tracing::error!(code = "AGT-006", unit = self.shared.name, %error, "the spool cannot be written; lines are cut");
                 }
             }
         }
@@ -234,7 +234,7 @@ impl Unit {
                 tokio::task::spawn_blocking(move || files.iter().try_for_each(std::fs::File::sync_data))
                     .await;
             if let Err(error) = outcome.map_err(|_| LogClosed)? {
-                tracing::error!(unit = self.shared.name, %error, "the spool cannot be made durable (AGT-006)");
+                tracing::error!(code = "AGT-006", unit = self.shared.name, %error, "the spool cannot be made durable");
                 return Err(LogClosed);
             }
             *synced = tail.next_seq;

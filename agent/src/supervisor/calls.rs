@@ -48,7 +48,8 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
         tracing::info!(id, ?features, "registered");
         if !extended && self.deps.config.foreign_task_types.is_empty() {
             tracing::warn!(
-                "this manager does not know our extensions and no foreign_task_types are set: no task will be taken (AGT-015)"
+                code = "AGT-015",
+                "this manager does not know our extensions and no foreign_task_types are set: no task will be taken"
             );
         }
         self.deps.pulse.acknowledged();

@@ -334,7 +334,7 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
             }
             Action::Abandon { task } => {
                 if let Some(held) = self.held.get(&task) {
-                    tracing::error!(task, "a step did not end when it was killed (AGT-012)");
+                    tracing::error!(code = "AGT-012", task, "a step did not end when it was killed");
                     held.abandon.cancel();
                 }
             }
@@ -357,7 +357,10 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
                 self.wake_poll.notify_waiters();
             }
             Action::Freeze => {
-                tracing::warn!("the token is refused: running steps go on, no new ones are taken (AGT-014)")
+                tracing::warn!(
+                    code = "AGT-014",
+                    "the token is refused: running steps go on, no new ones are taken"
+                )
             }
             Action::Unregister => self.unregister = true,
             Action::Exit { refused } => self.exit = Some(refused),

@@ -1,0 +1,116 @@
+//! The steps that the agent answers itself: Noop, ResolveArtifact, ConnectorTest.
+
+use super::UNIT;
+use executor_api::{Class, Level, LogClosed, StepContext, StepError, StepOutput};
+use proto::result::{Output, UnitStatus};
+use proto::task::{ArtifactSource, NoopSpec, ResolveArtifactSpec};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+fn closed(_: LogClosed) -> StepError {
+    StepError::new(Class::Bug, "AGT-011", "the log of the step is closed")
+}
+
+/// Answers at once, with one log line.
+pub(super) async fn noop(spec: &NoopSpec, cx: &StepContext) -> Result<StepOutput, StepError> {
+    let unit = cx.logs.unit(UNIT);
+    unit.status(UnitStatus::Running).await.map_err(closed)?;
+    unit.line(Level::Info, &spec.line).await.map_err(closed)?;
+    unit.status(UnitStatus::Success).await.map_err(closed)?;
+    Ok(StepOutput::default())
+}
+
+/// Notices of a source, kept until they can be written to the log.
+pub(super) type Notices = Arc<Mutex<Vec<String>>>;
+
+/// What a source call needs, and the lines it has to say.
+pub(super) fn access(client: &sources::Client, cx: &StepContext) -> (sources::Access, Notices) {
+    let notices = Notices::default();
+    let sink = notices.clone();
+    let note: sources::Notice =
+        Arc::new(move |line: &str| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned()));
+    (sources::Access::new(client.clone(), cx, note), notices)
+}
+
+/// Looks an artifact up and pins it. Outputs: `tag`, `digest`, `image` for an image; `tag`, `digest`, `sha256` for a file.
+///
+/// A file is brought into this agent's cache, because only its content says what it is; steps of the stage on this agent
+/// find it there.
+pub(super) async fn resolve(
+    client: &sources::Client,
+    spec: &ResolveArtifactSpec,
+    cx: &StepContext,
+) -> Result<StepOutput, StepError> {
+    let unit = cx.logs.unit(UNIT);
+    unit.status(UnitStatus::Running).await.map_err(closed)?;
+    let (access, notices) = access(client, cx);
+    let found = async {
+        let mut outputs: BTreeMap<String, Output> = BTreeMap::new();
+        let mut put = |name: &str, value: &str| {
+            outputs.insert(name.to_owned(), Value::from(value).into());
+        };
+        let line = match &spec.artifact.source {
+            ArtifactSource::DockerRegistry { connector, image_path } => {
+                let image = sources::resolve_tag(&access, connector, image_path, &spec.artifact.tag).await?;
+                put("tag", &image.tag);
+                put("digest", &image.digest);
+                put("image", &image.image);
+                format!("{}:{} is {}", image.image, image.tag, image.digest)
+            }
+            ArtifactSource::ArtifactoryRegistry(source) => {
+                let file = sources::download(&access, source, &cx.cache).await?;
+                put("tag", &spec.artifact.tag);
+                put("digest", &format!("sha256:{}", file.sha256));
+                put("sha256", &file.sha256);
+                format!("{} is there, sha256 {}", source.path, file.sha256)
+            }
+        };
+        Ok::<_, StepError>((line, outputs))
+    };
+    let found = tokio::select! {
+        found = found => found,
+        (reason, _) = cx.cancel.wait() => {
+            Err(StepError::new(Class::Cancelled { reason }, "AGT-013", "the artifact was not looked up: the step was cancelled"))
+        }
+    };
+    let told = std::mem::take(&mut *notices.lock().unwrap_or_else(PoisonError::into_inner));
+    for line in told {
+        unit.line(Level::Info, &line).await.map_err(closed)?;
+    }
+    let status = if found.is_ok() { UnitStatus::Success } else { UnitStatus::Failure };
+    if let Ok((line, _)) = &found {
+        unit.line(Level::Info, line).await.map_err(closed)?;
+    }
+    unit.status(status).await.map_err(closed)?;
+    let (_, outputs) = found?;
+    Ok(StepOutput { outputs, ..StepOutput::default() })
+}
+
+/// One stage of a connector test, as `delegate connector test` prints it (settled facts §1.13).
+pub(super) fn stage(name: &str, duration_ms: u64, ok: bool, message: &str, hint: Option<&str>) -> Value {
+    json!({"stage": name, "durationMs": duration_ms, "ok": ok, "message": message, "hint": hint})
+}
+
+/// All stages.
+pub(super) fn stages<T>(all: &[T], one: impl Fn(&T) -> Value) -> Vec<Value> {
+    all.iter().map(one).collect()
+}
+
+/// The result of a connector test: the test itself succeeds also when the connector does not; `ok` says which.
+pub(super) async fn report(stages: Vec<Value>, cx: &StepContext) -> Result<StepOutput, StepError> {
+    let unit = cx.logs.unit(UNIT);
+    let text =
+        |stage: &Value, key: &str| stage.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let passed = |stage: &Value| stage.get("ok").and_then(Value::as_bool).unwrap_or(false);
+    for one in &stages {
+        let level = if passed(one) { Level::Info } else { Level::Error };
+        let line = format!("{}: {}", text(one, "stage"), text(one, "message"));
+        unit.line(level, &line).await.map_err(closed)?;
+    }
+    let ok = !stages.is_empty() && stages.iter().all(passed);
+    unit.status(if ok { UnitStatus::Success } else { UnitStatus::Failure }).await.map_err(closed)?;
+    let outputs =
+        [("ok".to_owned(), Value::from(ok).into()), ("stages".to_owned(), Value::from(stages).into())];
+    Ok(StepOutput { outputs: outputs.into(), ..StepOutput::default() })
+}

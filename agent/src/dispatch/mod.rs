@@ -1,0 +1,228 @@
+//! From step to executor: the one exhaustive match over [`StepSpec`] (D3).
+
+mod internal;
+
+use crate::config::Config;
+use executor_api::{Class, Executor, Recovery, StepContext, StepError, StepOutput};
+use executor_http::HttpExecutor;
+use executor_verify::VerifyExecutor;
+use proto::task::{CommandSpec, ConnectorTestSpec, HostKeyMode, STEP_KINDS, StepSpec, StepTask};
+use serde_json::Value;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// Code of a step that vanished, where its executor has none of its own.
+const VANISHED: &str = "AGT-010";
+
+/// The unit of steps that the agent answers itself.
+pub(crate) const UNIT: &str = "Execute";
+
+/// Every executor of this build. One per agent. Each is made when it is first needed: its TLS roots and pools cost memory
+/// that an agent which never runs such a step does not spend.
+pub(crate) struct Executors {
+    ca_pem: Option<Vec<u8>>,
+    http: OnceCell<HttpExecutor>,
+    verify: OnceCell<VerifyExecutor>,
+    #[cfg(feature = "ssh")]
+    ssh: OnceCell<executor_ssh::SshExecutor>,
+    #[cfg(feature = "ssh")]
+    ssh_dir: std::path::PathBuf,
+    client: OnceCell<sources::Client>,
+    known_hosts_mode: Option<HostKeyMode>,
+}
+
+/// The executors cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("`ca_file` cannot be read")]
+pub struct SetupError(#[source] std::io::Error);
+
+/// An executor could not be made when it was first needed.
+fn setup(step: &str, source: impl std::error::Error + Send + Sync + 'static) -> StepError {
+    StepError::new(Class::Bug, "AGT-019", format!("steps of type {step} cannot be run: {source}"))
+        .source(source)
+}
+
+impl Executors {
+    /// Reads what all executors need. Blocks for a small read.
+    pub(crate) fn new(config: &Config) -> Result<Executors, SetupError> {
+        Ok(Executors {
+            ca_pem: config.ca_file.as_ref().map(std::fs::read).transpose().map_err(SetupError)?,
+            http: OnceCell::new(),
+            verify: OnceCell::new(),
+            #[cfg(feature = "ssh")]
+            ssh: OnceCell::new(),
+            #[cfg(feature = "ssh")]
+            ssh_dir: config.data_dir.join("ssh"),
+            client: OnceCell::new(),
+            known_hosts_mode: config.known_hosts_mode,
+        })
+    }
+
+    async fn client(&self) -> Result<&sources::Client, StepError> {
+        let make = async || {
+            let options = sources::ClientOptions { ca_pem: self.ca_pem.clone(), ..Default::default() };
+            sources::Client::new(options).map_err(|error| setup("ResolveArtifact", error))
+        };
+        self.client.get_or_try_init(make).await
+    }
+
+    async fn http(&self) -> Result<&HttpExecutor, StepError> {
+        let ca_pem = || self.ca_pem.clone().unwrap_or_default();
+        let make = async || {
+            let config = executor_http::Config { ca_pem: ca_pem(), ..Default::default() };
+            HttpExecutor::new(config).map_err(|error| setup("Http", error))
+        };
+        self.http.get_or_try_init(make).await
+    }
+
+    async fn verify(&self) -> Result<&VerifyExecutor, StepError> {
+        let ca_pem = || self.ca_pem.clone().unwrap_or_default();
+        let make = async || {
+            let config = executor_verify::Config { ca_pem: ca_pem(), ..Default::default() };
+            VerifyExecutor::new(config).map_err(|error| setup("Verify", error))
+        };
+        self.verify.get_or_try_init(make).await
+    }
+
+    #[cfg(feature = "ssh")]
+    async fn ssh(&self) -> Result<&executor_ssh::SshExecutor, StepError> {
+        let make = async || {
+            let client = self.client().await?.clone();
+            let dir = self.ssh_dir.clone();
+            let made = tokio::task::spawn_blocking(move || {
+                std::fs::create_dir_all(&dir)?;
+                let settings = executor_ssh::Settings { state_dir: Some(dir), ..Default::default() };
+                executor_ssh::SshExecutor::new(settings, client)
+            });
+            made.await.map_err(|error| setup("Command", error))?.map_err(|error| setup("Command", error))
+        };
+        self.ssh.get_or_try_init(make).await
+    }
+
+    /// Applies what this agent's settings say about every task.
+    pub(crate) fn adjust(&self, task: &mut StepTask) {
+        let Some(mode) = self.known_hosts_mode else { return };
+        match &mut task.step.spec {
+            StepSpec::Command(CommandSpec { target: Some(target), .. })
+            | StepSpec::ConnectorTest(ConnectorTestSpec::Ssh(target)) => target.host_keys.mode = mode,
+            StepSpec::Command(_)
+            | StepSpec::ConnectorTest(_)
+            | StepSpec::Http(_)
+            | StepSpec::Verify(_)
+            | StepSpec::ResolveArtifact(_)
+            | StepSpec::Noop(_)
+            | StepSpec::Unknown { .. } => {}
+        }
+    }
+
+    /// Checks and runs a step; with `recover` it first finds out what became of it.
+    ///
+    /// **Cancel**: by `cx.cancel`.
+    pub(crate) async fn run(&self, cx: &StepContext, recover: bool) -> Result<StepOutput, StepError> {
+        match &cx.task.step.spec {
+            #[cfg(feature = "ssh")]
+            StepSpec::Command(spec) => drive(self.ssh().await?, spec, cx, recover, "SSH-013").await,
+            #[cfg(not(feature = "ssh"))]
+            StepSpec::Command(_) => Err(unsupported("Command")),
+            StepSpec::Http(spec) => drive(self.http().await?, spec, cx, recover, VANISHED).await,
+            StepSpec::Verify(spec) => drive(self.verify().await?, spec, cx, recover, VANISHED).await,
+            StepSpec::ResolveArtifact(spec) => internal::resolve(self.client().await?, spec, cx).await,
+            StepSpec::ConnectorTest(spec) => self.connector_test(spec, cx).await,
+            StepSpec::Noop(spec) => internal::noop(spec, cx).await,
+            StepSpec::Unknown { kind, .. } => Err(unsupported(kind)),
+        }
+    }
+
+    async fn connector_test(
+        &self,
+        spec: &ConnectorTestSpec,
+        cx: &StepContext,
+    ) -> Result<StepOutput, StepError> {
+        let stages = match spec {
+            #[cfg(feature = "ssh")]
+            ConnectorTestSpec::Ssh(target) => {
+                let report = self.ssh().await?.test_connection(target, cx).await;
+                report
+                    .stages
+                    .iter()
+                    .map(|one| {
+                        internal::stage(one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())
+                    })
+                    .collect()
+            }
+            #[cfg(not(feature = "ssh"))]
+            ConnectorTestSpec::Ssh(_) => return Err(unsupported("Command")),
+            ConnectorTestSpec::Prometheus(connector) => {
+                internal::stages(&self.verify().await?.test(connector, cx).await, |one| {
+                    internal::stage(&one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())
+                })
+            }
+            ConnectorTestSpec::DockerRegistry(connector) => {
+                self.probe(cx, |access| async move { sources::probe_docker(&access, connector).await })
+                    .await?
+            }
+            ConnectorTestSpec::Artifactory(connector) => {
+                self.probe(cx, |access| async move { sources::probe_artifactory(&access, connector).await })
+                    .await?
+            }
+            ConnectorTestSpec::Git(connector) => {
+                self.probe(cx, |access| async move { sources::probe_git(&access, connector).await }).await?
+            }
+        };
+        internal::report(stages, cx).await
+    }
+
+    async fn probe<F: Future<Output = Vec<sources::Stage>>>(
+        &self,
+        cx: &StepContext,
+        probe: impl FnOnce(sources::Access) -> F,
+    ) -> Result<Vec<Value>, StepError> {
+        let access = internal::access(self.client().await?, cx).0;
+        Ok(internal::stages(&probe(access).await, |one| {
+            internal::stage(&one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())
+        }))
+    }
+}
+
+fn unsupported(kind: &str) -> StepError {
+    let text =
+        format!("this agent does not know steps of type `{kind}`; it supports {}", STEP_KINDS.join(", "));
+    StepError::new(Class::BadSpec, "AGT-008", text)
+        .hint("use an agent whose version knows this step, or correct its type")
+}
+
+/// The order of the four calls for any executor.
+///
+/// `vanished` is the code of a step that was started, is gone, and left no result.
+async fn drive<E: Executor>(
+    executor: &E,
+    spec: &E::Spec,
+    cx: &StepContext,
+    recover: bool,
+    vanished: &'static str,
+) -> Result<StepOutput, StepError> {
+    if let Err(faults) = executor.check(spec, cx) {
+        let list: Vec<String> =
+            faults.iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect();
+        let text = format!("the step `{}` is written wrongly: {}", cx.task.step.identifier, list.join("; "));
+        return Err(StepError::new(Class::BadSpec, "AGT-009", text));
+    }
+    if recover {
+        let found = executor.recover(spec, cx).await?;
+        tracing::info!(task = cx.task_id, step = cx.task.step.identifier, verdict = ?found, "recovered a step");
+        if let Recovery::Vanished { evidence } = found {
+            let text = format!(
+                "the step `{}` was started before the agent stopped, and left no result: {evidence}",
+                cx.task.step.identifier
+            );
+            // 255 is what a shell reports for a command whose end nobody saw.
+            return Err(StepError::new(Class::RemoteFailed { code: 255 }, vanished, text)
+                .hint("look at the target to see how far it got; it is not run again by itself"));
+        }
+    }
+    executor.run(spec, cx).await
+}
+
+/// What the rest of the agent must know of limits here: nothing of an executor may take longer to end than this after a
+/// kill.
+pub(crate) const ABANDON_AFTER: Duration = Duration::from_secs(60);
