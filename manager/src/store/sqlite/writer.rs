@@ -6,6 +6,7 @@ use crate::store::changes::{Change, Changes};
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,16 +44,26 @@ type Job = Box<dyn FnOnce(&Connection, &ManagerKey) -> (Vec<Change>, Reply) + Se
 pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "Tests count commits."))]
+    commits: Arc<AtomicU64>,
 }
 
 impl Writer {
     pub(super) fn start(conn: Connection, key: Arc<ManagerKey>, changes: Arc<Changes>) -> Result<Self, StoreError> {
         let (jobs, inbox) = mpsc::channel(WAITING);
+        let commits = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&commits);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || serve(&conn, inbox, &key, &changes))
+            .spawn(move || serve(&conn, inbox, &key, &changes, &counted))
             .map_err(|e| StoreError::Backend(format!("the writer thread does not start: {e}")))?;
-        Ok(Writer { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Writer { jobs: Some(jobs), thread: Some(thread), commits })
+    }
+
+    /// Commits so far.
+    #[cfg(test)]
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// Runs `run` in a savepoint of the next commit. Its effect is durable when this returns `Ok`.
@@ -122,7 +133,13 @@ fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-fn serve(conn: &Connection, mut inbox: mpsc::Receiver<Job>, key: &ManagerKey, changes: &Changes) {
+fn serve(
+    conn: &Connection,
+    mut inbox: mpsc::Receiver<Job>,
+    key: &ManagerKey,
+    changes: &Changes,
+    commits: &AtomicU64,
+) {
     conn.set_prepared_statement_cache_capacity(128);
     while let Some(first) = inbox.blocking_recv() {
         let mut done = Vec::new();
@@ -146,6 +163,7 @@ fn serve(conn: &Connection, mut inbox: mpsc::Receiver<Job>, key: &ManagerKey, ch
         }
         match committed {
             Ok(()) => {
+                commits.fetch_add(1, Ordering::Relaxed);
                 let mut replies = Vec::with_capacity(done.len());
                 for (told, reply) in done {
                     told.into_iter().for_each(|change| changes.publish(change));
