@@ -1,47 +1,56 @@
 //! The shared set of patterns and the automaton that finds them.
 
-use crate::{StreamMasker, variants};
+use crate::{MIN_CHARS, StreamMasker, variants};
 use aho_corasick::MatchKind;
-use aho_corasick::automaton::Automaton as _;
 use aho_corasick::nfa::contiguous::NFA;
 use executor_api::SecretText;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use zeroize::ZeroizeOnDrop;
 
-/// One built state of the pattern set.
+/// A value at least this long gets an automaton of its own, which all maskers of a family share: a private key with its
+/// spellings may take most of a megabyte, and a hundred tasks may use the same one. Smaller ones cost less than a pass.
+const LARGE_BYTES: usize = 1024;
+/// Automata beside the common one. Each costs a pass over the bytes, so further large values go into the common one.
+const MAX_LARGE: usize = 2;
+
+/// One built state of the set.
 pub(crate) struct Patterns {
     /// Number of the set that this was built from.
     pub(crate) version: u64,
-    /// `None` when nothing is to be masked.
-    pub(crate) nfa: Option<NFA>,
+    /// All run over the same bytes. None when nothing is to be masked.
+    pub(crate) automata: Vec<Arc<NFA>>,
 }
 
-impl Patterns {
-    /// Length of the longest pattern in bytes.
-    pub(crate) fn longest(&self) -> usize {
-        self.nfa.as_ref().map_or(0, |nfa| nfa.max_pattern_len())
-    }
-}
-
-/// One text that is masked.
+/// A value that is masked, or one spelling of it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, ZeroizeOnDrop)]
-struct Pattern(String);
+struct Secret(String);
 
 struct Set {
-    texts: BTreeSet<Pattern>,
+    values: BTreeSet<Secret>,
     built: Arc<Patterns>,
 }
 
+/// Automata of large values, for as long as some masker uses them.
+#[derive(Default)]
+struct Family {
+    /// Two keyed hashes of a value stand for it, so that it is not kept here.
+    hashers: (RandomState, RandomState),
+    large: Mutex<BTreeMap<(u64, u64), Weak<NFA>>>,
+}
+
 struct Shared {
-    /// Grows with every pattern added. Read without the lock, so that an unchanged set costs one load a chunk.
+    /// Grows with every value added. Read without the lock, so that an unchanged set costs one load a chunk.
     version: AtomicU64,
     set: Mutex<Set>,
+    family: Arc<Family>,
 }
 
 /// Replaces secrets by [`crate::MASK`]. Cheap to clone; all clones share one set, which may grow while streams run.
@@ -71,25 +80,22 @@ impl fmt::Debug for Masker {
 impl Masker {
     /// One that masks nothing yet.
     pub fn new() -> Self {
-        Masker::with(BTreeSet::new())
+        Masker::with(BTreeSet::new(), Arc::default())
     }
 
-    fn with(texts: BTreeSet<Pattern>) -> Self {
+    fn with(values: BTreeSet<Secret>, family: Arc<Family>) -> Self {
         // Version 1 over version 0: a non-empty set is built at first use.
-        let version = u64::from(!texts.is_empty());
-        let built = Arc::new(Patterns { version: 0, nfa: None });
-        Masker {
-            shared: Arc::new(Shared {
-                version: AtomicU64::new(version),
-                set: Mutex::new(Set { texts, built }),
-            }),
-        }
+        let version = u64::from(!values.is_empty());
+        let built = Arc::new(Patterns { version: 0, automata: Vec::new() });
+        let set = Mutex::new(Set { values, built });
+        Masker { shared: Arc::new(Shared { version: AtomicU64::new(version), set, family }) }
     }
 
-    /// A masker of its own that starts with all patterns of this one. Later additions stay apart.
+    /// A masker of its own that starts with all values of this one. Later additions stay apart; the automata of large
+    /// values are shared.
     pub fn fork(&self) -> Self {
         let set = self.shared.set.lock().unwrap_or_else(PoisonError::into_inner);
-        Masker::with(set.texts.clone())
+        Masker::with(set.values.clone(), Arc::clone(&self.shared.family))
     }
 
     /// Masks `value` from here on: the whole of it, each line, and the usual encodings. Values under three characters
@@ -97,11 +103,12 @@ impl Masker {
     ///
     /// **Repeat**: safe.
     pub fn add(&self, value: &SecretText) {
-        let found = variants::of(value.expose_secret());
+        let value = value.expose_secret();
+        if value.trim().chars().count() < MIN_CHARS {
+            return;
+        }
         let mut set = self.shared.set.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = set.texts.len();
-        set.texts.extend(found.into_iter().map(Pattern));
-        if set.texts.len() != before {
+        if set.values.insert(Secret(value.to_owned())) {
             self.shared.version.fetch_add(1, Ordering::Release);
         }
     }
@@ -165,28 +172,57 @@ impl Masker {
             return None;
         }
         let mut set = self.shared.set.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read under the lock: additions hold it too, so the number belongs to the texts seen here.
+        // Read under the lock: additions hold it too, so the number belongs to the values seen here.
         let newest = self.shared.version.load(Ordering::Acquire);
         if set.built.version != newest {
-            set.built = Arc::new(Patterns { version: newest, nfa: build(&set.texts) });
+            let automata = self.shared.family.automata(&set.values);
+            set.built = Arc::new(Patterns { version: newest, automata });
         }
         Some(Arc::clone(&set.built))
     }
 }
 
+impl Family {
+    /// Automata that together find every spelling of `values`.
+    fn automata(&self, values: &BTreeSet<Secret>) -> Vec<Arc<NFA>> {
+        let mut by_length: Vec<&Secret> = values.iter().collect();
+        by_length.sort_by_key(|value| std::cmp::Reverse(value.0.len()));
+        let large = by_length.iter().take(MAX_LARGE).take_while(|value| value.0.len() >= LARGE_BYTES).count();
+        let (large, common) = by_length.split_at(large);
+        let common: BTreeSet<Secret> = common.iter().flat_map(|value| spellings(value)).collect();
+        large.iter().filter_map(|value| self.large(value)).chain(build(&common).map(Arc::new)).collect()
+    }
+
+    fn large(&self, value: &Secret) -> Option<Arc<NFA>> {
+        let key = (self.hashers.0.hash_one(&value.0), self.hashers.1.hash_one(&value.0));
+        // Held while it is built, so that fifty tasks that start at once build it once.
+        let mut known = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(nfa) = known.get(&key).and_then(Weak::upgrade) {
+            return Some(nfa);
+        }
+        let nfa = Arc::new(build(&spellings(value).collect())?);
+        known.retain(|_, nfa| nfa.strong_count() > 0);
+        known.insert(key, Arc::downgrade(&nfa));
+        Some(nfa)
+    }
+}
+
+fn spellings(value: &Secret) -> impl Iterator<Item = Secret> {
+    variants::of(&value.0).into_iter().map(Secret)
+}
+
 /// The standard match kind reports every pattern that ends at a byte, which joining overlaps needs. The contiguous form
-/// takes about a hundredth of a table automaton's memory for a private key with all its spellings.
-fn build(texts: &BTreeSet<Pattern>) -> Option<NFA> {
-    if texts.is_empty() {
+/// takes a fraction of a table automaton's memory.
+fn build(patterns: &BTreeSet<Secret>) -> Option<NFA> {
+    if patterns.is_empty() {
         return None;
     }
-    let patterns = || texts.iter().map(|text| text.0.as_bytes());
+    let bytes = || patterns.iter().map(|pattern| pattern.0.as_bytes());
     // Building fails only beyond 2^31 states. Then the longest patterns go, so that masking degrades and does not end.
-    match NFA::builder().match_kind(MatchKind::Standard).build(patterns()) {
-        Ok(nfa) => Some(nfa),
-        Err(_) => NFA::builder()
-            .match_kind(MatchKind::Standard)
-            .build(patterns().filter(|pattern| pattern.len() <= 4096))
-            .ok(),
-    }
+    let short = || bytes().filter(|pattern| pattern.len() <= 4096);
+    NFA::builder()
+        .match_kind(MatchKind::Standard)
+        .build(bytes())
+        .or_else(|_| NFA::builder().match_kind(MatchKind::Standard).build(short()))
+        .ok()
 }

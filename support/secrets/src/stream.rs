@@ -16,8 +16,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct StreamMasker {
     masker: Masker,
-    patterns: Option<Arc<Patterns>>,
-    state: Option<StateID>,
+    patterns: Arc<Patterns>,
+    /// One for each automaton of `patterns`.
+    tracks: Vec<Track>,
     /// Bytes that are not settled yet.
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that a mask already covers. They stay for as long as they may begin another
@@ -25,7 +26,14 @@ pub struct StreamMasker {
     masked_to: usize,
     /// Finds in `buffer`, joined where they overlap, in order.
     finds: Vec<(usize, usize)>,
-    /// Where the automaton was last at rest: nothing unfinished begins before it.
+}
+
+/// Where one automaton stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Track {
+    /// `None`: at rest.
+    state: Option<StateID>,
+    /// Where it was last at rest: nothing unfinished begins before it.
     rest_at: usize,
 }
 
@@ -39,30 +47,24 @@ impl StreamMasker {
     pub(crate) fn new(masker: Masker) -> Self {
         StreamMasker {
             masker,
-            patterns: None,
-            state: None,
+            patterns: Arc::new(Patterns { version: 0, automata: Vec::new() }),
+            tracks: Vec::new(),
             buffer: Vec::new(),
             masked_to: 0,
             finds: Vec::new(),
-            rest_at: 0,
         }
     }
 
     /// Takes the next bytes and appends to `out` what is settled.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         self.refresh();
-        let patterns = self.patterns.clone();
-        let Some((longest, nfa)) = patterns.as_deref().and_then(|p| Some((p.longest(), p.nfa.as_ref()?)))
-        else {
-            self.emit(self.buffer.len(), out);
+        if self.patterns.automata.is_empty() {
             out.extend_from_slice(chunk);
             return;
-        };
+        }
         let from = self.buffer.len();
         self.buffer.extend_from_slice(chunk);
-        self.scan(nfa, from);
-        let open = longest.saturating_sub(1);
-        let keep_from = self.rest_at.max(self.buffer.len().saturating_sub(open));
+        let keep_from = self.scan(from);
         self.emit(keep_from, out);
     }
 
@@ -73,9 +75,8 @@ impl StreamMasker {
         self.refresh();
         let end = self.buffer.len();
         self.emit(end, out);
-        self.state = None;
+        self.tracks.fill(Track::default());
         self.masked_to = 0;
-        self.rest_at = 0;
     }
 
     /// Bytes of the source that are not yet in the output, neither as they are nor as a mask. A producer that keeps
@@ -86,53 +87,28 @@ impl StreamMasker {
 
     /// Takes over a grown set of patterns and looks through the bytes held back again.
     fn refresh(&mut self) {
-        let version = self.patterns.as_ref().map_or(0, |patterns| patterns.version);
-        let Some(newer) = self.masker.newer_than(version) else { return };
-        self.state = None;
-        self.rest_at = 0;
-        if let Some(nfa) = &newer.nfa {
-            // A set only grows, so this finds again all that was found in these bytes.
-            self.finds.clear();
-            self.scan(nfa, 0);
-        }
-        self.patterns = Some(newer);
+        let Some(newer) = self.masker.newer_than(self.patterns.version) else { return };
+        self.tracks = vec![Track::default(); newer.automata.len()];
+        self.patterns = newer;
+        // A set only grows, so this finds again all that was found in these bytes.
+        self.finds.clear();
+        self.scan(0);
     }
 
-    /// Runs the automaton over `buffer[from..]`.
-    fn scan(&mut self, nfa: &NFA, from: usize) {
-        let Ok(start) = nfa.start_state(Anchored::No) else { return };
-        let mut state = self.state.unwrap_or(start);
+    /// Runs every automaton over `buffer[from..]`. Returns from where on bytes may begin an unfinished secret.
+    fn scan(&mut self, from: usize) -> usize {
         let end = self.buffer.len();
-        let open = nfa.max_pattern_len().saturating_sub(1);
-        let mut at = from;
-        let mut rest_at = if state == start { from } else { self.rest_at };
-        while at < end {
-            if state == start
-                && let Some(prefilter) = nfa.prefilter()
-            {
-                // It sees whole patterns only, so one that goes on in the next chunk must be walked.
-                let whole_only = end.saturating_sub(open);
-                if at < whole_only {
-                    let candidate = prefilter.find_in(&self.buffer, Span { start: at, end });
-                    at = candidate.into_option().map_or(whole_only, |found| found.min(whole_only));
-                    rest_at = at;
-                }
-            }
-            let Some(&byte) = self.buffer.get(at) else { break };
-            state = nfa.next_state(Anchored::No, state, byte);
-            at += 1;
-            if state == start {
-                rest_at = at;
-            } else if nfa.is_special(state) && nfa.is_match(state) {
-                let longest = (0..nfa.match_len(state))
-                    .map(|index| nfa.pattern_len(nfa.match_pattern(state, index)))
-                    .max()
-                    .unwrap_or(0);
-                note(&mut self.finds, at.saturating_sub(longest), at);
-            }
+        let mut keep_from = end;
+        for (nfa, track) in self.patterns.automata.iter().zip(&mut self.tracks) {
+            run(nfa, track, &self.buffer, from, &mut self.finds);
+            let open = nfa.max_pattern_len().saturating_sub(1);
+            keep_from = keep_from.min(track.rest_at.max(end.saturating_sub(open)));
         }
-        self.state = Some(state);
-        self.rest_at = rest_at;
+        // One automaton finds in order; several do not.
+        if self.tracks.len() > 1 && self.finds.len() > 1 {
+            join(&mut self.finds);
+        }
+        keep_from
     }
 
     /// Appends what lies before `keep_from`, finds replaced, and drops it from the buffer.
@@ -164,18 +140,69 @@ impl StreamMasker {
         }
         self.buffer.drain(..keep_from);
         self.masked_to = cursor - keep_from;
-        self.rest_at = self.rest_at.saturating_sub(keep_from);
+        for track in &mut self.tracks {
+            track.rest_at = track.rest_at.saturating_sub(keep_from);
+        }
     }
 }
 
-/// Adds a find, which ends no earlier than all before it, and joins it with those it overlaps.
-fn note(finds: &mut Vec<(usize, usize)>, mut from: usize, to: usize) {
+/// Runs one automaton over `buffer[from..]` and adds what it finds.
+fn run(nfa: &NFA, track: &mut Track, buffer: &[u8], from: usize, finds: &mut Vec<(usize, usize)>) {
+    let Ok(start) = nfa.start_state(Anchored::No) else { return };
+    let mut state = track.state.unwrap_or(start);
+    let end = buffer.len();
+    let open = nfa.max_pattern_len().saturating_sub(1);
+    let mut at = from;
+    let mut rest_at = if state == start { from } else { track.rest_at };
+    while at < end {
+        if state == start
+            && let Some(prefilter) = nfa.prefilter()
+        {
+            // It sees whole patterns only, so one that goes on in the next chunk must be walked.
+            let whole_only = end.saturating_sub(open);
+            if at < whole_only {
+                let candidate = prefilter.find_in(buffer, Span { start: at, end });
+                at = candidate.into_option().map_or(whole_only, |found| found.min(whole_only));
+                rest_at = at;
+            }
+        }
+        let Some(&byte) = buffer.get(at) else { break };
+        state = nfa.next_state(Anchored::No, state, byte);
+        at += 1;
+        if state == start {
+            rest_at = at;
+        } else if nfa.is_special(state) && nfa.is_match(state) {
+            let longest = (0..nfa.match_len(state))
+                .map(|index| nfa.pattern_len(nfa.match_pattern(state, index)))
+                .max()
+                .unwrap_or(0);
+            note(finds, at.saturating_sub(longest), at);
+        }
+    }
+    *track = Track { state: Some(state), rest_at };
+}
+
+/// Adds a find and joins it with the last ones where they overlap, so that a run of overlaps stays one.
+fn note(finds: &mut Vec<(usize, usize)>, mut from: usize, mut to: usize) {
     while let Some(&(last_from, last_to)) = finds.last() {
-        if last_to <= from || last_from == last_to {
+        if last_to <= from || last_from >= to {
             break;
         }
         from = from.min(last_from);
+        to = to.max(last_to);
         finds.pop();
     }
     finds.push((from, to));
+}
+
+/// Puts finds in order and joins those that share a byte.
+fn join(finds: &mut Vec<(usize, usize)>) {
+    finds.sort_unstable();
+    finds.dedup_by(|next, kept| {
+        let overlaps = next.0 < kept.1;
+        if overlaps {
+            kept.1 = kept.1.max(next.1);
+        }
+        overlaps
+    });
 }

@@ -15,30 +15,41 @@ const WRAP_COLUMNS: [usize; 2] = [76, 64];
 pub(crate) fn of(value: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let whole = value.trim();
-    spellings(value, whole, &mut found);
-    if whole.contains(['\n', '\r']) {
-        for line in whole.split(['\n', '\r']) {
-            spellings(line, line.trim(), &mut found);
-        }
-    }
-    found
-}
-
-/// Spellings of one value or one line of it. `raw` still has its white space at both ends, which encoders see too.
-fn spellings(raw: &str, text: &str, found: &mut BTreeSet<String>) {
-    if text.chars().count() < MIN_CHARS {
-        return;
+    if whole.chars().count() < MIN_CHARS {
+        return found;
     }
     let mut add = |spelling: String| {
         if spelling.chars().count() >= MIN_CHARS {
             found.insert(spelling);
         }
     };
-    add(text.to_owned());
-    // A log is cut into lines without their carriage returns; a value with them is matched either way.
-    if text.contains("\r\n") {
-        add(text.replace("\r\n", "\n"));
+    add(whole.to_owned());
+    base64_inner(whole, &mut add);
+    if value.len() != whole.len() {
+        base64_inner(value, &mut add);
     }
+    base64_wrapped(value, &mut add);
+    if whole.contains(['\n', '\r']) {
+        // Logs lose carriage returns, so the whole is matched either way.
+        add(whole.replace("\r\n", "\n"));
+        // Every other spelling of the whole is made of those of its lines, so the lines are enough; a private key has
+        // half the patterns that way.
+        for line in whole.split(['\n', '\r']) {
+            of_line(line.trim(), &mut add);
+            base64_inner(line.trim(), &mut add);
+        }
+    } else {
+        of_line(whole, &mut add);
+    }
+    found
+}
+
+/// Spellings of a value of one line, or of one line of a value.
+fn of_line(text: &str, add: &mut impl FnMut(String)) {
+    if text.chars().count() < MIN_CHARS {
+        return;
+    }
+    add(text.to_owned());
     for quote in ['"', '\''] {
         if text.contains(quote) {
             add(text.replace(quote, ""));
@@ -48,13 +59,8 @@ fn spellings(raw: &str, text: &str, found: &mut BTreeSet<String>) {
         // How a shell prints a quoted word under `set -x`.
         add(text.replace('\'', r"'\''"));
     }
-    json(text, &mut add);
-    percent(text, &mut add);
-    base64_inner(text, &mut add);
-    if raw.len() != text.len() {
-        base64_inner(raw, &mut add);
-    }
-    base64_wrapped(raw, &mut add);
+    json(text, add);
+    percent(text, add);
 }
 
 /// JSON string bodies as the usual writers produce them.
@@ -118,6 +124,9 @@ fn percent_encode(text: &str, kept: &str, upper: bool) -> String {
 /// Base64 of `text` at each of the three positions it can have inside a longer encoded text: only the characters that
 /// depend on `text` alone.
 fn base64_inner(text: &str, add: &mut impl FnMut(String)) {
+    if text.chars().count() < MIN_CHARS {
+        return;
+    }
     for shift in 0..3usize {
         let mut padded = vec![0u8; shift];
         padded.extend_from_slice(text.as_bytes());
