@@ -83,5 +83,8 @@ pub fn run_prefix(abstractions: &[(String, String)]) -> String {
         .take_while(|(key, _)| !key.starts_with("level"))
         .cloned()
         .collect();
-    proto::logs::base_key(&run)
+    // The border after the run's number matters: run 7 must not reach the logs of run 70. A task without levels has
+    // one base key of its own, which ends the prefix.
+    let base = proto::logs::base_key(&run);
+    if run.len() < abstractions.len() { format!("{base}/") } else { base }
 }
