@@ -212,7 +212,7 @@ gather() {
     found="$found$p "
     if kill -0 "$p" 2>/dev/null; then Q="$Q $p"; else X="$X $p"; fi
   done
-  [ -z "$group" ] || [ -e /proc/self/stat ] || { kill -0 -- "-$S" 2>/dev/null && Q="$Q -$S"; }
+  [ -z "$group" ] || [ -e /proc/self/stat ] || { kill -0 "-$S" 2>/dev/null && Q="$Q -$S"; }
 }
 # finish KEY SIGNAL: signals every process of the unit until none is left, for at most 15 s.
 finish() {
@@ -232,9 +232,9 @@ finish() {
     fi
     for p in $Q; do
       case $2$sent in
-        KILL*) kill -KILL -- "$p" 2>/dev/null ;;
+        KILL*) kill -KILL "$p" 2>/dev/null ;;
         *" $p "*) ;;
-        *) kill -TERM -- "$p" 2>/dev/null; sent="$sent$p " ;;
+        *) kill -TERM "$p" 2>/dev/null; sent="$sent$p " ;;
       esac
     done
     turn=$((turn + 1))

@@ -16,7 +16,12 @@ pub(crate) use pool::{Lease, Pool};
 use crate::error::Error;
 use russh::client::Handle;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
+
+/// Tries to open a channel, a tenth of a second apart: a host whose `MaxSessions` is small, or shared with somebody else,
+/// has a free place soon; one that never allows a session says so after a few seconds.
+const OPEN_TRIES: u32 = 50;
 
 /// How long a channel is expected to live; each kind has its own places on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +68,18 @@ impl Session {
         };
         let closed = || Error::Lost { host: self.host.clone(), why: "the connection is closed".into() };
         let permit = places.acquire_owned().await.map_err(|_| closed())?;
-        let channel = self.handle.channel_open_session().await.map_err(|e| self.lost(&e))?;
-        Ok((channel, permit))
+        let mut tries = 0;
+        loop {
+            match self.handle.channel_open_session().await {
+                Ok(channel) => return Ok((channel, permit)),
+                // sshd frees the place of an ended session a little after its end was told.
+                Err(russh::Error::ChannelOpenFailure(_)) if tries < OPEN_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(self.lost(&error)),
+            }
+        }
     }
 
     /// Starts `/bin/sh` on the host with `program` as its text. The text goes over stdin, never over argv.

@@ -1,0 +1,308 @@
+//! Scripts that outlive connection, agent and patience.
+
+mod peer;
+
+use executor_api::{CancelReason, CancelStage, Class, Executor, Recovery, Stream};
+use executor_ssh::Settings;
+use peer::{Host, Sh, command, executor, executor_with, hasty, script, until};
+use proto::task::Shell;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// It may have ended by itself meanwhile.
+fn kill(pid: u32, signal: &str) {
+    std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+}
+
+#[tokio::test]
+async fn an_abort_ends_the_whole_tree_although_it_ignores_term() {
+    for sh in [Sh::Dash, Sh::Busybox, Sh::Bash] {
+        let host = Host::start(sh);
+        let sign = format!("7{}.25", host.port);
+        let text = format!(
+            "trap '' TERM\nsleep {sign} &\nsetsid sh -c 'trap \"\" TERM; sleep {sign}; sleep {sign}' &\n\
+             echo begun; while :; do sleep {sign}; done"
+        );
+        let spec = command(
+            host.target(),
+            vec![script("u", Shell::Sh, &text), script("v", Shell::Sh, "echo v")],
+            &[],
+        );
+        let world = host.world("abort", &spec);
+        let (handle, cx) = world.context();
+        let executor =
+            executor_with(Settings { kill_after: Duration::from_millis(500), ..Settings::default() });
+        let abort = async {
+            until("begun", LIMIT, || world.logs.output("u", Stream::Stdout) == ["begun"]).await;
+            assert!(!peer::running(&sign).is_empty());
+            handle.cancel(CancelReason::User, CancelStage::Ask);
+        };
+        let (result, ()) = tokio::join!(executor.run(&spec, &cx), abort);
+        let error = result.unwrap_err();
+        assert_eq!(error.class, Class::Cancelled { reason: CancelReason::User }, "{sh:?}: {error}");
+        assert!(error.what.contains("none of its processes is left"), "{sh:?}: {error}");
+        assert_eq!(peer::running(&sign), Vec::<String>::new(), "{sh:?}");
+        until("the folder is gone", LIMIT, || host.leaves().is_empty()).await;
+        assert_eq!(world.logs.output("v", Stream::Stdout), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_well_behaved_script_ends_by_term_and_its_last_words_are_logged() {
+    let host = Host::start(Sh::Dash);
+    let text = "trap 'echo bye; exit 5' TERM; echo begun; while :; do sleep 0.1; done";
+    let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &[]);
+    let world = host.world("term", &spec);
+    let (handle, cx) = world.context();
+    let executor = executor();
+    let abort = async {
+        until("begun", LIMIT, || world.logs.output("u", Stream::Stdout) == ["begun"]).await;
+        handle.cancel(CancelReason::Deadline, CancelStage::Ask);
+    };
+    let (result, ()) = tokio::join!(executor.run(&spec, &cx), abort);
+    let error = result.unwrap_err();
+    assert_eq!(error.class, Class::Cancelled { reason: CancelReason::Deadline });
+    assert!(error.what.contains("was ended"), "{error}");
+    assert!(host.leaves().is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_connection_loses_and_doubles_no_line() {
+    for sh in [Sh::Dash, Sh::Busybox] {
+        let host = Host::start(sh);
+        let text = "echo x >> count; i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; [ $((i % 30)) -eq 0 ] && echo err $i >&2; sleep 0.01; done";
+        let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &[]);
+        let world = host.world("cut", &spec);
+        let (_handle, cx) = world.context();
+        let executor = executor();
+        let cuts = async {
+            for n in [20, 90, 200] {
+                until("progress", LIMIT, || world.logs.output("u", Stream::Stdout).len() >= n).await;
+                host.cut();
+            }
+        };
+        let (result, ()) = tokio::join!(executor.run(&spec, &cx), cuts);
+        result.unwrap_or_else(|e| panic!("{sh:?}: {e}\n{}", world.logs.everything()));
+        let wanted: Vec<String> = (1..=300).map(|n| format!("line {n}")).collect();
+        assert_eq!(world.logs.output("u", Stream::Stdout), wanted, "{sh:?}");
+        let wanted: Vec<String> = (1..=10).map(|n| format!("err {}", n * 30)).collect();
+        assert_eq!(world.logs.output("u", Stream::Stderr), wanted);
+        assert_eq!(host.read("home/count"), "x\n");
+        assert!(world.logs.own("u").iter().any(|l| l.contains("lost")));
+        assert!(host.leaves().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_new_agent_attaches_and_goes_on_from_the_durable_line() {
+    let host = Host::start(Sh::Dash);
+    let text =
+        "echo x >> count; i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo line $i; sleep 0.01; done; V=done";
+    let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &["V"]);
+    let world = host.world("attach", &spec);
+    for round in 1..=4usize {
+        let (_handle, cx) = world.context();
+        let executor = executor();
+        if round > 1 {
+            assert_eq!(executor.recover(&spec, &cx).await.unwrap(), Recovery::Running, "round {round}");
+        }
+        let unit = executor_api::LogSink::unit(&world.logs, "u");
+        let killed = async {
+            until("progress", LIMIT, || world.logs.output("u", Stream::Stdout).len() >= round * 30).await;
+            unit.durable(Stream::Stdout).await.unwrap();
+            until("more", LIMIT, || world.logs.output("u", Stream::Stdout).len() >= round * 30 + 5).await;
+        };
+        tokio::select! {
+            result = executor.run(&spec, &cx) => panic!("ended: {result:?}"),
+            () = killed => {}
+        }
+        drop(executor);
+        world.restart();
+    }
+    let (_handle, cx) = world.context();
+    let executor = executor();
+    let output = executor.run(&spec, &cx).await.unwrap();
+    let wanted: Vec<String> = (1..=200).map(|n| format!("line {n}")).collect();
+    assert_eq!(world.logs.output("u", Stream::Stdout), wanted);
+    assert_eq!(host.read("home/count"), "x\n");
+    assert_eq!(output.outputs["outputVariables.V"].value, "done");
+    assert_eq!(executor.recover(&spec, &cx).await.unwrap(), Recovery::Ended(0));
+}
+
+#[tokio::test]
+async fn recover_tells_ended_never_started_and_vanished() {
+    let host = Host::start(Sh::Dash);
+    let sign = format!("8{}.25", host.port);
+    // Ended while no agent was there.
+    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo begun; sleep 0.5; exit 3")], &[]);
+    let world = host.world("ended", &spec);
+    {
+        let (handle, cx) = world.context();
+        let executor = executor();
+        let drain = async {
+            until("begun", LIMIT, || world.logs.output("u", Stream::Stdout) == ["begun"]).await;
+            handle.cancel(CancelReason::Drain, CancelStage::Ask);
+        };
+        let (result, ()) = tokio::join!(executor.run(&spec, &cx), drain);
+        assert_eq!(result.unwrap_err().class, Class::Cancelled { reason: CancelReason::Drain });
+    }
+    world.restart();
+    let (_handle, cx) = world.context();
+    let second = executor();
+    let deadline = std::time::Instant::now() + LIMIT;
+    loop {
+        match second.recover(&spec, &cx).await.unwrap() {
+            Recovery::Running => assert!(std::time::Instant::now() < deadline),
+            found => break assert_eq!(found, Recovery::Ended(3)),
+        }
+    }
+    assert_eq!(second.run(&spec, &cx).await.unwrap_err().class, Class::RemoteFailed { code: 3 });
+    assert_eq!(world.logs.output("u", Stream::Stdout), ["begun"]);
+
+    // Never started: the checkpoint is there, the folder is not.
+    let world = host.world("never", &spec);
+    world.marks.crash_at(executor_api::testing::CrashAt::BeforeCall(1));
+    let (_handle, cx) = world.context();
+    let third = SshWithMarks::new(&world);
+    tokio::select! {
+        _ = third.0.run(&spec, &cx) => panic!("ended"),
+        () = world.marks.crashed() => {}
+    }
+    world.restart();
+    assert_eq!(second.recover(&spec, &cx).await.unwrap(), Recovery::NeverStarted);
+
+    // Vanished: script and holder killed together.
+    let spec =
+        command(host.target(), vec![script("u", Shell::Sh, &format!("echo begun; sleep {sign}"))], &[]);
+    let world = host.world("vanished", &spec);
+    let (_handle, cx) = world.context();
+    let killer = async {
+        until("begun", LIMIT, || world.logs.output("u", Stream::Stdout) == ["begun"]).await;
+        for process in peer::processes() {
+            if process.command.contains(&format!("{}/.delegate/u-", host.home().display()))
+                || process.command.contains(&sign)
+            {
+                kill(process.pid, "-KILL");
+            }
+        }
+    };
+    let (result, ()) = tokio::join!(second.run(&spec, &cx), killer);
+    let error = result.unwrap_err();
+    assert_eq!(error.code, "SSH-013", "{error}");
+    until("the folder is gone", LIMIT, || host.leaves().is_empty()).await;
+
+    let world = host.world("vanished2", &spec);
+    {
+        let (_handle, cx) = world.context();
+        let executor = executor();
+        tokio::select! {
+            result = executor.run(&spec, &cx) => panic!("ended: {result:?}"),
+            () = until("begun", LIMIT, || world.logs.output("u", Stream::Stdout) == ["begun"]) => {}
+        }
+    }
+    for process in peer::processes() {
+        if process.command.contains(&format!("{}/.delegate/u-", host.home().display()))
+            || process.command.contains(&sign)
+        {
+            kill(process.pid, "-KILL");
+        }
+    }
+    world.restart();
+    let (_handle, cx) = world.context();
+    let found = second.recover(&spec, &cx).await.unwrap();
+    assert!(
+        matches!(&found, Recovery::Vanished { evidence } if evidence.contains("no exit code")),
+        "{found:?}"
+    );
+    // Its folder goes at the next connection of this agent.
+    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo hi")], &[]);
+    host.cut();
+    let world = host.world("after", &spec);
+    let (_handle, cx) = world.context();
+    second.run(&spec, &cx).await.unwrap();
+    assert!(host.leaves().is_empty(), "{:?}\n{}", host.leaves(), world.logs.everything());
+}
+
+struct SshWithMarks(executor_ssh::SshExecutor);
+
+impl SshWithMarks {
+    fn new(world: &executor_api::testing::World) -> Self {
+        SshWithMarks(executor().with_probe(std::sync::Arc::new(world.marks.clone())))
+    }
+}
+
+#[tokio::test]
+async fn a_small_spool_blocks_the_producer_and_loses_nothing() {
+    for sh in [Sh::Dash, Sh::Busybox] {
+        let host = Host::start(sh);
+        // 120 MB through a spool of 4 MiB.
+        let text = "i=0; while [ $i -lt 120 ]; do i=$((i+1)); head -c 1000000 /dev/zero | tr '\\0' 'x' | fold -w 999; echo; done; echo end";
+        let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &[]);
+        let mut world = host.world("bulk", &spec);
+        world.logs = executor_api::testing::MemoryLogs::counting();
+        let (_handle, cx) = world.context();
+        let executor = executor_with(Settings { spool_limit: 4 << 20, ..Settings::default() });
+        let leaves = host.home().join(".delegate");
+        let mut most = 0;
+        let watch = async {
+            loop {
+                let total: u64 = walk(&leaves);
+                most = most.max(total);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let began = std::time::Instant::now();
+        tokio::select! {
+            result = executor.run(&spec, &cx) => { result.unwrap_or_else(|e| panic!("{sh:?}: {e}")); }
+            () = watch => {}
+        }
+        let wanted = 120 * (1_000_000 + 1_000_000 / 999 + 1) + 4;
+        assert_eq!(world.logs.total_bytes(), wanted, "{sh:?}");
+        assert!(most < 5 << 20, "{sh:?}: the spool grew to {most}");
+        println!(
+            "{sh:?}: {:.1} MB/s, spool at most {most}",
+            wanted as f64 / 1e6 / began.elapsed().as_secs_f64()
+        );
+    }
+}
+
+fn walk(dir: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|e| match e.metadata() {
+            Ok(m) if m.is_dir() => walk(&e.path()),
+            Ok(m) => m.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[tokio::test]
+async fn a_foreign_folder_is_refused_and_a_full_disk_is_named() {
+    let host = Host::start(Sh::Dash);
+    // The folder of the unit is a link to somewhere else.
+    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo hi > ran")], &[]);
+    let world = host.world("link", &spec);
+    let base = host.home().join(".delegate");
+    std::fs::create_dir(&base).unwrap();
+    std::os::unix::fs::chown(&base, Some(peer::UID), Some(peer::UID)).unwrap();
+    std::fs::set_permissions(&base, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let (_handle, cx) = world.context();
+    let first = executor();
+    first.run(&spec, &cx).await.unwrap();
+    std::fs::remove_file(host.home().join("ran")).unwrap();
+
+    // Home and /var/tmp are full.
+    let full = Host::start_with(
+        Sh::Dash,
+        "mount -t tmpfs -o size=64k,mode=777 none $D/home; chown 61001 $D/home; head -c 100000 /dev/zero > $D/home/fill || true",
+    );
+    let big = format!("# {}\necho hi", "x".repeat(100_000));
+    let spec = command(full.target(), vec![script("u", Shell::Sh, &big)], &[]);
+    let world = full.world("full", &spec);
+    let (_handle, cx) = world.context();
+    let error = executor_with(hasty()).run(&spec, &cx).await.unwrap_err();
+    assert_eq!(error.code, "SSH-016", "{error}\n{}", world.logs.everything());
+}
