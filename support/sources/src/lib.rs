@@ -17,7 +17,7 @@ mod near;
 mod probe;
 
 pub use docker::{ResolvedImage, list_tags, resolve_tag};
-pub use download::{Downloaded, download, prune};
+pub use download::{Downloaded, Located, download, locate, prune};
 pub use git::{FetchedFile, FetchedFiles, fetch_files};
 pub use http::{Access, Answer, Backoff, Call, Client, ClientError, ClientOptions, Notice, Retry};
 pub use near::nearest;

@@ -19,11 +19,11 @@ use crate::http::{Access, Answer, Call};
 use cache::{Cache, Entry};
 use executor_api::StepError;
 use proto::task::DownloadSource;
-use reqwest::StatusCode;
 use reqwest::header::{
     CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     LAST_MODIFIED, RANGE,
 };
+use reqwest::{Method, StatusCode};
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 use url::Url;
@@ -100,6 +100,48 @@ pub async fn download(
             None => Err(error::unexpected(&url, "HTTP 304 to an unconditional request", "a file server")),
         },
     }
+}
+
+/// What a server says of a file without sending it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Where it lies, for messages and outputs.
+    pub url: String,
+    /// Last part of its path.
+    pub file_name: String,
+    /// Lower-case hex, when the server sends `X-Checksum-Sha256` (Artifactory does).
+    pub sha256: Option<String>,
+    /// Its size, when the server says it.
+    pub bytes: Option<u64>,
+}
+
+/// Asks whether a file is there, and for the checksum to pin it by, without transferring it.
+///
+/// **Errors**: as [`download`], but for the cache.
+pub async fn locate(access: &Access, source: &DownloadSource) -> Result<Located, StepError> {
+    let url = location::of(source)?;
+    let file_name = location::file_name(&url)?;
+    let connector = &source.connector;
+    let mut call = Call::get(url.clone(), &connector.identifier).credentials(access.credentials(connector)?);
+    call.method = Method::HEAD;
+    let mut answer = access.send(&call).await?;
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+        // One byte tells the same; the connection is closed instead of reading a server that sends all.
+        call.method = Method::GET;
+        call = call.header(RANGE, HeaderValue::from_static("bytes=0-0"));
+        answer = access.send(&call).await?;
+    }
+    let whole = || answer.header(CONTENT_LENGTH)?.parse().ok();
+    let bytes = match answer.status {
+        StatusCode::OK => whole(),
+        StatusCode::PARTIAL_CONTENT => {
+            answer.header(CONTENT_RANGE).and_then(|range| range.rsplit_once('/')?.1.trim().parse().ok())
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE => Some(0),
+        StatusCode::NOT_FOUND | StatusCode::GONE => return Err(error::artifact_missing(&url)),
+        status => return Err(error::unexpected(&url, format!("HTTP {}", status.as_u16()), "a file server")),
+    };
+    Ok(Located { url: error::shown(&url), file_name, sha256: promised(&answer), bytes })
 }
 
 struct Transfer<'a> {
@@ -179,7 +221,7 @@ impl Transfer<'_> {
             last_modified: answer.header(LAST_MODIFIED).map(str::to_owned),
             ..Entry::default()
         };
-        let promised = answer.header(X_CHECKSUM_SHA256).map(|sum| sum.trim().to_ascii_lowercase());
+        let promised = promised(answer);
         let length: Option<u64> = answer.header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let mut file = self.cache.open_partial(from, validator(answer)).await?;
         let failed = |source| error::local_disk("write", &self.cache.partial_path(), source);
@@ -215,6 +257,12 @@ impl Transfer<'_> {
 
 fn value(text: &str) -> Result<HeaderValue, StepError> {
     HeaderValue::from_str(text).map_err(|_| error::bad_url("header", "range or validator", "printable text"))
+}
+
+/// The checksum that the server sends along.
+fn promised(answer: &Answer) -> Option<String> {
+    let sum = answer.header(X_CHECKSUM_SHA256)?.trim().to_ascii_lowercase();
+    (!sum.is_empty()).then_some(sum)
 }
 
 /// What `If-Range` accepts: a strong entity tag, else a date.

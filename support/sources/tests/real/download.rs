@@ -6,7 +6,7 @@ use crate::{PASSWORD, Setup, World, anonymous, login};
 use executor_api::{Cancel, CancelReason, CancelStage, Class};
 use proto::task::{DownloadSource, HttpConnector};
 use sha2::{Digest, Sha256};
-use sources::{Downloaded, download, prune};
+use sources::{Downloaded, download, locate, prune};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn a_file_arrives_with_its_checksum_and_the_second_time_from_the_cache() {
     let second = download(&world.access, &source, cache.path()).await.unwrap();
     assert!(second.from_cache);
     assert_is(&second, b"content");
-    assert!(nginx.requests().contains("304"), "{}", nginx.requests());
+    nginx.log_with(" 304 ", 1).await;
 
     // Other content on the server, other file here; the server is asked each time.
     nginx.put("app/a b.tar.gz", b"content, second edition");
@@ -83,8 +83,8 @@ async fn a_cut_connection_is_resumed_where_it_broke() {
         .unwrap();
     assert_is(&downloaded, &content);
     assert_eq!(proxy.connections.load(Ordering::SeqCst), 7);
-    let requests = nginx.requests();
-    assert!(requests.contains("206") && requests.contains("range=bytes="), "{requests}");
+    let log = nginx.log_with(" 206 ", 6).await;
+    assert_eq!(log.matches("range=bytes=").count(), 6, "{log}");
     assert!(world.notices().contains("next attempt"), "{}", world.notices());
     assert_eq!(std::fs::read_dir(cache.path().join("partial")).unwrap().count(), 0);
 }
@@ -105,7 +105,7 @@ async fn a_later_call_goes_on_with_what_an_earlier_one_left() {
     }
     let downloaded = download(&World::new().access, &source, cache.path()).await.unwrap();
     assert_is(&downloaded, &content);
-    assert!(nginx.requests().contains(" 206 "), "{}", nginx.requests());
+    nginx.log_with(" 206 ", 1).await;
 
     // A file that changed in between is not glued together.
     let other = tempfile::tempdir().unwrap();
@@ -146,9 +146,9 @@ async fn a_wrong_checksum_fails_and_leaves_nothing() {
     let first = download(&world.access, &right, cache.path()).await.unwrap();
     assert_is(&first, b"content");
     // With a checksum in the step the server is not even asked.
-    let before = nginx.requests();
+    let asked = nginx.log_with("/honest/", 2).await;
     assert!(download(&world.access, &right, cache.path()).await.unwrap().from_cache);
-    assert_eq!(nginx.requests(), before);
+    assert_eq!(nginx.log_with("/honest/", 2).await, asked);
 }
 
 #[tokio::test]
@@ -178,8 +178,9 @@ async fn every_refusal_has_its_class_and_code() {
         .await
         .unwrap_err();
     assert!(matches!(error.class, Class::Throttled { retry_after: Some(s) } if s == Duration::from_secs(1)));
-    assert_eq!(nginx.requests().matches("/broken/").count(), 4);
-    assert_eq!(nginx.requests().matches("/forbidden/").count(), 1);
+    let log = nginx.log_with("/busy/", 4).await;
+    assert_eq!(log.matches("/broken/").count(), 4);
+    assert_eq!(log.matches("/forbidden/").count(), 1);
     assert_eq!(cached_files(cache.path()), 0);
 }
 
@@ -195,8 +196,8 @@ async fn a_redirect_to_another_host_loses_the_password() {
     let (world, cache) = (World::new(), tempfile::tempdir().unwrap());
     let away = source(login(&nginx.url(""), "pw"), "away", "a");
     assert_is(&download(&world.access, &away, cache.path()).await.unwrap(), b"moved");
-    assert!(target.requests().contains("auth=- "), "{}", target.requests());
-    assert!(nginx.requests().contains("auth=Basic "), "{}", nginx.requests());
+    assert!(target.log_with("/open/a", 1).await.contains("auth=- "));
+    assert!(nginx.log_with("/away/", 1).await.contains("auth=Basic "));
     let near = source(login(&nginx.url(""), "pw"), "near", "a");
     assert_is(&download(&world.access, &near, cache.path()).await.unwrap(), b"near");
 }
@@ -215,7 +216,7 @@ async fn fifty_downloads_of_one_file_are_one_transfer() {
     let results = all.join_all().await;
     assert_eq!(results.iter().filter(|downloaded| !downloaded.from_cache).count(), 1);
     assert_is(&results[0], &content);
-    assert_eq!(nginx.requests().matches(" 200 ").count(), 1);
+    assert_eq!(nginx.log_with("GET", 50).await.matches(" 200 ").count(), 1);
 }
 
 #[tokio::test]
@@ -269,4 +270,30 @@ async fn pruning_removes_the_longest_unused_first() {
     assert_eq!(prune(cache.path(), 30).await.unwrap(), 12);
     assert!(paths[0].exists() && !paths[1].exists() && paths[2].exists());
     assert_eq!(prune(Path::new("/nonexistent/cache"), 0).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_file_is_located_without_being_sent() {
+    let lie = sum(b"content");
+    let nginx = Nginx::start(&format!(
+        "location /summed/ {{ add_header X-Checksum-Sha256 {lie}; return 200 content; }}
+         location /headless/ {{ if ($request_method = HEAD) {{ return 405; }} rewrite ^/headless/(.*)$ /open/$1 last; }}"
+    ));
+    let world = World::new();
+    nginx.put("a", &big());
+    let found = locate(&world.access, &source(anonymous(&nginx.url("")), "open", "a")).await.unwrap();
+    assert_eq!(
+        (found.bytes, found.sha256.as_deref(), found.file_name.as_str()),
+        (Some(1_200_000), None, "a")
+    );
+    assert_eq!(found.url, nginx.url("open/a"));
+    let found = locate(&world.access, &source(anonymous(&nginx.url("")), "summed", "a")).await.unwrap();
+    assert_eq!(found.sha256, Some(lie));
+    let found = locate(&world.access, &source(anonymous(&nginx.url("")), "headless", "a")).await.unwrap();
+    assert_eq!(found.bytes, Some(1_200_000));
+    let error = locate(&world.access, &source(anonymous(&nginx.url("")), "open", "b")).await.unwrap_err();
+    assert_eq!(error.code, "SRC-006");
+    let error =
+        locate(&world.access, &source(login(&nginx.url(""), "wrong"), "closed", "a")).await.unwrap_err();
+    assert_eq!(error.code, "SRC-004");
 }

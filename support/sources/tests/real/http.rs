@@ -30,7 +30,7 @@ async fn an_alias_leads_elsewhere_and_the_server_hears_the_name() {
         let world = World::with(alias(from.into(), to.clone()));
         download(&world.access, &source(url, "a"), cache.path()).await.unwrap();
         let host = url.trim_start_matches("http://").trim_end_matches("/open");
-        assert!(nginx.requests().contains(&format!("host={host}\n")), "{}", nginx.requests());
+        nginx.log_with(&format!("host={host}\n"), 1).await;
         assert_eq!(world.notices().matches(&format!("-> {to}")).count(), 1, "{}", world.notices());
     }
     let world = World::with(alias("bad.example.com".into(), "no-such-name.invalid:1".into()));

@@ -107,9 +107,23 @@ impl Nginx {
         fs::write(path, content).unwrap();
     }
 
-    /// Requests so far: method, URI, status, bytes of body, Authorization, Range.
-    pub(crate) fn requests(&self) -> String {
-        fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
+    /// The log as soon as `needle` stands in it `times` times. nginx writes a line when the answer is already out.
+    ///
+    /// A line: method, URI, status, bytes of body, Authorization, Range, Host.
+    pub(crate) async fn log_with(&self, needle: &str, times: usize) -> String {
+        log_with(self.dir.path(), needle, times).await
+    }
+}
+
+async fn log_with(dir: &Path, needle: &str, times: usize) -> String {
+    let begin = Instant::now();
+    loop {
+        let log = fs::read_to_string(dir.join("access.log")).unwrap_or_default();
+        if log.matches(needle).count() >= times {
+            return log;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "{times} times {needle:?} in\n{log}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -225,14 +239,15 @@ impl Git {
         });
         let exec = Command::new("git").arg("--exec-path").output().unwrap();
         let exec = String::from_utf8(exec.stdout).unwrap();
-        let protocol = if version { "fastcgi_param GIT_PROTOCOL $http_git_protocol;" } else { "" };
+        let protocol = if version { "$http_git_protocol" } else { "''" };
         let params = format!(
             "fastcgi_pass unix:{}; fastcgi_param SCRIPT_FILENAME {}/git-http-backend;
              fastcgi_param GIT_HTTP_EXPORT_ALL 1; fastcgi_param GIT_PROJECT_ROOT {root}/repos;
              fastcgi_param GIT_CONFIG_NOSYSTEM 1; fastcgi_param HOME {root};
              fastcgi_param GIT_CONFIG_COUNT 1; fastcgi_param GIT_CONFIG_KEY_0 safe.directory; fastcgi_param GIT_CONFIG_VALUE_0 *;
              fastcgi_param PATH_INFO $path; fastcgi_param QUERY_STRING $args; fastcgi_param REQUEST_METHOD $request_method;
-             fastcgi_param CONTENT_TYPE $content_type; fastcgi_param CONTENT_LENGTH $content_length; {protocol}",
+             fastcgi_param CONTENT_TYPE $content_type; fastcgi_param CONTENT_LENGTH $content_length;
+             fastcgi_param HTTP_GIT_PROTOCOL {protocol};",
             socket.display(),
             exec.trim()
         );
@@ -249,8 +264,8 @@ impl Git {
         format!("http://127.0.0.1:{}/{path}", self.port)
     }
 
-    pub(crate) fn requests(&self) -> String {
-        fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
+    pub(crate) async fn log_with(&self, needle: &str, times: usize) -> String {
+        log_with(self.dir.path(), needle, times).await
     }
 
     /// A file in the work tree of a repository.
