@@ -60,7 +60,7 @@ pub enum ManagerError {
         #[source]
         source: StoreError,
     },
-    /// The log folder cannot be used.
+    /// The log folder cannot be used. Page: `docs/errors/MGR-006.md`.
     #[error("MGR-006: the log folder cannot be used")]
     Logs(#[source] LogError),
     /// A certificate or a key for TLS. Page: `docs/errors/MGR-004.md`.
@@ -87,6 +87,22 @@ pub enum ManagerError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl ManagerError {
+    /// The code with a page in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ManagerError::DataDir { .. } => "MGR-001",
+            ManagerError::Locked { .. } => "MGR-002",
+            ManagerError::Store { .. } => "MGR-003",
+            ManagerError::Tls { .. } => "MGR-004",
+            ManagerError::Insecure { .. } => "MGR-005",
+            ManagerError::Logs(_) => "MGR-006",
+            ManagerError::Listen { .. } => "MGR-007",
+            ManagerError::Key(_) => "MGR-101",
+        }
+    }
 }
 
 /// Runs a manager until `shutdown` is cancelled. `on_ready` gets the base URL once requests are answered.

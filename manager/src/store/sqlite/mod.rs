@@ -26,6 +26,8 @@ use crate::secrets::ManagerKey;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +46,9 @@ impl From<rusqlite::Error> for StoreError {
 
 /// The store in one SQLite file.
 pub struct SqliteStore {
-    writer: writer::Writer,
+    // Closed in this order: the writer, as the last connection, folds the write-ahead log into the database.
     readers: readers::Readers,
+    writer: writer::Writer,
     key: Arc<ManagerKey>,
 }
 
@@ -75,6 +78,14 @@ impl SqliteStore {
     ///
     /// **Errors**: `TooNew`; `Backend` when the file is no database, cannot be written, or names another key than `key`.
     pub fn open(path: &Path, key: Arc<ManagerKey>, changes: Arc<Changes>) -> Result<Self, StoreError> {
+        // SQLite would make the file readable for others; its side files take the mode of the database.
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| StoreError::Backend(e.to_string()))?;
         let mut conn = Connection::open(path)?;
         conn.busy_timeout(BUSY)?;
         schema::prepare(&mut conn)?;
