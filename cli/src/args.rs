@@ -1,0 +1,64 @@
+//! The command line: every command and flag. Scripts rely on them (issue, "Command line").
+
+use crate::commands::{
+    agent, agents, apply, completion, connector, credential, entities, execution, expression, hostkey, init,
+    manager, pipeline, probe, secret,
+};
+use crate::quickstart;
+use clap::Parser;
+
+/// Runs deployment steps where they belong: as agent in each network zone, as manager, and as their client.
+#[derive(Debug, Parser)]
+#[command(name = "delegate", version, disable_help_subcommand = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Every command.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Run an agent
+    Agent(agent::Args),
+    /// Run a manager
+    Manager(manager::Args),
+    /// Create or change entities and pipelines from files or folders
+    Apply(apply::Args),
+    /// List entities of a kind, or show one
+    Get(entities::GetArgs),
+    /// Delete an entity
+    Delete(entities::DeleteArgs),
+    /// Set, list and remove secrets
+    Secret(secret::Args),
+    /// Run and check pipelines
+    Pipeline(pipeline::Args),
+    /// Look at executions and end them
+    Execution(execution::Args),
+    /// List agents
+    Agents(agents::Args),
+    /// Delegate tokens: what agents register with
+    Token(credential::TokenArgs),
+    /// API keys: what people and scripts call with
+    Apikey(credential::KeyArgs),
+    /// Keys of SSH hosts
+    Hostkey(hostkey::Args),
+    /// Test connectors
+    Connector(connector::Args),
+    /// Try out expressions
+    Expression(expression::Args),
+    /// Send no-op tasks through the queue and time them
+    Probe(probe::Args),
+    /// Start manager, agent and a sample host, and deploy to it
+    Quickstart(quickstart::Args),
+    /// Write a first project
+    Init(init::Args),
+    /// Print the completion script of a shell
+    Completion(completion::Args),
+    /// The sample application of quickstart
+    #[command(hide = true)]
+    QuickstartApp(quickstart::app::Args),
+    /// The artifact server of quickstart
+    #[command(hide = true)]
+    QuickstartArtifacts(quickstart::artifacts::Args),
+}

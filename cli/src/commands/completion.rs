@@ -1,0 +1,24 @@
+//! `delegate completion SHELL`.
+
+use crate::args::Cli;
+use crate::exit::{CliError, Exit};
+use clap::CommandFactory;
+use std::io::Write;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Prints the script.
+pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "delegate", &mut script);
+    std::io::stdout()
+        .write_all(&script)
+        .map_err(|e| CliError::failed(format!("the script cannot be written: {e}")))?;
+    Ok(Exit::Success)
+}

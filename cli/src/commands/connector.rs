@@ -1,0 +1,91 @@
+//! `delegate connector test ID`.
+
+use crate::client::{Client, ClientArgs};
+use crate::commands::apply::list;
+use crate::exit::{CliError, Exit};
+use crate::output::{self, Format, cell, duration};
+use crate::settings::Env;
+use serde_json::{Value, json};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Try a connector, or an SSHKey secret, on an agent
+    Test(TestArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct TestArgs {
+    /// Connector, or SSHKey secret
+    id: String,
+    /// Host to log in to; needed for an SSHKey secret
+    #[arg(long)]
+    host: Option<String>,
+    /// Selectors of the agent to test on, comma-separated; default: the connector's
+    #[arg(long, value_delimiter = ',')]
+    selectors: Vec<String>,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs it: 0 when every stage passed, 1 otherwise.
+pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
+    let Action::Test(args) = args.action;
+    let mut body = serde_json::Map::new();
+    if let Some(host) = &args.host {
+        body.insert("host".to_owned(), json!(host));
+    }
+    if !args.selectors.is_empty() {
+        body.insert("selectors".to_owned(), json!(args.selectors));
+    }
+    let body = Value::Object(body);
+    let reply = Client::new(&args.client, env)?.post(&["connectors", &args.id, "test"], &body).await?;
+    match args.output {
+        Format::Json => output::json(&reply),
+        Format::Table => output::say(report(&args.id, &reply)),
+    }
+    Ok(if reply.get("ok") == Some(&Value::Bool(true)) { Exit::Success } else { Exit::Failed })
+}
+
+fn report(id: &str, reply: &Value) -> String {
+    let mut lines = Vec::new();
+    for stage in list(reply, "stages") {
+        let field = |name: &str| stage.get(name).map(cell).unwrap_or_default();
+        let mark = if stage.get("ok") == Some(&Value::Bool(true)) { "ok    " } else { "failed" };
+        let took = duration(stage.get("durationMs").and_then(Value::as_u64).unwrap_or(0));
+        lines.push(format!("{mark} {} ({took}) {}", field("stage"), field("message")).trim_end().to_owned());
+        if !field("hint").is_empty() {
+            lines.push(format!("       hint: {}", field("hint")));
+        }
+    }
+    let agent = reply.get("agent").map(cell).unwrap_or_default();
+    let verdict = if reply.get("ok") == Some(&Value::Bool(true)) { "works" } else { "does not work" };
+    lines.push(format!("{id} {verdict} from agent {agent}"));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_names_the_stage_that_failed() {
+        let reply = json!({"ok": false, "agent": "a1", "stages": [
+            {"stage": "connect", "durationMs": 3, "ok": true, "message": "", "hint": null},
+            {"stage": "login", "durationMs": 20, "ok": false, "message": "key refused", "hint": "add the key"},
+        ]});
+        assert_eq!(
+            report("c", &reply),
+            "ok     connect (3ms)\nfailed login (20ms) key refused\n       hint: add the key\nc does not work from agent a1"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! `delegate execution list | show ID | logs ID | abort ID`.
+
+use crate::client::{Client, ClientArgs};
+use crate::exit::{CliError, Exit};
+use crate::output::{self, Format, cell, time};
+use crate::progress::{self, log_text};
+use crate::settings::Env;
+use crate::shutdown::Signals;
+use serde_json::{Value, json};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List executions, newest first
+    List(ListArgs),
+    /// Show one, also while it runs
+    Show(ShowArgs),
+    /// Print the log lines of all steps
+    Logs(LogsArgs),
+    /// End an execution; no rollback step runs
+    Abort(ShowArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Only of this pipeline
+    #[arg(long, value_name = "ID")]
+    pipeline: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    /// Execution
+    id: String,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct LogsArgs {
+    /// Execution
+    id: String,
+    /// Only of this step, with its loop children and units
+    #[arg(long, value_name = "ID")]
+    step: Option<String>,
+    /// From the first line to the end of the execution
+    #[arg(long)]
+    follow: bool,
+    /// Form of the result: JSON is one object a line
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs it.
+pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
+    match args.action {
+        Action::List(args) => {
+            let limit = args.limit.to_string();
+            let mut query = vec![("limit", limit.as_str())];
+            query.extend(args.pipeline.as_deref().map(|id| ("pipeline", id)));
+            let reply = Client::new(&args.client, env)?.get(&["executions"], &query).await?;
+            match args.output {
+                Format::Json => output::json(&reply),
+                Format::Table => output::say(table(&reply)),
+            }
+            Ok(Exit::Success)
+        }
+        Action::Show(args) => {
+            let view = Client::new(&args.client, env)?.execution(&args.id, None).await?;
+            print(&view, args.output);
+            Ok(Exit::Success)
+        }
+        Action::Abort(args) => {
+            let client = Client::new(&args.client, env)?;
+            let view = client.post(&["executions", &args.id, "abort"], &json!({})).await?;
+            print(&view, args.output);
+            Ok(Exit::Success)
+        }
+        Action::Logs(args) => logs(&args, env).await,
+    }
+}
+
+fn print(view: &Value, format: Format) {
+    match format {
+        Format::Json => output::json(view),
+        Format::Table => output::say(progress::summary(view)),
+    }
+}
+
+async fn logs(args: &LogsArgs, env: &Env) -> Result<Exit, CliError> {
+    let client = Client::new(&args.client, env)?;
+    let mut signals = Signals::take()?;
+    let mut stream = client.logs(&args.id, args.step.as_deref(), args.follow).await?;
+    loop {
+        let line = tokio::select! {
+            line = stream.next() => line?,
+            _ = signals.next() => return Ok(Exit::Interrupted),
+        };
+        let Some(line) = line else { return Ok(Exit::Success) };
+        match args.output {
+            Format::Table => output::say(log_text(&line)),
+            Format::Json => output::say(
+                json!({"step": line.step, "unit": line.unit, "seq": line.seq, "level": line.level, "out": line.out}).to_string(),
+            ),
+        }
+    }
+}
+
+fn table(reply: &Value) -> String {
+    let rows: Vec<Vec<String>> = reply
+        .as_array()
+        .map_or(&[][..], Vec::as_slice)
+        .iter()
+        .map(|row| {
+            let field = |name: &str| row.get(name).map(cell).unwrap_or_default();
+            let at = |name: &str| time(row.get(name).and_then(Value::as_i64));
+            let run = format!("{} #{}", field("pipeline"), field("sequenceId"));
+            vec![
+                field("executionId"),
+                run,
+                field("status"),
+                field("startedBy"),
+                at("createdAt"),
+                at("endedAt"),
+            ]
+        })
+        .collect();
+    output::table(&["EXECUTION", "PIPELINE", "STATUS", "BY", "STARTED", "ENDED"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_a_table() {
+        let reply = json!([{"executionId": "e", "pipeline": "p", "sequenceId": 2, "status": "Success", "startedBy": "admin",
+            "createdAt": 1_715_004_000_000_i64, "endedAt": null}]);
+        assert_eq!(
+            table(&reply),
+            "EXECUTION  PIPELINE  STATUS   BY     STARTED              ENDED\ne          p #2      Success  admin  2024-05-06 14:00:00"
+        );
+    }
+}
