@@ -205,5 +205,6 @@ impl Started {
                 tracing::error!(%error, "a background task ended badly");
             }
         }
+        self.app.changes.close();
     }
 }

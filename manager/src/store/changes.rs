@@ -100,6 +100,12 @@ impl Changes {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
+    /// Lets go of every listener. Listeners hold the store and the store holds this: without it neither would ever be
+    /// dropped. Call it when everything else has ended.
+    pub fn close(&self) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// A feed from here on. On `Lagged`, look into the store again.
     pub fn subscribe(&self) -> broadcast::Receiver<Change> {
         self.feed.subscribe()
