@@ -252,3 +252,90 @@ async fn many_tasks_share_the_capacity() {
     drop(inner);
     agent.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_crash_at_every_point_of_a_task_loses_and_doubles_nothing() {
+    let points = [
+        "acquired",
+        "before open",
+        "before append",
+        "after append",
+        "before close",
+        "before answer",
+        "after answer",
+    ];
+    for point in points {
+        tracing::info!(point, "next point");
+        let data = tempfile::tempdir().unwrap();
+        let manager = Manager::start(true).await;
+        manager.with(|inner| inner.hold = Some(point));
+        manager.noop("t1", "the only line");
+        let agent = Agent::start(&manager, data.path(), &[]);
+        manager.wait(&format!("a call to be held {point}"), |inner| (inner.holds > 0).then_some(())).await;
+        agent.crash().await;
+        let agent = Agent::start(&manager, data.path(), &[]);
+        let answer = manager.answer("t1").await;
+        assert_eq!(answer["data"]["status"], "Success", "{point}: {answer}");
+        let key = unit_key("t1");
+        let what = format!("{point}: the stream to be closed");
+        manager.wait(&what, |inner| inner.streams.get(&key)?.closed.then_some(())).await;
+        assert_eq!(manager.lines(&key), ["the only line"], "{point}");
+        agent.stop().await.unwrap();
+        let inner = manager.lock();
+        assert_eq!(inner.tasks["t1"].fence, 1, "{point}");
+        assert_eq!(inner.unregistered, 1, "{point}: something was still held");
+        assert!(
+            std::fs::read_dir(data.path().join("spool")).map_or(true, |mut dir| dir.next().is_none()),
+            "{point}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn health_and_metrics_tell_the_truth() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start(true).await;
+    manager.with(|inner| inner.refusal = Some("REVOKED_TOKEN"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let agent = Agent::start(&manager, data.path(), &[("DELEGATE_HEALTH_LISTEN", &listen)]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async |path: &str| {
+        loop {
+            if let Ok(reply) = http.get(format!("http://{listen}{path}")).send().await {
+                return (reply.status().as_u16(), reply.text().await.unwrap());
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (status, body) = get("/api/health").await;
+    assert_eq!(status, 500, "not healthy before the first registration: {body}");
+    agent.shutdown.now();
+    agent.ended().await.unwrap();
+
+    manager.with(|inner| inner.refusal = None);
+    manager.noop("t1", "x");
+    let agent = Agent::start(&manager, data.path(), &[("DELEGATE_HEALTH_LISTEN", &listen)]);
+    manager.answer("t1").await;
+    let healthy = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while get("/api/health").await.0 != 200 {
+            tokio::task::yield_now().await;
+        }
+    });
+    healthy.await.expect("the agent did not become healthy");
+    assert!(get("/api/health").await.1.contains(r#""resource":"healthy""#));
+    let (_, text) = get("/api/metrics").await;
+    for part in [
+        r#"io_harness_custom_metric_task_completed_total{delegate_name="zone-a",task_type="DELEGATE_NOOP_TASK"} 1"#,
+        r#"io_harness_custom_metric_delegate_connected{delegate_name="zone-a"} 1"#,
+        r#"io_harness_custom_metric_task_execution_time{delegate_name="zone-a",task_type="DELEGATE_NOOP_TASK"}"#,
+        r#"io_harness_custom_metric_tasks_currently_executing{delegate_name="zone-a"}"#,
+        "delegate_log_lines_total 1",
+        "delegate_task_duration_seconds_bucket",
+        "delegate_permits_free",
+        "# EOF",
+    ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    agent.stop().await.unwrap();
+}

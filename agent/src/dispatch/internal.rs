@@ -1,7 +1,8 @@
 //! The steps that the agent answers itself: Noop, ResolveArtifact, ConnectorTest.
 
 use super::UNIT;
-use executor_api::{Class, Level, LogClosed, StepContext, StepError, StepOutput};
+use bytes::Bytes;
+use executor_api::{Class, Level, LogClosed, StepContext, StepError, StepOutput, Stream};
 use proto::result::{Output, UnitStatus};
 use proto::task::{ArtifactSource, NoopSpec, ResolveArtifactSpec};
 use serde_json::{Value, json};
@@ -12,11 +13,14 @@ fn closed(_: LogClosed) -> StepError {
     StepError::new(Class::Bug, "AGT-011", "the log of the step is closed")
 }
 
-/// Answers at once, with one log line.
+/// Answers at once, with one log line. The line is written as a stream that can be sought, so that a restart in between
+/// does not write it twice.
 pub(super) async fn noop(spec: &NoopSpec, cx: &StepContext) -> Result<StepOutput, StepError> {
     let unit = cx.logs.unit(UNIT);
     unit.status(UnitStatus::Running).await.map_err(closed)?;
-    unit.line(Level::Info, &spec.line).await.map_err(closed)?;
+    let text = Bytes::from(format!("{}\n", spec.line));
+    let from = usize::try_from(unit.resume_at(Stream::Stdout)).unwrap_or(usize::MAX).min(text.len());
+    unit.write(Stream::Stdout, text.slice(from..)).await.map_err(closed)?;
     unit.status(UnitStatus::Success).await.map_err(closed)?;
     Ok(StepOutput::default())
 }

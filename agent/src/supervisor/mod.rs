@@ -160,6 +160,8 @@ pub(crate) async fn run<R: FnOnce(&str, &str) + Send>(
     let _ends_with_us = shell.stop.clone().drop_guard();
     shell.replay(replayed).await;
     shell.register();
+    // A request may have come before anybody watched.
+    shutdown.mark_changed();
     let mut limit: Option<Instant> = None;
     let mut urgency = Shutdown::No;
     while shell.exit.is_none() {

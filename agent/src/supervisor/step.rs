@@ -101,9 +101,11 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
         scratch: deps.scratch.join(scratch_name(&run.task)),
         cache: deps.cache.clone(),
     };
+    // Subscribed before the step begins, so that its first change is seen.
+    let units = logs.watch_progress();
     let step = AssertUnwindSafe(deps.executors.run(&cx, recover)).catch_unwind();
     let telling = async {
-        tokio::join!(tell_progress(&deps, &run.task, logs.watch_progress(), &features), upload);
+        tokio::join!(tell_progress(&deps, &run.task, units, &features), upload);
         std::future::pending::<()>().await;
     };
     let outcome = tokio::select! {

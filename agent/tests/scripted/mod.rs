@@ -37,7 +37,8 @@ pub(crate) struct Task {
     pub(crate) fence: u64,
     pub(crate) answer: Option<Value>,
     pub(crate) answers: usize,
-    pub(crate) listed: bool,
+    /// To be listed once more, though assigned: its acquire reply may have been lost (settled facts §1.7).
+    pub(crate) relist: bool,
 }
 
 #[derive(Default)]
@@ -63,6 +64,10 @@ pub(crate) struct Inner {
     pub(crate) verdicts: Vec<Value>,
     pub(crate) status: Option<&'static str>,
     pub(crate) logs_down: bool,
+    /// The first call that reaches this point is never answered.
+    pub(crate) hold: Option<&'static str>,
+    /// One was held.
+    pub(crate) holds: usize,
 }
 
 pub(crate) struct Manager {
@@ -143,7 +148,7 @@ impl Manager {
             fence: 0,
             answer: None,
             answers: 0,
-            listed: true,
+            relist: false,
         };
         self.with(|inner| inner.tasks.insert(id.to_owned(), task));
     }
@@ -182,6 +187,21 @@ impl Manager {
         match tokio::time::timeout(Duration::from_secs(30), wait).await {
             Ok(found) => found,
             Err(_) => panic!("waited in vain for: {what}"),
+        }
+    }
+
+    /// Stays here for ever if a test says so.
+    async fn pass(&self, point: &str) {
+        let held = self.with(|inner| {
+            let held = inner.hold == Some(point);
+            if held {
+                inner.hold = None;
+                inner.holds += 1;
+            }
+            held
+        });
+        if held {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -240,7 +260,13 @@ macro_rules! admit {
 async fn register(State(app): State<App>, Query(query): Params, headers: HeaderMap, body: Bytes) -> Response {
     admit!(app, query, headers);
     let body: Value = serde_json::from_slice(&body).unwrap();
-    app.with(|inner| inner.registered.push(body));
+    app.with(|inner| {
+        inner.registered.push(body);
+        inner
+            .tasks
+            .values_mut()
+            .for_each(|task| task.relist = task.instance.is_some() && task.answer.is_none());
+    });
     let mut resource = json!({"delegateId": "d1", "action": null});
     if app.extended {
         resource["delegateExt"] = json!({"version": 1, "leaseMs": 60000, "heartbeatMs": 250,
@@ -279,8 +305,8 @@ async fn events(State(app): State<App>, Query(query): Params, headers: HeaderMap
         inner.polls += 1;
         let mut events: Vec<Value> = inner
             .tasks
-            .iter()
-            .filter(|(_, task)| task.listed && task.instance.is_none())
+            .iter_mut()
+            .filter_map(|(id, task)| (std::mem::take(&mut task.relist) || task.instance.is_none()).then_some((id, task)))
             .map(|(id, task)| json!({"eventType": "DelegateTaskEvent", "accountId": ACCOUNT, "delegateTaskId": id, "sync": false, "taskType": task.task_type}))
             .collect();
         let aborts: Vec<String> = inner.aborts.drain(..).collect();
@@ -326,6 +352,7 @@ async fn acquire(
         inner.lose_acquires = inner.lose_acquires.saturating_sub(1);
         (Some(package), lost)
     });
+    app.pass("acquired").await;
     match package {
         Some(_) if lost => StatusCode::BAD_GATEWAY.into_response(),
         Some(package) => axum::Json(package).into_response(),
@@ -342,7 +369,8 @@ async fn respond(
 ) -> Response {
     admit!(app, query, headers);
     let body: Value = serde_json::from_slice(&body).unwrap();
-    app.with(|inner| {
+    app.pass("before answer").await;
+    let status = app.with(|inner| {
         if inner.refuse_responses > 0 {
             inner.refuse_responses -= 1;
             return StatusCode::SERVICE_UNAVAILABLE;
@@ -352,8 +380,9 @@ async fn respond(
             one.answer.get_or_insert(body);
         }
         StatusCode::NO_CONTENT
-    })
-    .into_response()
+    });
+    app.pass("after answer").await;
+    status.into_response()
 }
 
 async fn checkpoint(
@@ -398,6 +427,7 @@ async fn open(State(app): State<App>, Query(query): Params, headers: HeaderMap) 
         Ok(key) => key,
         Err(response) => return *response,
     };
+    app.pass("before open").await;
     let resume = query.contains_key("resume");
     assert!(app.extended || !resume, "streamResume was not announced");
     let next = app.with(|inner| {
@@ -423,7 +453,8 @@ async fn append(State(app): State<App>, Query(query): Params, headers: HeaderMap
     };
     let lines: Vec<Value> = serde_json::from_slice(&body).unwrap();
     assert!(lines.len() <= proto::limits::MAX_LOG_BATCH_LINES);
-    app.with(|inner| {
+    app.pass("before append").await;
+    let response = app.with(|inner| {
         let lose = inner.lose_append_replies > 0;
         let Some(stream) = inner.streams.get_mut(&key).filter(|stream| stream.open) else {
             return (StatusCode::BAD_REQUEST, axum::Json(json!({"error_msg": "stream: not found"})))
@@ -448,7 +479,9 @@ async fn append(State(app): State<App>, Query(query): Params, headers: HeaderMap
         } else {
             StatusCode::NO_CONTENT.into_response()
         }
-    })
+    });
+    app.pass("after append").await;
+    response
 }
 
 async fn close(State(app): State<App>, Query(query): Params, headers: HeaderMap) -> Response {
@@ -457,6 +490,7 @@ async fn close(State(app): State<App>, Query(query): Params, headers: HeaderMap)
         Err(response) => return *response,
     };
     assert_eq!(query["snapshot"], "true");
+    app.pass("before close").await;
     app.with(|inner| match inner.streams.get_mut(&key).filter(|stream| stream.open) {
         Some(stream) => {
             stream.open = false;
@@ -494,6 +528,11 @@ pub(crate) fn config(manager: &Manager, data: &std::path::Path, extra: &[(&str, 
 
 impl Agent {
     pub(crate) fn start(manager: &Manager, data: &std::path::Path, extra: &[(&str, &str)]) -> Agent {
+        // `RUST_LOG=agent=debug` shows what the agent says; a second call changes nothing.
+        let _unused = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stderr)
+            .try_init();
         let config = config(manager, data, extra);
         let shutdown = agent::ShutdownHandle::new();
         let (crash, crashed) = tokio::sync::oneshot::channel();
