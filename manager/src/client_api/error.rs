@@ -1,0 +1,161 @@
+//! The one shape of every error of this API (ADR 0003).
+
+use crate::engine::EngineError;
+use crate::secrets::SecretsError;
+use crate::store::StoreError;
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use pipeline::fault::Fault;
+use serde::Serialize;
+
+/// An answer that is not the one that was asked for.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    body: ErrorBody,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorBody {
+    code: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<Fault>,
+}
+
+#[derive(Serialize)]
+struct Wire {
+    error: ErrorBody,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        ApiError { status, body: ErrorBody { code, message: message.into(), hint: None, faults: Vec::new() } }
+    }
+
+    /// 400 with the places in the documents.
+    pub(crate) fn documents(faults: Vec<Fault>) -> Self {
+        let message = match faults.as_slice() {
+            [one] => one.to_string(),
+            [first, ..] => format!("{first} (and {} more)", faults.len() - 1),
+            [] => "the document is invalid".to_owned(),
+        };
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "MGR-110", message);
+        error.body.faults = faults;
+        error
+    }
+
+    /// 400: the request itself is wrong.
+    pub(crate) fn request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "MGR-111", message)
+    }
+
+    /// 400: something the run needs is not there. Nothing was started.
+    pub(crate) fn missing(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "MGR-112", message)
+    }
+
+    /// 401.
+    pub(crate) fn unauthorised() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "MGR-113", "the API key is missing, unknown or revoked")
+            .hint("send a valid key in the header `x-api-key` (`--api-key` or DELEGATE_API_KEY)")
+    }
+
+    /// 404.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "MGR-114", message)
+    }
+
+    /// 409.
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "MGR-115", message)
+    }
+
+    /// 413.
+    pub(crate) fn too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "MGR-116",
+            format!("the request is larger than {} KiB", limit / 1024),
+        )
+        .hint("entities and pipelines are small texts; keep files out of them and refer to them by a store")
+    }
+
+    /// 405.
+    pub(crate) fn method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MGR-111", "this method is not known here")
+    }
+
+    /// 500 or 503, for faults of our own side. The text stays free of inner detail; the log has it.
+    fn internal(error: &(dyn std::error::Error + 'static), status: StatusCode, message: &str) -> Self {
+        tracing::error!(error, "request failed");
+        Self::new(status, "MGR-117", message).hint("the manager's log says why")
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.body.hint = Some(hint.into());
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(Wire { error: self.body })).into_response()
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::NotFound { what } => Self::not_found(format!("{what} does not exist")),
+            StoreError::Conflict { what } => {
+                Self::conflict(format!("{what} exists already or was changed meanwhile"))
+            }
+            StoreError::Backend(_) | StoreError::TooNew { .. } => {
+                Self::internal(&error, StatusCode::SERVICE_UNAVAILABLE, "the store failed")
+            }
+        }
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Store(error) => error.into(),
+            EngineError::NotFound { execution_id } => {
+                Self::not_found(format!("execution {execution_id} does not exist"))
+            }
+            EngineError::Stopping => {
+                Self::internal(&error, StatusCode::SERVICE_UNAVAILABLE, "the manager is stopping")
+            }
+            EngineError::Contended { .. } => Self::internal(
+                &error,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the execution is being changed; try again",
+            ),
+            EngineError::Unreadable { .. } | EngineError::TooNew { .. } | EngineError::Unwritable { .. } => {
+                Self::internal(&error, StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+            }
+        }
+    }
+}
+
+impl From<SecretsError> for ApiError {
+    fn from(error: SecretsError) -> Self {
+        match error {
+            SecretsError::Store(error) => error.into(),
+            SecretsError::TooLarge { .. } => Self::request(error.to_string()),
+            SecretsError::Missing { .. } => Self::missing(error.to_string()),
+            SecretsError::Key(_) | SecretsError::Seal { .. } => Self::internal(
+                &error,
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "a secret could not be sealed or opened",
+            ),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The execution view: what the machine knows, and what only the manager knows beside it.
+
+use super::logs::is_or_is_child;
+use super::{Answer, Api, error::ApiError};
+use crate::engine::{Record, task_id};
+use pipeline::fault::did_you_mean;
+use pipeline::machine::Status;
+use pipeline::view::{ExecutionView, StepView, execution_view};
+use serde_json::{Value, json};
+
+/// An execution as it is answered.
+pub(super) struct Shown {
+    /// Grows with every change.
+    pub(super) version: u64,
+    /// Whether nothing changes it any more.
+    pub(super) ended: bool,
+    /// The document.
+    pub(super) document: Value,
+}
+
+/// The view of an execution.
+pub(super) async fn of(api: &Api, execution_id: &str) -> Answer<Shown> {
+    let missing = || ApiError::not_found(format!("execution {execution_id} does not exist"));
+    let row = api.app.store.execution(execution_id).await?.ok_or_else(missing)?;
+    let (version, record) = api.engine.record(execution_id).await?.ok_or_else(missing)?;
+    let mut view = execution_view(&record.machine, Some(api.app.clock.wall()));
+    if view.status == Status::Running {
+        for stage in &mut view.stages {
+            for step in stage.steps.iter_mut().chain(&mut stage.rollback_steps) {
+                explain(api, &record, execution_id, step);
+            }
+        }
+    }
+    let ended = record.machine.finished;
+    let mut document = serde_json::to_value(view)
+        .map_err(|error| ApiError::request(format!("the view cannot be written: {error}")))?;
+    document["version"] = json!(version);
+    // An execution that was created and has not begun says when it was asked for.
+    if document["startedAt"].is_null() {
+        document["startedAt"] = json!(row.created_at);
+    }
+    Ok(Shown { version, ended, document })
+}
+
+/// Says of a step whose task nobody has taken what it waits for.
+fn explain(api: &Api, record: &Record, execution_id: &str, step: &mut StepView) {
+    if step.status != Status::Running {
+        return;
+    }
+    let nodes = std::iter::once((step.node.as_str(), step.attempt))
+        .chain(step.hosts.iter().map(|host| (host.node.as_str(), 1)));
+    step.waiting_for = nodes
+        .map(|(node, attempt)| task_id(execution_id, node, attempt))
+        .filter(|id| record.open.get(id).is_some_and(|open| !open.assigned))
+        .find_map(|id| api.app.queue.explain(&id))
+        .map(|explanation| explanation.sentence());
+    for inner in &mut step.steps {
+        explain(api, record, execution_id, inner);
+    }
+}
+
+/// Refuses a step that the execution does not have, with the nearest one that it has.
+pub(super) async fn check_step(api: &Api, execution_id: &str, step: &str) -> Answer<()> {
+    let Some((_, record)) = api.engine.record(execution_id).await? else { return Ok(()) };
+    let known = identifiers(&execution_view(&record.machine, None));
+    if known.iter().any(|id| is_or_is_child(step, id) || is_or_is_child(id, step)) {
+        return Ok(());
+    }
+    let error = ApiError::not_found(format!("execution {execution_id} has no step `{step}`"));
+    Err(match did_you_mean(step, known.iter().map(String::as_str)) {
+        Some(near) => error.hint(near),
+        None => error.hint(format!("its steps are {}", known.join(", "))),
+    })
+}
+
+fn identifiers(view: &ExecutionView) -> Vec<String> {
+    let mut open: Vec<&StepView> =
+        view.stages.iter().flat_map(|stage| stage.steps.iter().chain(&stage.rollback_steps)).collect();
+    let mut known: Vec<String> = view.stages.iter().map(|stage| stage.identifier.clone()).collect();
+    while let Some(step) = open.pop() {
+        known.push(step.identifier.clone());
+        open.extend(&step.steps);
+    }
+    known
+}

@@ -1,0 +1,238 @@
+//! Drives the state machine of `pipeline` for every open execution (DESIGN D12, D13).
+//!
+//! ```text
+//! assigned, ended task (feed of the store) --+
+//! due timer (timers) ------------------------+--> shard (owns its executions) --> apply --> commit
+//! abort, resume -----------------------------+                                               |
+//!                           queue, timers and waiting readers hear of it from the store <----+
+//! ```
+//!
+//! Each execution belongs to exactly one shard, so its events are applied one after another. A transition is committed
+//! together with what it causes, and only then acted on; whatever happens in between, a restart reads the same store
+//! and goes on. Nothing here talks to an agent or decides what a pipeline does.
+
+mod feed;
+pub(crate) mod host_keys;
+mod record;
+mod shard;
+mod timers;
+mod versions;
+
+pub use record::{OpenTask, Record, execution_id, task_id};
+
+use crate::clock::Clock;
+use crate::store::changes::Changes;
+use crate::store::{Store, StoreError};
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use versions::Versions;
+
+/// How many executions advance at the same time. Each shard waits for the disk most of the time.
+const SHARDS: usize = 8;
+/// Commands that may wait for one shard; senders wait beyond it.
+const SHARD_INBOX: usize = 256;
+
+/// The engine could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store failed; the execution is resumed by itself when it works again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored state cannot be read: written by a newer program, or damaged. Page: `docs/errors/MGR-102.md`.
+    #[error("MGR-102: the stored state of execution {execution_id} cannot be read")]
+    Unreadable {
+        /// Which execution.
+        execution_id: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The state was written by a newer program.
+    #[error(
+        "MGR-102: the stored state of execution {execution_id} has version {found}; this manager knows {known}"
+    )]
+    TooNew {
+        /// Which execution.
+        execution_id: String,
+        /// In the store.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// A state, an event or a task cannot be written as JSON.
+    #[error("the transition of execution {execution_id} cannot be written")]
+    Unwritable {
+        /// Which execution.
+        execution_id: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// No such execution.
+    #[error("execution {execution_id} does not exist")]
+    NotFound {
+        /// Which execution.
+        execution_id: String,
+    },
+    /// Somebody else kept changing the execution.
+    #[error("execution {execution_id} is being changed by another manager")]
+    Contended {
+        /// Which execution.
+        execution_id: String,
+    },
+    /// The manager is stopping.
+    #[error("the manager is stopping")]
+    Stopping,
+}
+
+/// Something that may move an execution.
+#[derive(Clone, Debug)]
+enum Input {
+    /// Look at everything that may have happened: after a start, or after a failed attempt.
+    Resume,
+    /// A task was assigned, answered or ended by the queue.
+    Task(String),
+    /// A timer is due.
+    Timer(String),
+    /// Somebody wants it to end.
+    Abort(String),
+}
+
+struct Command {
+    execution_id: String,
+    input: Input,
+    done: Option<oneshot::Sender<Result<(), EngineError>>>,
+}
+
+/// What all shards and handles share.
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    versions: Versions,
+    /// Woken when a timer was set or cleared, and when an execution must be tried again.
+    timers: Notify,
+    /// Executions whose last attempt failed.
+    retry: Mutex<BTreeSet<String>>,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        self.clock.wall()
+    }
+
+    fn retry_later(&self, execution_id: &str) {
+        self.retry.lock().unwrap_or_else(PoisonError::into_inner).insert(execution_id.to_owned());
+        self.timers.notify_one();
+    }
+}
+
+/// The cheap handle. Dropping it does nothing; [`Running::stop`] ends the engine.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    shards: Arc<[mpsc::Sender<Command>]>,
+}
+
+/// The tasks of a running engine.
+pub struct Running {
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends every task after the transition it is at. Nothing is lost: what was not applied is read again at the next
+    /// start.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the engine ended badly");
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Starts the shards, the feed and the timer task. `changes` is the store's own. Executions that were open before
+    /// go on with [`Engine::resume_all`].
+    pub fn start(store: Arc<dyn Store>, changes: &Changes, clock: Arc<dyn Clock>) -> (Engine, Running) {
+        let shared = Arc::new(Shared {
+            store,
+            clock,
+            versions: Versions::default(),
+            timers: Notify::new(),
+            retry: Mutex::default(),
+        });
+        let stop = CancellationToken::new();
+        let mut tasks = Vec::with_capacity(SHARDS + 2);
+        let shards: Arc<[mpsc::Sender<Command>]> = (0..SHARDS)
+            .map(|_| {
+                let (sender, inbox) = mpsc::channel(SHARD_INBOX);
+                tasks.push(tokio::spawn(shard::Shard::new(shared.clone(), inbox).run(stop.clone())));
+                sender
+            })
+            .collect();
+        changes.listen(shared.clone());
+        let engine = Engine { shared, shards };
+        tasks.push(tokio::spawn(feed::run(engine.clone(), changes.subscribe(), stop.clone())));
+        tasks.push(tokio::spawn(timers::run(engine.clone(), stop.clone())));
+        (engine, Running { stop, tasks })
+    }
+
+    /// Resumes every open execution: once, at the start of the manager.
+    pub async fn resume_all(&self) -> Result<usize, EngineError> {
+        let open = self.shared.store.open_executions().await?;
+        let count = open.len();
+        for execution_id in open {
+            if let Err(error) = self.resume(&execution_id).await {
+                // One unreadable execution must not keep the others from going on.
+                tracing::error!(%execution_id, error = &error as &dyn std::error::Error, "cannot resume");
+            }
+        }
+        Ok(count)
+    }
+
+    /// Looks at everything that may have happened to an execution; also starts a fresh one. **Repeat**: safe.
+    pub async fn resume(&self, execution_id: &str) -> Result<(), EngineError> {
+        self.ask(execution_id, Input::Resume).await
+    }
+
+    /// Asks for the end of an execution; committed when it returns. **Repeat**: safe, also after the end.
+    pub async fn abort(&self, execution_id: &str, by: &str) -> Result<(), EngineError> {
+        self.ask(execution_id, Input::Abort(by.to_owned())).await
+    }
+
+    /// Latest version and record, from the store.
+    pub async fn record(&self, execution_id: &str) -> Result<Option<(u64, Record)>, EngineError> {
+        shard::load(self.shared.store.as_ref(), execution_id).await
+    }
+
+    /// Follows the version of an execution. Subscribe first and read the record second.
+    pub fn subscribe(&self, execution_id: &str) -> watch::Receiver<u64> {
+        self.shared.versions.subscribe(execution_id)
+    }
+
+    async fn ask(&self, execution_id: &str, input: Input) -> Result<(), EngineError> {
+        let (done, answer) = oneshot::channel();
+        self.send(execution_id, input, Some(done)).await?;
+        answer.await.map_err(|_| EngineError::Stopping)?
+    }
+
+    async fn send(
+        &self,
+        execution_id: &str,
+        input: Input,
+        done: Option<oneshot::Sender<Result<(), EngineError>>>,
+    ) -> Result<(), EngineError> {
+        let mut hasher = DefaultHasher::new();
+        execution_id.hash(&mut hasher);
+        let at = usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or(0);
+        let shard = self.shards.get(at).ok_or(EngineError::Stopping)?;
+        let command = Command { execution_id: execution_id.to_owned(), input, done };
+        shard.send(command).await.map_err(|_| EngineError::Stopping)
+    }
+}

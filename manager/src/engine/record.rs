@@ -1,0 +1,136 @@
+//! What the store keeps per execution: the machine's state and the little that only the manager knows.
+
+use crate::store::{Effect, Millis, NewTask};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pipeline::machine::{Action, State, TaskRequest};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// The version of this document that we write. A newer one is refused with a clear error, never guessed at.
+pub(super) const RECORD_VERSION: u32 = 1;
+
+/// The stored state of one execution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// See [`RECORD_VERSION`].
+    pub version: u32,
+    /// Whether `Started` was applied. An execution is created first and started second, each by its own commit.
+    pub started: bool,
+    /// What the log keys of all steps begin with; known since the first task.
+    #[serde(default)]
+    pub log_prefix: Option<String>,
+    /// Tasks that were queued and whose end the machine has not seen, by task id.
+    pub open: BTreeMap<String, OpenTask>,
+    /// The machine.
+    pub machine: State,
+}
+
+/// A task whose end the machine has not seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenTask {
+    /// Node of the execution.
+    pub node: String,
+    /// Attempt of the node.
+    pub attempt: u32,
+    /// Whether the machine knows that an agent has it.
+    pub assigned: bool,
+}
+
+impl Record {
+    /// The record of an execution that has not started.
+    pub fn new(machine: State) -> Self {
+        Record { version: RECORD_VERSION, started: false, log_prefix: None, open: BTreeMap::new(), machine }
+    }
+}
+
+/// The id of the task of (execution, node, attempt): 22 characters.
+///
+/// It is derived and not drawn, so that a decision which is taken again after a crash names the same task.
+pub fn task_id(execution_id: &str, node: &str, attempt: u32) -> String {
+    let mut hash = Sha256::new();
+    for part in [execution_id.as_bytes(), node.as_bytes()] {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(attempt.to_be_bytes());
+    let digest = hash.finalize();
+    URL_SAFE_NO_PAD.encode(digest.get(..16).unwrap_or_default())
+}
+
+/// A fresh id for an execution: 22 characters.
+pub fn execution_id() -> String {
+    proto::ids::Id::from_bytes(rand::random()).to_string()
+}
+
+/// An action could not be turned into an effect.
+#[derive(Debug, thiserror::Error)]
+#[error("the task document of node {node} cannot be written")]
+pub(super) struct EffectError {
+    /// Node.
+    pub(super) node: String,
+    /// Why.
+    #[source]
+    pub(super) source: serde_json::Error,
+}
+
+/// Turns the actions of one transition into effects, in their order, and keeps the list of open tasks.
+pub(super) fn effects(
+    record: &mut Record,
+    execution_id: &str,
+    actions: Vec<Action>,
+    now: Millis,
+) -> Result<Vec<Effect>, EffectError> {
+    actions
+        .into_iter()
+        .map(|action| {
+            Ok(match action {
+                Action::Enqueue(request) => {
+                    let task = new_task(execution_id, *request, now)?;
+                    if record.log_prefix.is_none() {
+                        record.log_prefix = Some(log_prefix(&task.abstractions));
+                    }
+                    record.open.insert(
+                        task.id.clone(),
+                        OpenTask { node: task.node.clone(), attempt: task.attempt, assigned: false },
+                    );
+                    Effect::Enqueue(task)
+                }
+                Action::CancelTask { node, attempt, reason } => Effect::CancelTask { node, attempt, reason },
+                Action::SetTimer { timer, at } => Effect::SetTimer { timer, at },
+                Action::ClearTimer { timer } => Effect::ClearTimer { timer },
+                Action::Finish { status } => Effect::Finish { status },
+            })
+        })
+        .collect()
+}
+
+/// The part of the log key that all steps of an execution share.
+fn log_prefix(abstractions: &[(String, String)]) -> String {
+    let shared: Vec<_> = abstractions.iter().take_while(|(key, _)| key != "level0").cloned().collect();
+    format!("{}/", proto::logs::base_key(&shared))
+}
+
+fn new_task(execution_id: &str, request: TaskRequest, now: Millis) -> Result<NewTask, EffectError> {
+    let node = request.node;
+    let json = |source| EffectError { node: node.clone(), source };
+    let data = serde_json::to_string(&request.task).map_err(json)?;
+    let selectors = serde_json::to_value(&request.selectors).map_err(json)?;
+    Ok(NewTask {
+        id: task_id(execution_id, &node, request.attempt),
+        execution_id: execution_id.to_owned(),
+        attempt: request.attempt,
+        task_type: request.task_type,
+        selectors,
+        secrets: request.secrets.into_iter().map(|secret| secret.0).collect(),
+        timeout_ms: request.timeout_ms,
+        affinity: request.affinity,
+        data,
+        abstractions: request.abstractions,
+        created_at: now,
+        node,
+    })
+}

@@ -1,0 +1,288 @@
+//! Applies the events of the executions that belong to one shard, one after another.
+
+use super::record::{self, RECORD_VERSION, Record};
+use super::{Command, EngineError, Input, Shared, host_keys};
+use crate::preflight;
+use crate::store::{Effect, Store, StoreError, TaskRow, TaskStatus};
+use pipeline::machine::{self, Action, Event};
+use proto::failure::{Failure, FailureKind};
+use proto::result::{StepResult, StepStatus};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Attempts against a concurrent writer before the execution is left for a later try.
+const MAX_CONFLICTS: u32 = 10;
+/// Executions kept in memory by a shard; more are read from the store as needed.
+const MAX_LOADED: usize = 64;
+
+struct Loaded {
+    version: u64,
+    record: Record,
+    ended: bool,
+}
+
+pub(super) struct Shard {
+    shared: Arc<Shared>,
+    inbox: mpsc::Receiver<Command>,
+    loaded: HashMap<String, Loaded>,
+}
+
+/// Reads the latest state of an execution.
+pub(super) async fn load(
+    store: &dyn Store,
+    execution_id: &str,
+) -> Result<Option<(u64, Record)>, EngineError> {
+    let Some(snapshot) = store.snapshot(execution_id).await? else { return Ok(None) };
+    let version = snapshot.state.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    if version > u64::from(RECORD_VERSION) {
+        return Err(EngineError::TooNew {
+            execution_id: execution_id.to_owned(),
+            found: u32::try_from(version).unwrap_or(u32::MAX),
+            known: RECORD_VERSION,
+        });
+    }
+    let record = serde_json::from_value(snapshot.state)
+        .map_err(|source| EngineError::Unreadable { execution_id: execution_id.to_owned(), source })?;
+    Ok(Some((snapshot.version, record)))
+}
+
+impl Shard {
+    pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::Receiver<Command>) -> Self {
+        Shard { shared, inbox, loaded: HashMap::new() }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let command = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                command = self.inbox.recv() => command,
+            };
+            let Some(command) = command else { return };
+            self.handle(command).await;
+        }
+    }
+
+    async fn handle(&mut self, command: Command) {
+        let Command { execution_id, input, done } = command;
+        let outcome = self.process(&execution_id, &input).await;
+        if let Err(error) = &outcome {
+            self.loaded.remove(&execution_id);
+            tracing::error!(%execution_id, error = error as &dyn std::error::Error, "transition failed");
+            // The input stands in the store, or its sender is told: a later look finds it again.
+            if matches!(error, EngineError::Store(_) | EngineError::Contended { .. }) {
+                self.shared.retry_later(&execution_id);
+            }
+        }
+        if self.loaded.get(&execution_id).is_some_and(|loaded| loaded.ended) || self.loaded.len() > MAX_LOADED
+        {
+            self.loaded.remove(&execution_id);
+        }
+        if let Some(done) = done
+            && done.send(outcome).is_err()
+        {
+            tracing::debug!(%execution_id, "nobody waits for this any more");
+        }
+    }
+
+    async fn process(&mut self, execution_id: &str, input: &Input) -> Result<(), EngineError> {
+        for _ in 0..MAX_CONFLICTS {
+            match self.attempt(execution_id, input).await {
+                Err(EngineError::Store(StoreError::Conflict { .. })) => {
+                    // Somebody else moved it: read again, decide again.
+                    self.loaded.remove(execution_id);
+                }
+                other => return other,
+            }
+        }
+        Err(EngineError::Contended { execution_id: execution_id.to_owned() })
+    }
+
+    async fn attempt(&mut self, execution_id: &str, input: &Input) -> Result<(), EngineError> {
+        self.ensure_loaded(execution_id).await?;
+        if self.current(execution_id)?.ended {
+            return Ok(());
+        }
+        if !self.current(execution_id)?.record.started {
+            self.apply(execution_id, Event::Started { at: self.shared.now() }).await?;
+        }
+        match input {
+            Input::Resume => {
+                let open: Vec<String> = self.current(execution_id)?.record.open.keys().cloned().collect();
+                for task_id in open {
+                    self.task(execution_id, &task_id).await?;
+                }
+                let due = self.shared.store.due_timers(self.shared.now()).await?;
+                for timer in due.into_iter().filter(|timer| timer.execution_id == execution_id) {
+                    self.apply(execution_id, self.fired(timer.timer)).await?;
+                }
+                Ok(())
+            }
+            Input::Task(task_id) => self.task(execution_id, task_id).await,
+            Input::Timer(timer) => self.apply(execution_id, self.fired(timer.clone())).await,
+            Input::Abort(by) => {
+                let event = Event::AbortRequested { by: by.clone(), at: self.shared.now() };
+                self.apply(execution_id, event).await
+            }
+        }
+    }
+
+    fn fired(&self, timer: String) -> Event {
+        Event::TimerFired { timer, at: self.shared.now() }
+    }
+
+    async fn ensure_loaded(&mut self, execution_id: &str) -> Result<(), EngineError> {
+        if self.loaded.contains_key(execution_id) {
+            return Ok(());
+        }
+        let missing = || EngineError::NotFound { execution_id: execution_id.to_owned() };
+        let store = self.shared.store.as_ref();
+        let row = store.execution(execution_id).await?.ok_or_else(missing)?;
+        let (version, record) = load(store, execution_id).await?.ok_or_else(missing)?;
+        self.loaded.insert(execution_id.to_owned(), Loaded { version, record, ended: row.ended });
+        Ok(())
+    }
+
+    fn current(&self, execution_id: &str) -> Result<&Loaded, EngineError> {
+        self.loaded
+            .get(execution_id)
+            .ok_or_else(|| EngineError::NotFound { execution_id: execution_id.to_owned() })
+    }
+
+    /// Reads where a task stands and tells the machine what it does not know yet.
+    async fn task(&mut self, execution_id: &str, task_id: &str) -> Result<(), EngineError> {
+        let loaded = self.current(execution_id)?;
+        if loaded.ended {
+            return Ok(());
+        }
+        let Some(open) = loaded.record.open.get(task_id).cloned() else { return Ok(()) };
+        let Some(row) = self.shared.store.task(task_id).await? else { return Ok(()) };
+        if !open.assigned
+            && let Some(agent_id) = &row.agent_id
+        {
+            let agent = self.shared.store.agent(agent_id).await?;
+            let event = Event::TaskAssigned {
+                node: open.node.clone(),
+                attempt: open.attempt,
+                agent: agent.map_or_else(|| agent_id.clone(), |agent| agent.name),
+                at: row.assigned_at.unwrap_or_else(|| self.shared.now()),
+            };
+            self.apply(execution_id, event).await?;
+        }
+        if row.status != TaskStatus::Ended {
+            return Ok(());
+        }
+        let result = result_of(&row);
+        let now = self.shared.now();
+        host_keys::learn(self.shared.store.as_ref(), &row.task.data, &result.learned_host_keys, now).await?;
+        let event =
+            Event::TaskEnded { node: open.node, attempt: open.attempt, result: Box::new(result), at: now };
+        self.apply(execution_id, event).await
+    }
+
+    /// One transition: decide, then commit. Those who wait hear of it from the store.
+    async fn apply(&mut self, execution_id: &str, event: Event) -> Result<(), EngineError> {
+        let unwritable = |source| EngineError::Unwritable { execution_id: execution_id.to_owned(), source };
+        let shared = self.shared.clone();
+        let loaded = self.current(execution_id)?;
+        if loaded.ended {
+            return Ok(());
+        }
+        let now = shared.now();
+        let mut next = loaded.record.clone();
+        let mut actions = machine::apply(&mut next.machine, &event);
+        note(&mut next, &event);
+        for action in &mut actions {
+            if let Action::Enqueue(request) = action {
+                host_keys::fill_known(shared.store.as_ref(), &mut request.task).await?;
+            }
+        }
+        let mut effects = seen(&loaded.record, &event);
+        if let Event::TimerFired { timer, .. } = &event {
+            // A fired timer is gone, whether or not the machine still knew it; an action may set it again.
+            effects.push(Effect::ClearTimer { timer: timer.clone() });
+        }
+        effects.extend(
+            record::effects(&mut next, execution_id, actions, now)
+                .map_err(|error| unwritable(error.source))?,
+        );
+        if effects.is_empty() && next == loaded.record {
+            return Ok(());
+        }
+        let ended = effects.iter().any(|effect| matches!(effect, Effect::Finish { .. }));
+        if ended {
+            preflight::remember(shared.store.as_ref(), &next.machine).await?;
+        }
+        let event = serde_json::to_value(&event).map_err(unwritable)?;
+        let state = serde_json::to_value(&next).map_err(unwritable)?;
+        let version = loaded.version;
+        shared.store.transition(execution_id, version, event, state, effects, now).await?;
+        self.loaded.insert(execution_id.to_owned(), Loaded { version: version + 1, record: next, ended });
+        Ok(())
+    }
+}
+
+/// Marks the news of a task as taken in, by the same commit.
+fn seen(record: &Record, event: &Event) -> Vec<Effect> {
+    let (node, attempt, status) = match event {
+        Event::TaskAssigned { node, attempt, .. } => (node, *attempt, TaskStatus::Assigned),
+        Event::TaskEnded { node, attempt, .. } => (node, *attempt, TaskStatus::Ended),
+        Event::Started { .. } | Event::TimerFired { .. } | Event::AbortRequested { .. } => return Vec::new(),
+    };
+    let tasks = record.open.iter().filter(|(_, open)| open.node == *node && open.attempt == attempt);
+    tasks.map(|(task, _)| Effect::Seen { task: task.clone(), status }).collect()
+}
+
+/// Keeps what the record knows beside the machine.
+fn note(record: &mut Record, event: &Event) {
+    let is = |node: &str, attempt: u32, open: &record::OpenTask| open.node == node && open.attempt == attempt;
+    match event {
+        Event::Started { .. } => record.started = true,
+        Event::TaskAssigned { node, attempt, .. } => {
+            for open in record.open.values_mut().filter(|open| is(node, *attempt, open)) {
+                open.assigned = true;
+            }
+        }
+        Event::TaskEnded { node, attempt, .. } => record.open.retain(|_, open| !is(node, *attempt, open)),
+        Event::TimerFired { .. } | Event::AbortRequested { .. } => {}
+    }
+}
+
+/// The answer of an ended task; one that cannot be read is a failure that says so.
+fn result_of(row: &TaskRow) -> StepResult {
+    let made = |status, failure| StepResult {
+        status,
+        failure: Some(failure),
+        outputs: BTreeMap::new(),
+        undo: None,
+        units: Vec::new(),
+        learned_host_keys: Vec::new(),
+        agent: String::new(),
+        fence: row.fence,
+        notices: Vec::new(),
+    };
+    match &row.result {
+        Some(value) => serde_json::from_value(value.clone()).unwrap_or_else(|error| {
+            made(
+                StepStatus::Failed,
+                Failure::new(
+                    FailureKind::Bug,
+                    "MGR-103",
+                    format!("the answer of the agent cannot be read: {error}"),
+                )
+                .hint("the agent may be newer than the manager; compare `delegate agents` with the manager's version"),
+            )
+        }),
+        None => {
+            let reason = row.abort.as_deref().unwrap_or("User");
+            let kind = if reason == "Deadline" { FailureKind::Timeout } else { FailureKind::UserMarkedFailure };
+            let code = if reason == "Deadline" { "MGR-105" } else { "MGR-104" };
+            made(
+                StepStatus::Aborted,
+                Failure::new(kind, code, format!("ended ({reason}) before an agent took it; nothing was touched")),
+            )
+        }
+    }
+}
