@@ -25,7 +25,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode};
 use std::path::{Path, PathBuf};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, BufWriter};
 use url::Url;
 
 /// The checksum that Artifactory, and others after it, send with a file.
@@ -223,7 +223,9 @@ impl Transfer<'_> {
         };
         let promised = promised(answer);
         let length: Option<u64> = answer.header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        let mut file = self.cache.open_partial(from, validator(answer)).await?;
+        // Each write to the disk is a hop to another thread, so small parts are gathered.
+        let file = self.cache.open_partial(from, validator(answer)).await?;
+        let mut file = BufWriter::with_capacity(1 << 20, file);
         let failed = |source| error::local_disk("write", &self.cache.partial_path(), source);
         let mut got = 0u64;
         let ended = loop {
@@ -237,7 +239,8 @@ impl Transfer<'_> {
             }
         };
         // Also after a cut: what came so far is where the next attempt begins.
-        file.sync_data().await.map_err(failed)?;
+        file.flush().await.map_err(failed)?;
+        file.get_ref().sync_data().await.map_err(failed)?;
         drop(file);
         ended?;
         if let Some(length) = length.filter(|length| got < *length) {

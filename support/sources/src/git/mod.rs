@@ -20,7 +20,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, BufWriter};
 use tree::{Found, Objects, Problem};
 use url::Url;
 use wire::{Advertisement, FetchAnswer, Lines, Message, Part, Reference};
@@ -414,7 +414,8 @@ impl<'a> Remote<'a> {
         let failed = |source| error::local_disk("write", pack, source);
         let mut answer = self.access.send(call).await?;
         self.expect_ok(answer.status)?;
-        let mut file = tokio::fs::File::create(pack).await.map_err(failed)?;
+        let file = tokio::fs::File::create(pack).await.map_err(failed)?;
+        let mut file = BufWriter::with_capacity(1 << 20, file);
         let (mut lines, mut fetch, mut bytes) = (Lines::default(), FetchAnswer::default(), 0u64);
         while let Some(chunk) = answer.chunk(self.access).await? {
             lines.push(&chunk);

@@ -108,7 +108,7 @@ struct Realm {
 }
 
 impl Realm {
-    async fn start(field: &'static str) -> Realm {
+    async fn start(field: &'static str, open: bool) -> Realm {
         let made = rcgen::generate_simple_self_signed(vec!["realm".to_owned()]).unwrap();
         let certificate = made.cert.pem();
         let chain = STANDARD.encode(made.cert.der());
@@ -135,7 +135,8 @@ impl Realm {
                 let request = String::from_utf8_lossy(&request).into_owned();
                 let line = request.lines().next().unwrap_or_default().to_owned();
                 let right = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
-                let reply = if request.contains(&right) {
+                let anonymous = open && !request.to_ascii_lowercase().contains("authorization:");
+                let reply = if anonymous || request.contains(&right) {
                     format!("200 OK\r\n\r\n{}", json!({field: token(&chain, &signer)}))
                 } else {
                     "401 Unauthorized\r\n\r\n{}".to_owned()
@@ -179,7 +180,7 @@ async fn token_authentication_by_the_registry_s_realm() {
     let storage = tempfile::tempdir().unwrap();
     let expected = filled(storage.path()).await;
     for field in ["token", "access_token"] {
-        let realm = Realm::start(field).await;
+        let realm = Realm::start(field, false).await;
         let guard = Guard::Token { realm: &realm.url, certificate: &realm.certificate };
         let registry = Registry::start(storage.path(), &guard);
         let world = World::new();
@@ -202,6 +203,23 @@ async fn token_authentication_by_the_registry_s_realm() {
             resolve_tag(&world.access, &login(&registry.url(), "pw"), "team/other", "7").await.unwrap_err();
         assert_eq!(error.code, "SRC-004");
     }
+}
+
+#[tokio::test]
+async fn a_public_image_needs_no_user() {
+    let storage = tempfile::tempdir().unwrap();
+    let expected = filled(storage.path()).await;
+    let realm = Realm::start("token", true).await;
+    let guard = Guard::Token { realm: &realm.url, certificate: &realm.certificate };
+    let registry = Registry::start(storage.path(), &guard);
+    let world = World::new();
+    let found = resolve_tag(&world.access, &anonymous(&registry.url()), "team/myapp", "1.9").await.unwrap();
+    assert_eq!(found.digest, expected);
+    // One token serves the listing of tags as well.
+    let error =
+        resolve_tag(&world.access, &anonymous(&registry.url()), "team/myapp", "1.8").await.unwrap_err();
+    assert!(error.code == "SRC-015" && error.what.contains("`1.9`"), "{error}");
+    assert_eq!(realm.asked.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]

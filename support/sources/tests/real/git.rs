@@ -179,6 +179,35 @@ async fn links_submodules_and_pointers_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_damaged_pack_and_a_cancellation_end_in_order() {
+    let git = Git::start(true);
+    let work = git.repository("r");
+    fill(&work);
+    // The right names, but a pack that is none.
+    let log = crate::peers::Nginx::start(&format!(
+        "location = /r/info/refs {{ proxy_pass http://127.0.0.1:{0}/open/r/info/refs$is_args$args; proxy_set_header Git-Protocol version=2; }}
+         location = /r/git-upload-pack {{ if ($http_content_length ~ ^1[2-9].$|^[2-9]..$) {{ return 200 '000dpackfile\n000d\x01PACKjunk0000'; }}
+           proxy_pass http://127.0.0.1:{0}/open/r/git-upload-pack; proxy_set_header Git-Protocol version=2; }}",
+        git.port
+    ));
+    let error = fetch(anonymous(&log.url("r")), branch("main"), &["README"]).await.unwrap_err();
+    assert_eq!((error.class, error.code), (Class::BadSpec, "SRC-013"), "{error}");
+    assert!(!error.what.contains("HTTP") && !error.what.contains("refused"), "{error}");
+    let (handle, cancel) = executor_api::Cancel::pair();
+    handle.cancel(executor_api::CancelReason::User, executor_api::CancelStage::Ask);
+    let world = World::with(crate::Setup { cancel: Some(cancel), ..crate::Setup::default() });
+    let scratch = tempfile::tempdir().unwrap();
+    let source = GitSource {
+        connector: anonymous(&git.url("open/r")),
+        reference: branch("main"),
+        paths: vec!["README".into()],
+    };
+    let error = fetch_files(&world.access, &source, scratch.path()).await.unwrap_err();
+    assert_eq!(error.code, "SRC-012");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn passwords_renamed_repositories_and_cut_connections() {
     let git = Git::start(true);
     let work = git.repository("r");
