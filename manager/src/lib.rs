@@ -2,9 +2,13 @@
 
 pub mod app;
 pub mod auth;
+pub mod client_api;
 pub mod clock;
 pub mod delegate_api;
+pub mod engine;
+pub mod entities;
 pub mod logstore;
+pub mod preflight;
 pub mod queue;
 pub mod secrets;
 pub mod server;

@@ -1,6 +1,6 @@
 //! Starts everything, listens, stops everything.
 //!
-//! Start: data directory and its lock → key → store → credentials, queue, logs → engine → listener → ready.
+//! Start: address → data directory and its lock → key → store → credentials, queue, logs → engine → ready.
 //! Stop: no new connections; long polls and tails end at once; requests under way get [`DRAIN`]; then the engine, the
 //! queue's warden and the log syncer end, and the store commits what it has accepted.
 
@@ -10,7 +10,7 @@ mod listen;
 use crate::app::{App, AppState, ManagerConfig};
 use crate::auth::{Credentials, LogTokens};
 use crate::clock::{Clock, SystemClock};
-use crate::delegate_api;
+use crate::engine::{Engine, EngineError, Running};
 use crate::logstore::disk::DiskLogs;
 use crate::logstore::{self, LogError};
 use crate::queue::Queue;
@@ -18,6 +18,7 @@ use crate::secrets::{KeyError, LocalSecrets, ManagerKey};
 use crate::store::changes::Changes;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Store, StoreError};
+use crate::{client_api, delegate_api};
 use axum::Router;
 use axum::routing::get;
 use std::path::PathBuf;
@@ -63,6 +64,9 @@ pub enum ManagerError {
     /// The log folder cannot be used. Page: `docs/errors/MGR-006.md`.
     #[error("MGR-006: the log folder cannot be used")]
     Logs(#[source] LogError),
+    /// The executions that were open cannot be read.
+    #[error("MGR-003: the open executions cannot be read")]
+    Engine(#[source] EngineError),
     /// A certificate or a key for TLS. Page: `docs/errors/MGR-004.md`.
     #[error("MGR-004: TLS: {what}")]
     Tls {
@@ -95,7 +99,7 @@ impl ManagerError {
         match self {
             ManagerError::DataDir { .. } => "MGR-001",
             ManagerError::Locked { .. } => "MGR-002",
-            ManagerError::Store { .. } => "MGR-003",
+            ManagerError::Store { .. } | ManagerError::Engine(_) => "MGR-003",
             ManagerError::Tls { .. } => "MGR-004",
             ManagerError::Insecure { .. } => "MGR-005",
             ManagerError::Logs(_) => "MGR-006",
@@ -136,6 +140,8 @@ pub async fn run_with(
 struct Started {
     app: App,
     router: Router,
+    engine: Engine,
+    running: Running,
     background: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -180,11 +186,13 @@ impl Started {
             tokio::spawn(queue.watch_over(store, app.config.agent_wait, stop.clone())),
             tokio::spawn(logs.keep_synced(clock, stop)),
         ];
+        let (engine, running) = Engine::start(app.store.clone(), &app.changes, app.clock.clone());
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .merge(delegate_api::router(app.clone()))
-            .merge(logstore::http::router(app.clone()));
-        Ok(Started { app, router, background })
+            .merge(logstore::http::router(app.clone()))
+            .merge(client_api::router(app.clone(), engine.clone()));
+        Ok(Started { app, router, engine, running, background })
     }
 
     async fn serve(
@@ -195,11 +203,16 @@ impl Started {
     ) -> Result<(), ManagerError> {
         let url = listener.url().to_owned();
         bootstrap::first_start(&self.app, &url).await?;
+        let open = self.engine.resume_all().await.map_err(ManagerError::Engine)?;
+        if open > 0 {
+            tracing::info!(open, "executions go on");
+        }
         listener.serve(self.router.clone(), shutdown, DRAIN, || on_ready(&url, &self.app)).await
     }
 
     async fn stop(self) {
         self.app.stop.cancel();
+        self.running.stop().await;
         for task in self.background {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a background task ended badly");
