@@ -8,7 +8,7 @@ use crate::model::service::Definition;
 use crate::model::step::{Looping, Spec, When};
 use crate::model::{Field, Variable};
 use proto::task::{Artifact, ConfigFile, HostKeyMode};
-use proto::text::{SecretRef, Text};
+use proto::text::SecretRef;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -88,7 +88,18 @@ pub struct StageRecord {
     /// Config files as resolved then.
     pub config_files: Vec<ConfigFile>,
     /// Service variables as resolved then.
-    pub variables: BTreeMap<String, Text>,
+    pub variables: BTreeMap<String, RecordedValue>,
+    /// Token of the placeholders in `artifact` and `config_files`.
+    pub secret_token: i64,
+}
+
+/// A variable of an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedValue {
+    /// Its text.
+    pub text: String,
+    /// It names secrets: the text is an expression and is resolved again. Otherwise it is used as it stands.
+    pub expression: bool,
 }
 
 /// One node of the plan.

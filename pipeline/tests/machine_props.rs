@@ -201,7 +201,10 @@ impl World {
                     assert!(stage.status == Status::Running || stage.status.is_final());
                 }
                 Action::CancelTask { node, attempt, .. } => {
-                    assert!(self.tasks.contains(&(node.clone(), *attempt)), "cancel of a task that is not out");
+                    assert!(
+                        self.tasks.contains(&(node.clone(), *attempt)),
+                        "cancel of a task that is not out"
+                    );
                 }
                 Action::SetTimer { timer, at } => {
                     self.timers.insert(timer.clone(), *at);
@@ -276,7 +279,10 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
         live.push(state.clone());
         // An event that is delivered twice changes nothing.
         let before = state.clone();
-        assert!(apply(&mut state, &event).is_empty() || matches!(event, Event::TimerFired { .. }), "{event:?}");
+        assert!(
+            apply(&mut state, &event).is_empty() || matches!(event, Event::TimerFired { .. }),
+            "{event:?}"
+        );
         if !matches!(event, Event::TimerFired { .. }) {
             assert_eq!(state, before, "{event:?}");
         } else {

@@ -13,7 +13,7 @@ mod timers;
 
 pub use state::{State, Status};
 pub use task::stage_records;
-pub(crate) use task::{Builder, field_value, render, stage_key};
+pub(crate) use task::{Builder, field_value, render, retoken, stage_key};
 
 use crate::plan::{NodeKind, Plan, PlanNode};
 use proto::result::StepResult;

@@ -156,7 +156,7 @@ impl Machine<'_> {
 
     // --- loops ---
 
-    #[expect(clippy::type_complexity, reason = "Items, how many at once, and whether they are hosts.")]
+    /// Items, how many at once, and whether they are hosts.
     fn loop_items(&self, id: &str, node: &PlanNode) -> Result<(Vec<Json>, usize, bool), Box<Failure>> {
         let bad = |what: &str, error: String| {
             Box::new(Failure::new(FailureKind::BadSpec, "PIPE-003", format!("`{what}` of the loop: {error}")))

@@ -99,6 +99,10 @@ pub enum HeaderValue {
 /// Credentials of a connector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "Few of them live at a time; boxing would only hide the fields."
+)]
 pub enum Auth {
     /// None.
     Anonymous,

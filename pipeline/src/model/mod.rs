@@ -14,6 +14,7 @@ pub mod service;
 pub mod step;
 mod step_command;
 mod step_http;
+mod step_list;
 
 pub use read::Field;
 

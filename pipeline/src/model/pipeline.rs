@@ -2,7 +2,8 @@
 
 use super::failure::Strategies;
 use super::read::{Field, Reader, one_of};
-use super::step::{Context, Frame, StepNode, read_frame, read_steps};
+use super::step::{Frame, StepNode};
+use super::step_list::{Context, read_frame, read_steps};
 use super::{Variable, identity, read_variables};
 use crate::fault::{Fault, Findings};
 use crate::yaml::Node;

@@ -18,6 +18,10 @@ pub struct Secret {
 
 /// Kinds of secrets.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "Few of them live at a time; boxing would only hide the fields."
+)]
 pub enum SecretSpec {
     /// A text or file whose value is stored under the secret's own id.
     Value,

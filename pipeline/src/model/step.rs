@@ -1,43 +1,13 @@
 //! Steps, groups and parallel blocks.
 
-use super::failure::{Strategies, StrategyScope, read_strategies};
-use super::read::{Field, Reader, one_of};
-use crate::fault::{Fault, Findings, Place, did_you_mean};
-use crate::rules;
-use crate::yaml::Node;
+use super::failure::Strategies;
+use super::read::Field;
+use crate::fault::Place;
 use proto::task::{CopySource, OutputVariable, Shell};
 use serde::{Deserialize, Serialize};
 
 /// Step types that a pipeline may use.
 pub const STEP_TYPES: [&str; 6] = ["Command", "ArtifactoryDownload", "Http", "Verify", "Wait", "Noop"];
-
-/// Step types of Harness that come in later versions: refused by name, and told apart from slips of the pen.
-const LATER: [&str; 24] = [
-    "ShellScript",
-    "HarnessApproval",
-    "Policy",
-    "Barrier",
-    "K8sApply",
-    "K8sRollingDeploy",
-    "K8sRollingRollback",
-    "K8sCanaryDeploy",
-    "K8sCanaryDelete",
-    "K8sBlueGreenDeploy",
-    "K8sBGSwapServices",
-    "K8sScale",
-    "K8sDelete",
-    "EcsRunTask",
-    "EcsRollingDeploy",
-    "EcsRollingRollback",
-    "EcsCanaryDeploy",
-    "EcsCanaryDelete",
-    "EcsBlueGreenCreateService",
-    "EcsBlueGreenSwapTargetGroups",
-    "EcsBlueGreenRollback",
-    "JiraApproval",
-    "ServiceNowApproval",
-    "CustomApproval",
-];
 
 /// A member of a `steps` list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,6 +69,10 @@ pub struct Step {
 /// What a step does, with its expressions as written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "Few of them live at a time; boxing would only hide the fields."
+)]
 pub enum Spec {
     /// Command units.
     Command {
@@ -191,6 +165,10 @@ pub struct Unit {
 /// What a unit does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "Few of them live at a time; boxing would only hide the fields."
+)]
 pub enum UnitKind {
     /// Runs a script.
     Script {
@@ -267,243 +245,4 @@ pub enum Looping {
         /// At most so many at once; `None`: all.
         max_concurrency: Option<Field>,
     },
-}
-
-/// Where a `steps` list stands.
-#[derive(Clone, Copy, Debug)]
-pub struct Context {
-    /// Inside rollback steps.
-    pub rollback: bool,
-    /// The stage can roll back.
-    pub stage_rollback: bool,
-    /// Inside a group.
-    pub in_group: bool,
-}
-
-impl Context {
-    fn scope(self) -> StrategyScope {
-        StrategyScope { stage_rollback: self.stage_rollback && !self.rollback, in_group: self.in_group }
-    }
-}
-
-/// Reads a `steps` or `rollbackSteps` list.
-pub fn read_steps(list: &[Node], path: &str, context: Context, findings: &mut Findings) -> Vec<StepNode> {
-    let mut earlier = Vec::new();
-    read_list(list, path, context, &mut earlier, findings)
-}
-
-fn read_list(
-    list: &[Node],
-    path: &str,
-    context: Context,
-    earlier: &mut Vec<Verify>,
-    findings: &mut Findings,
-) -> Vec<StepNode> {
-    let mut nodes = Vec::new();
-    for (index, node) in list.iter().enumerate() {
-        let at = format!("{path}[{index}]");
-        let mut reader = Reader::new(node, &at, findings);
-        if let Some(inner) = reader.node("step") {
-            let path = reader.sub("step");
-            nodes.extend(
-                read_step(inner, &path, context, earlier, findings).map(|s| StepNode::Step(Box::new(s))),
-            );
-        } else if let Some(inner) = reader.node("stepGroup") {
-            let path = reader.sub("stepGroup");
-            nodes.extend(
-                read_group(inner, &path, context, earlier, findings).map(|g| StepNode::Group(Box::new(g))),
-            );
-        } else if reader.node("parallel").is_some() {
-            let path = reader.sub("parallel");
-            let members = reader.list("parallel", findings);
-            nodes.push(StepNode::Parallel(read_list(members, &path, context, earlier, findings)));
-        } else {
-            reader.known(&["template", "insert"]);
-            findings.fault(&node.at, &at, "expected `step`, `stepGroup` or `parallel`");
-        }
-        reader.finish(findings);
-    }
-    nodes
-}
-
-fn read_group(
-    node: &Node,
-    path: &str,
-    context: Context,
-    earlier: &mut Vec<Verify>,
-    findings: &mut Findings,
-) -> Option<Group> {
-    let mut reader = Reader::new(node, path, findings);
-    let inner = Context { in_group: true, ..context };
-    let frame = read_frame(&mut reader, "step group", "stageStatus", inner, findings);
-    reader.known(&["description", "variables", "tags"]);
-    for key in ["stepGroupInfra", "sharedPaths"] {
-        if node.get(key).is_some() {
-            findings.fault(&node.at, &reader.sub(key), "container step groups are not supported");
-        }
-    }
-    reader.known(&["stepGroupInfra", "sharedPaths"]);
-    let steps_path = reader.sub("steps");
-    let steps = read_list(reader.list("steps", findings), &steps_path, inner, earlier, findings);
-    let rollback_path = reader.sub("rollbackSteps");
-    let rollback_context = Context { rollback: true, ..inner };
-    let rollback = read_list(
-        reader.list("rollbackSteps", findings),
-        &rollback_path,
-        rollback_context,
-        earlier,
-        findings,
-    );
-    reader.finish(findings);
-    Some(Group { frame: frame?, steps, rollback })
-}
-
-/// Reads what stages, groups and steps share.
-pub fn read_frame(
-    reader: &mut Reader<'_>,
-    what: &str,
-    status_key: &'static str,
-    context: Context,
-    findings: &mut Findings,
-) -> Option<Frame> {
-    let identity = super::identity(reader, what, findings);
-    let when = read_when(reader, status_key, findings);
-    let strategies_path = reader.sub("failureStrategies");
-    // `<+input>` stands for "none": strategies hold literal values only.
-    let strategies = match reader.node("failureStrategies") {
-        Some(node) if node.as_str().is_some() => None,
-        Some(_) => {
-            let list = reader.list("failureStrategies", findings);
-            Some(read_strategies(list, &strategies_path, context.scope(), findings))
-        }
-        None => None,
-    };
-    let looping = read_looping(reader, findings);
-    let selectors = reader.any("delegateSelectors");
-    let timeout = reader.field("timeout", findings);
-    let (identifier, name) = identity?;
-    Some(Frame {
-        identifier,
-        name,
-        path: reader.path().to_owned(),
-        at: reader.at().clone(),
-        when,
-        strategies,
-        looping,
-        selectors,
-        timeout,
-    })
-}
-
-fn read_when(reader: &mut Reader<'_>, status_key: &'static str, findings: &mut Findings) -> Option<When> {
-    let mut when = reader.map("when", findings)?;
-    let status = match when.required(status_key, findings) {
-        Some(field) => one_of(
-            &field,
-            status_key,
-            &[("Success", WhenStatus::Success), ("Failure", WhenStatus::Failure), ("All", WhenStatus::All)],
-            findings,
-        ),
-        None => None,
-    };
-    let condition = when.field("condition", findings);
-    when.finish(findings);
-    Some(When { status: status?, condition })
-}
-
-fn read_looping(reader: &mut Reader<'_>, findings: &mut Findings) -> Option<Looping> {
-    let mut strategy = reader.map("strategy", findings)?;
-    if let Some(matrix) = strategy.node("matrix") {
-        let path = strategy.sub("matrix");
-        findings.fault(
-            &matrix.at,
-            &path,
-            "`matrix` is not supported yet; supported are `repeat` and `parallelism`",
-        );
-        return None;
-    }
-    let shared_limit = strategy.any("maxConcurrency");
-    let looping = if let Some(mut repeat) = strategy.map("repeat", findings) {
-        let items = repeat.any("items");
-        let times = repeat.any("times");
-        let max_concurrency = repeat.any("maxConcurrency").or(shared_limit);
-        for key in ["partitionSize", "start", "end", "unit", "onFailure", "nodeName"] {
-            if let Some(node) = repeat.node(key) {
-                let message = format!("`{key}` is not supported yet");
-                findings.fault(&node.at, &repeat.sub(key), message);
-            }
-        }
-        if items.is_some() == times.is_some() {
-            findings.fault(repeat.at(), repeat.path(), "`repeat` needs either `items` or `times`");
-        }
-        repeat.finish(findings);
-        Some(Looping::Repeat { items, times, max_concurrency })
-    } else if let Some(count) = strategy.any("parallelism") {
-        Some(Looping::Parallelism { count, max_concurrency: shared_limit })
-    } else {
-        findings.fault(strategy.at(), strategy.path(), "expected `repeat` or `parallelism`");
-        None
-    };
-    strategy.finish(findings);
-    looping
-}
-
-fn read_step(
-    node: &Node,
-    path: &str,
-    context: Context,
-    earlier: &mut Vec<Verify>,
-    findings: &mut Findings,
-) -> Option<Step> {
-    let mut reader = Reader::new(node, path, findings);
-    reader.known(&["description", "tags"]);
-    let frame = read_frame(&mut reader, "step", "stageStatus", context, findings);
-    let kind = reader.required("type", findings);
-    let empty = Node::empty_map(reader.at());
-    let spec_path = reader.sub("spec");
-    let spec_node = match reader.node("spec") {
-        Some(node) => node,
-        None => {
-            rules::r17_null_spec(reader.at(), &spec_path, kind.as_ref(), findings);
-            &empty
-        }
-    };
-    let (mut frame, kind) = (frame?, kind?);
-    let known_name = STEP_TYPES.iter().find(|name| name.eq_ignore_ascii_case(&kind.text())).copied();
-    let Some(name) = known_name else {
-        reader.finish(findings);
-        let text = kind.text();
-        let supported = STEP_TYPES.join(", ");
-        let message = if LATER.contains(&text.as_str()) {
-            format!(
-                "step type `{text}` is not supported by this version; supported step types are {supported}"
-            )
-        } else {
-            format!("`{text}` is not a known step type; supported step types are {supported}")
-        };
-        let fault = Fault::at(&kind.at, &kind.path, message);
-        findings.push(fault.suggest(did_you_mean(&text, STEP_TYPES.into_iter().chain(LATER))));
-        return None;
-    };
-    let mut spec = Reader::new(spec_node, spec_path, findings);
-    if frame.selectors.is_none() {
-        frame.selectors = spec.any("delegateSelectors");
-    } else {
-        spec.known(&["delegateSelectors"]);
-    }
-    let read = match name {
-        "Command" => super::step_command::read_command(&mut spec, findings),
-        "ArtifactoryDownload" => rules::r8_artifactory_download(&mut spec, &frame, findings),
-        "Http" => super::step_http::read_http(&mut spec, &mut frame, findings),
-        "Verify" => rules::r10_r11_verify(&mut spec, &mut reader, earlier, findings),
-        "Wait" => spec.required("duration", findings).map(|duration| Spec::Wait { duration }),
-        _ => {
-            let line =
-                spec.field("line", findings).unwrap_or_else(|| Field::made("", spec.sub("line"), spec.at()));
-            Some(Spec::Noop { line })
-        }
-    };
-    spec.finish(findings);
-    reader.finish(findings);
-    Some(Step { frame, kind: name.to_owned(), spec: read? })
 }

@@ -1,6 +1,7 @@
 //! What expressions name, looked at before the run: what can never be resolved refuses it.
 
-use super::target::{Lookups, need_secret, scope_of};
+use super::hosts::need_secret;
+use super::target::{Lookups, scope_of};
 use crate::fault::{Fault, Findings};
 use crate::model::Field;
 use crate::model::step::{Looping, Spec, Unit, UnitKind};

@@ -1,6 +1,8 @@
 //! Planning: pipeline text, catalogue and inputs become a frozen [`Plan`], or every fault at once.
 
 mod check;
+mod connectors;
+mod hosts;
 mod inputs;
 mod preflight;
 mod target;
@@ -166,7 +168,7 @@ fn make(
     // A document with faults of its own would only give the same ones again through its references.
     if faults_of_the_text == 0 {
         tree::timeouts(&mut plan, findings);
-        target::connectors(&mut plan, &lookups, findings);
+        connectors::freeze(&mut plan, &lookups, findings);
         check::references(&plan, &lookups, running, findings);
     }
     let keys: Vec<String> =
@@ -175,7 +177,7 @@ fn make(
         .last_successful
         .iter()
         .filter(|(key, _)| keys.contains(key))
-        .map(|(key, record)| (key.clone(), record.clone()))
+        .map(|(key, record)| (key.clone(), crate::machine::retoken(record, options.secret_token)))
         .collect();
     Some(plan)
 }

@@ -46,12 +46,10 @@ pub fn r10_r11_verify(
     if let Some(inner) = inner_node {
         read_inner(&mut verify, inner, &spec.sub("spec"), findings);
     }
-    if let Some(duration) = flat_duration {
-        if verify.duration.is_none() {
-            let assumed = format!("`duration` ({}) beside `type` is that of the window", duration.text());
-            findings.notice("R11.flat-duration", &duration.at, &duration.path, assumed);
-            verify.duration = Some(duration);
-        }
+    if let (Some(duration), None) = (flat_duration, &verify.duration) {
+        let assumed = format!("`duration` ({}) beside `type` is that of the window", duration.text());
+        findings.notice("R11.flat-duration", &duration.at, &duration.path, assumed);
+        verify.duration = Some(duration);
     }
     match &kind {
         Some(_) if harness_kind => {

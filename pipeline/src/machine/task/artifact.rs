@@ -5,13 +5,15 @@ use super::super::state::{ROOT_RUN, State, Status};
 use super::super::{Machine, node_of};
 use super::build::{Builder, bug};
 use crate::model::service::{Artifact as Source, ArtifactSource as SourceKind, GitFetch, Store};
-use crate::plan::{NodeKind, Plan, StageRecord};
+use crate::model::VariableKind;
+use crate::plan::{NodeKind, Plan, RecordedValue, StageRecord};
 use proto::failure::Failure;
 use proto::result::Output;
 use proto::task::{
     Artifact, ArtifactSource, ConfigFile, CopySource, DownloadSource, FileStore, GitReference, GitSource,
     ResolveArtifactSpec, StepSpec, UnitKind,
 };
+use proto::text::{Text, placeholder, placeholders};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
@@ -218,9 +220,17 @@ pub fn stage_records(state: &State) -> Vec<(String, StageRecord)> {
         let mut builder = Builder::new(plan, state, id, at);
         let mut variables = BTreeMap::new();
         for variable in &target.service.definition.variables {
-            if let Ok(value) = builder.variable("serviceVariables", variable) {
-                variables.insert(variable.name.clone(), value);
-            }
+            let Ok(Text(text)) = builder.variable("serviceVariables", variable) else { continue };
+            // A placeholder is worth nothing in another run; the expression behind it is.
+            let value = match text.contains(expr::PLACEHOLDER_HEAD) {
+                true if variable.kind == VariableKind::Secret => {
+                    let text = format!("<+secrets.getValue(\"{}\")>", variable.value.text());
+                    RecordedValue { text, expression: true }
+                }
+                true => RecordedValue { text: variable.value.text(), expression: true },
+                false => RecordedValue { text, expression: false },
+            };
+            variables.insert(variable.name.clone(), value);
         }
         let artifact_outputs: BTreeMap<String, Json> = run
             .outputs
@@ -235,8 +245,34 @@ pub fn stage_records(state: &State) -> Vec<(String, StageRecord)> {
             artifact_outputs,
             config_files: config_files(&mut builder).unwrap_or_default(),
             variables,
+            secret_token: plan.run.secret_token,
         };
         records.push((key, record));
     }
     records
+}
+
+/// Gives a record the placeholders of another run.
+pub(crate) fn retoken(record: &StageRecord, token: i64) -> StageRecord {
+    fn walk(json: &mut Json, old: i64, new: i64) {
+        match json {
+            Json::String(text) => {
+                let mut found = placeholders(text);
+                found.retain(|found| found.token == old);
+                for found in found.into_iter().rev() {
+                    text.replace_range(found.range, &placeholder(&found.secret, new));
+                }
+            }
+            Json::Array(list) => list.iter_mut().for_each(|item| walk(item, old, new)),
+            Json::Object(map) => map.values_mut().for_each(|value| walk(value, old, new)),
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+    }
+    let same = || StageRecord { secret_token: token, ..record.clone() };
+    let Ok(mut json) = serde_json::to_value((&record.artifact, &record.config_files)) else { return same() };
+    walk(&mut json, record.secret_token, token);
+    match serde_json::from_value(json) {
+        Ok((artifact, config_files)) => StageRecord { artifact, config_files, ..same() },
+        Err(_) => same(),
+    }
 }

@@ -6,7 +6,7 @@ mod build;
 mod connector;
 mod steps;
 
-pub(crate) use artifact::stage_key;
+pub(crate) use artifact::{retoken, stage_key};
 pub use artifact::stage_records;
 pub(crate) use build::{Builder, field_value, render};
 

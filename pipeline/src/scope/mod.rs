@@ -1,11 +1,15 @@
 //! Name resolution (pipeline.md §3.4): what an expression at a node of a plan may name.
 
+mod values;
+
+pub(crate) use values::as_text;
+
 use crate::machine::state::{Run, State};
 use crate::plan::{NodeKind, Plan, PlanNode, StageRecord, TargetPlan};
 use crate::rules::canonical;
 use expr::{Lookup, Scope, Segment, Value};
-use proto::text::{SecretRef, placeholder};
 use serde_json::Value as Json;
+use values::{found, hosts, named, outputs, own, text, variable};
 
 /// The scope of one node.
 pub(crate) struct NodeScope<'a> {
@@ -50,19 +54,6 @@ fn walk(mut value: Value, rest: &[Segment]) -> Option<Value> {
         value = value.child(segment).ok().flatten()?;
     }
     Some(value)
-}
-
-fn found(value: Value, used: usize) -> Lookup {
-    Lookup::Found { value, used }
-}
-
-fn text(text: impl AsRef<str>) -> Value {
-    Value::text(text.as_ref())
-}
-
-/// Pipeline text: expressions in it are resolved when it is used.
-fn own(json: &Json) -> Value {
-    Value::from_json(json, false)
 }
 
 impl<'a> NodeScope<'a> {
@@ -131,7 +122,7 @@ impl<'a> NodeScope<'a> {
             },
             "storeType" => found(text("INLINE"), 2),
             "tags" => found(own(&self.plan.tags), 2),
-            "variables" => variable(&self.plan.variables, path, 2, facts.secret_token),
+            "variables" => variable(&self.plan.variables, path, 2),
             "delegateSelectors" => match &self.plan.nodes.first().and_then(|node| node.selectors.as_ref()) {
                 Some(field) => found(own(&field.value), 2),
                 None => Lookup::Missing,
@@ -164,12 +155,11 @@ impl<'a> NodeScope<'a> {
     fn service_variable(&self, name: Option<&str>) -> Lookup {
         let Some(name) = name else { return Lookup::Missing };
         if let Some(value) = self.record.and_then(|record| record.variables.get(name)) {
-            // Resolved in an earlier run: its placeholders carry that run's token and are not used again.
-            return found(Value::tainted(value.as_str()), 2);
+            return found(Value::text_marked(value.text.as_str(), !value.expression), 2);
         }
         let Some(target) = self.target() else { return Lookup::Missing };
         let path = ["serviceVariables".into(), Segment::from(name)];
-        variable(&target.service.definition.variables, &path, 1, self.plan.run.secret_token)
+        variable(&target.service.definition.variables, &path, 1)
     }
 
     /// R15: `serviceConfig.X` falls back to the definition.
@@ -199,7 +189,7 @@ impl<'a> NodeScope<'a> {
             Some("description") => found(text(&environment.description), 2),
             Some("type") => found(text(&environment.kind), 2),
             Some("tags") => found(own(&environment.tags), 2),
-            Some("variables") => variable(&environment.variables, path, 2, self.plan.run.secret_token),
+            Some("variables") => variable(&environment.variables, path, 2),
             _ => Lookup::Missing,
         }
     }
@@ -417,7 +407,7 @@ impl<'a> NodeScope<'a> {
             },
             "variables" => match &node.kind {
                 NodeKind::Stage(stage) => {
-                    variable(&stage.variables, path, used + 1, self.plan.run.secret_token)
+                    variable(&stage.variables, path, used + 1)
                 }
                 _ => Lookup::Missing,
             },
@@ -433,7 +423,7 @@ impl<'a> NodeScope<'a> {
                     }
                 }
                 _ => match run {
-                    Some((id, run)) => found(outputs(id, run, self.plan.run.secret_token), used + 1),
+                    Some((id, run)) => found(outputs(id, run), used + 1),
                     None => Lookup::Missing,
                 },
             },
@@ -452,83 +442,4 @@ impl<'a> NodeScope<'a> {
             _ => Lookup::Missing,
         }
     }
-}
-
-/// Numbers and booleans that stand where text is meant.
-pub(crate) fn as_text(json: &Json) -> Json {
-    match json {
-        Json::Number(number) => Json::String(number.to_string()),
-        Json::Bool(truth) => Json::String(truth.to_string()),
-        other => other.clone(),
-    }
-}
-
-fn hosts(hosts: &[crate::plan::HostPlan]) -> Value {
-    Value::list(hosts.iter().map(|host| Value::tainted(host.written.as_str())).collect())
-}
-
-fn named(name: Option<&str>, known: &[(&str, &String)]) -> Lookup {
-    match known.iter().find(|(known, _)| Some(*known) == name) {
-        Some((_, value)) if !value.is_empty() => found(text(value), 2),
-        _ => Lookup::Missing,
-    }
-}
-
-/// The variable named by `path[at]`.
-fn variable(variables: &[crate::model::Variable], path: &[Segment], at: usize, token: i64) -> Lookup {
-    use crate::model::VariableKind;
-    let Some(name) = path.get(at).and_then(Segment::name) else {
-        let all = variables.iter().map(|v| (v.name.clone(), own(&v.value.value)));
-        return found(Value::map(all), at);
-    };
-    let hit = variables.iter().find(|v| v.name == name).or_else(|| {
-        let wanted = canonical(name);
-        variables.iter().find(|v| canonical(&v.name) == wanted)
-    });
-    match hit {
-        None => Lookup::Missing,
-        Some(variable) if variable.value.value.is_null() => match &variable.default {
-            Some(default) => found(own(&default.value), at + 1),
-            None => Lookup::Missing,
-        },
-        Some(variable) if variable.kind == VariableKind::Secret => {
-            let secret = SecretRef(variable.value.text());
-            found(Value::tainted(placeholder(&secret, token)), at + 1)
-        }
-        Some(variable) if variable.kind == VariableKind::String => {
-            found(own(&as_text(&variable.value.value)), at + 1)
-        }
-        Some(variable) => found(own(&variable.value.value), at + 1),
-    }
-}
-
-/// Outputs as a tree; everything in it came from outside. A secret output is a placeholder for `output/NODE/NAME`,
-/// which the manager resolves from the sealed value.
-fn outputs(id: &str, run: &Run, token: i64) -> Value {
-    let mut root = Json::Object(serde_json::Map::new());
-    for (path, output) in &run.outputs {
-        let value = if output.secret {
-            Json::String(placeholder(&SecretRef(format!("output/{id}/{path}")), token))
-        } else {
-            output.value.clone()
-        };
-        // A dot separates levels only behind `outputVariables`; a variable's own name may hold dots.
-        let parts: Vec<&str> = match path.strip_prefix("outputVariables.") {
-            Some(name) => vec!["outputVariables", name],
-            None => path.split('.').collect(),
-        };
-        insert(&mut root, &parts, value);
-    }
-    Value::from_json(&root, true)
-}
-
-fn insert(tree: &mut Json, parts: &[&str], value: Json) {
-    let Some((first, rest)) = parts.split_first() else { return };
-    let Json::Object(map) = tree else { return };
-    if rest.is_empty() {
-        map.insert((*first).to_owned(), value);
-        return;
-    }
-    let child = map.entry((*first).to_owned()).or_insert_with(|| Json::Object(serde_json::Map::new()));
-    insert(child, rest, value);
 }
