@@ -157,16 +157,21 @@ impl Transfer<'_> {
     async fn run(&self, known: Option<&Entry>) -> Result<Option<Entry>, StepError> {
         let mut retry = self.access.retry();
         loop {
-            let before = self.cache.partial_bytes().await;
+            let before = self.resumable().await;
             let error = match self.attempt(known).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            if self.cache.partial_bytes().await > before {
+            if self.resumable().await > before {
                 retry.progressed();
             }
             retry.after(error).await?;
         }
+    }
+
+    /// Bytes that the next attempt need not fetch again.
+    async fn resumable(&self) -> u64 {
+        self.cache.partial().await.map_or(0, |partial| partial.bytes)
     }
 
     async fn attempt(&self, known: Option<&Entry>) -> Result<Option<Entry>, StepError> {

@@ -92,7 +92,7 @@ impl Nginx {
              location /loop/ {{ return 302 /loop/; }}
              {extra}"
         );
-        let process = nginx(dir.path(), port, &locations, "");
+        let process = nginx(dir.path(), port, &locations);
         Nginx { port, dir, _process: process }
     }
 
@@ -127,7 +127,7 @@ async fn log_with(dir: &Path, needle: &str, times: usize) -> String {
     }
 }
 
-fn nginx(dir: &Path, port: u16, locations: &str, server: &str) -> Process {
+fn nginx(dir: &Path, port: u16, locations: &str) -> Process {
     let root = dir.display();
     let temp: String =
         ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].iter().fold(String::new(), |mut all, kind| {
@@ -135,7 +135,7 @@ fn nginx(dir: &Path, port: u16, locations: &str, server: &str) -> Process {
             all
         });
     // The folder of a test is private, so workers run as who started them.
-    let user = if nix_is_root() { "user root;" } else { "" };
+    let user = if is_root() { "user root;" } else { "" };
     let config = format!(
         "{user} daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;
          events {{ worker_connections 64; }}
@@ -143,17 +143,23 @@ fn nginx(dir: &Path, port: u16, locations: &str, server: &str) -> Process {
            {temp}
            log_format plain '$request_method $request_uri $status $body_bytes_sent auth=$http_authorization range=$http_range host=$http_host';
            access_log {root}/access.log plain;
-           server {{ listen 127.0.0.1:{port}; {server} root {root}/none; {locations} }}
+           server {{ listen 127.0.0.1:{port}; root {root}/none; {locations} }}
          }}"
     );
     let path = dir.join("nginx.conf");
     fs::write(&path, config).unwrap();
-    let mut command = Command::new("nginx");
+    let mut command = server("nginx");
     command.arg("-c").arg(&path).arg("-p").arg(dir).arg("-e").arg(dir.join("error.log"));
     Process::listening(command, &dir.join("out.log"), port)
 }
 
-fn nix_is_root() -> bool {
+/// A program that Debian puts where only root's path leads.
+fn server(name: &str) -> Command {
+    let system = Path::new("/usr/sbin").join(name);
+    if system.exists() { Command::new(system) } else { Command::new(name) }
+}
+
+fn is_root() -> bool {
     let out = Command::new("id").arg("-u").output().unwrap();
     out.stdout.starts_with(b"0\n")
 }
@@ -231,7 +237,7 @@ impl Git {
         fs::create_dir(dir.path().join("repos")).unwrap();
         fs::write(dir.path().join("passwords"), format!("{USER}:{{PLAIN}}{PASSWORD}\n")).unwrap();
         let socket = dir.path().join("cgi");
-        let mut command = Command::new("fcgiwrap");
+        let mut command = server("fcgiwrap");
         command.arg("-s").arg(format!("unix:{}", socket.display()));
         let waited = socket.clone();
         let cgi = Process::start(command, &dir.path().join("cgi.log"), move || {
@@ -256,7 +262,7 @@ impl Git {
              location ~ ^/closed(?<path>/.*)$ {{ auth_basic closed; auth_basic_user_file {root}/passwords; {params} }}
              location ~ ^/old(?<path>/.*)$ {{ return 301 /open$path$is_args$args; }}"
         );
-        let nginx = nginx(dir.path(), port, &locations, "");
+        let nginx = nginx(dir.path(), port, &locations);
         Git { port, dir, _nginx: nginx, _cgi: cgi }
     }
 
