@@ -2,8 +2,7 @@
 //!
 //! The messages of the smart HTTP protocol (2, and 0 for servers or proxies that do not pass the version on) go through the
 //! shared client; packs are checked and read by gitoxide's `gix-pack` and `gix-object`. The whole `gix` with a transport of
-//! its own would not see host aliases, the step's deadline and cancellation, and the retry policy, and brings four times
-//! the crates.
+//! its own would not see host aliases, the step's deadline and cancellation, and the retry policy (ADR 0004).
 //!
 //! One commit is fetched, without history. A server that can filter sends trees first and then only the files asked for.
 
