@@ -1,0 +1,105 @@
+//! Steps that look: Http and Verify.
+
+use crate::task::command::OutputVariable;
+use crate::task::source::HttpConnector;
+use crate::text::Text;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The Http step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpSpec {
+    /// URL; placeholders allowed.
+    pub url: Text,
+    /// Method, any case.
+    pub method: String,
+    /// Headers in their order.
+    #[serde(default)]
+    pub headers: Vec<(String, Text)>,
+    /// Body.
+    #[serde(default)]
+    pub body: Option<Text>,
+    /// Expression text, evaluated on the agent over `httpResponseCode` and `httpResponseBody`; every other reference
+    /// was resolved by the manager into `context`.
+    #[serde(default)]
+    pub assertion: Option<String>,
+    /// Outputs as expressions over the response.
+    #[serde(default)]
+    pub output_variables: Vec<OutputVariable>,
+    /// Limit of the request alone, milliseconds.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Values of the other references in `assertion` and `outputVariables`, as one JSON object by first name.
+    #[serde(default)]
+    pub context: Value,
+    /// Harness passes on any status without an assertion; set, this does too (`http.noAssertion: harness`).
+    #[serde(default)]
+    pub any_status: bool,
+}
+
+/// The Verify step in its inline form (rule R10).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifySpec {
+    /// Where the numbers come from. `None`: no health source, the step is skipped with a notice.
+    #[serde(default)]
+    pub provider: Option<MetricProvider>,
+    /// Label of the metric; gives the direction unless `comparison` does.
+    #[serde(default)]
+    pub metric_name: String,
+    /// Query text, with `$baseline`, `$canary`, `$deploymentTag`.
+    pub query: String,
+    /// The limit.
+    #[serde(default)]
+    pub threshold: Option<Threshold>,
+    /// `LessOrEqual` or `GreaterOrEqual`; wins over the guessed direction.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
+    /// Length of the window in real time, milliseconds; divided by the rehearsal factor on the agent.
+    pub duration_ms: u64,
+    /// `false`: no data in the whole window passes.
+    #[serde(default = "yes")]
+    pub fail_on_no_analysis: bool,
+    /// Values of `$baseline`, `$canary`, `$deploymentTag`.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// When the stage started, epoch milliseconds: the control window of a percentage threshold ends there.
+    #[serde(default)]
+    pub stage_started_at: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where the numbers come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum MetricProvider {
+    /// Prometheus HTTP API.
+    Prometheus {
+        /// The server.
+        connector: HttpConnector,
+    },
+}
+
+/// A limit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "value")]
+pub enum Threshold {
+    /// Compared with the value itself.
+    Absolute(f64),
+    /// A ceiling in percent, or a deviation from the control window: settled facts §3.2.
+    Percentage(f64),
+}
+
+/// Which side of the threshold is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Comparison {
+    /// Higher is worse.
+    LessOrEqual,
+    /// Lower is worse.
+    GreaterOrEqual,
+}
