@@ -317,8 +317,10 @@ impl Index {
     pub(super) fn heartbeat(&mut self, id: &str, now: Millis, held: Option<&[String]>) {
         let Some(state) = self.agents.get_mut(id) else { return };
         let before = std::mem::replace(&mut state.heartbeat_before, now);
+        let extended = state.agent.extended;
         for (task, assigned) in &mut state.assigned {
-            if assigned.abort.is_some() {
+            // Foreign clients are told once; ours until they answer.
+            if assigned.abort.is_some() && extended {
                 assigned.abort_due = true;
             }
             // Acquired since the last heartbeat: the reply may be on its way still.
