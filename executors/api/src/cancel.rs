@@ -33,17 +33,20 @@ pub enum CancelStage {
     Kill,
 }
 
+/// The request so far.
+type Request = Option<(CancelReason, CancelStage)>;
+
 /// The receiving side of a cancellation. Cheap to clone; level-triggered, so that a late listener misses nothing.
 #[derive(Clone, Debug)]
 pub struct Cancel {
-    state: watch::Receiver<Option<(CancelReason, CancelStage)>>,
+    state: watch::Receiver<Request>,
     // Keeps the channel open when a test or a tool never cancels.
-    _keep: Option<Arc<watch::Sender<Option<(CancelReason, CancelStage)>>>>,
+    _keep: Option<Arc<watch::Sender<Request>>>,
 }
 
 /// The sending side; the agent's supervisor owns one per running task.
 #[derive(Debug)]
-pub struct CancelHandle(watch::Sender<Option<(CancelReason, CancelStage)>>);
+pub struct CancelHandle(watch::Sender<Request>);
 
 impl Cancel {
     /// A handle and its receiving side.

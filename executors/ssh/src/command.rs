@@ -1,24 +1,25 @@
 //! Runs the units of a Command step in their order.
 
 use crate::Shared;
+use crate::cancel::Following;
 use crate::config::Settings;
 use crate::error::{Error, signal_name};
 use crate::follow::Follow;
 use crate::holder::{self, Found, Script};
 use crate::memory::{Memory, UnitEnd};
 use crate::session::{Lease, Use};
-use crate::spec::{CLEANUP, INIT};
-use executor_api::{CancelReason, CancelStage, Level, StepContext, StepError, StepOutput, UnitLog};
-use proto::result::{LearnedHostKey, Output, UnitStatus};
-use proto::task::{CommandSpec, CommandUnit, OutputVariable, Shell, SshTarget, UnitKind};
+use crate::spec::INIT;
+use executor_api::{CancelReason, Level, StepContext, StepError, StepOutput, UnitLog};
+use proto::result::{LearnedHostKey, UnitStatus};
+use proto::task::{CommandSpec, CommandUnit, Shell, SshTarget, UnitKind};
 use proto::text::Text;
 use secrecy::{ExposeSecret, SecretString};
-use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Values of all output variables of a unit together; longer ones are left out with a notice.
-const MAX_OUTPUTS: usize = 512 << 10;
+/// Between two rounds of tries while the host of a running script is away.
+const AWAY_PAUSE: Duration = Duration::from_secs(8);
 
 /// One run of one step.
 pub(crate) struct Job<'a> {
@@ -29,6 +30,10 @@ pub(crate) struct Job<'a> {
     pub(crate) host: String,
     learned: Mutex<Option<LearnedHostKey>>,
     pub(crate) notices: Mutex<Vec<String>>,
+    /// Part files that are being written on the host.
+    pub(crate) parts: Mutex<Vec<String>>,
+    /// Set when a script could not be ended because its host was away.
+    pub(crate) unended: AtomicBool,
 }
 
 /// How the list of units ended.
@@ -48,6 +53,8 @@ impl<'a> Job<'a> {
             host: format!("{}:{}", target.host, target.port),
             learned: Mutex::default(),
             notices: Mutex::default(),
+            parts: Mutex::default(),
+            unended: AtomicBool::new(false),
         }
     }
 
@@ -59,7 +66,7 @@ impl<'a> Job<'a> {
         holder::leaf_key(&self.cx.task_id, &self.cx.task.execution.node, &unit.identifier)
     }
 
-    fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         format!("{}@{}", self.target.user, self.host)
     }
 
@@ -95,20 +102,6 @@ impl<'a> Job<'a> {
         Ok(lease)
     }
 
-    async fn sweep_leftovers(&self, lease: &Lease, log: &dyn UnitLog) {
-        let place = self.place();
-        let keys = self.shared.leftovers.at(&place);
-        if keys.is_empty() {
-            return;
-        }
-        // Best effort: whatever stays is tried again at the next connection.
-        if matches!(self.ask(lease, |nonce| holder::sweep(nonce, &keys)).await.as_deref(), Ok("swept")) {
-            self.shared.leftovers.remove(&place, &keys);
-            let text = format!("Removed {} folder(s) that earlier steps had to leave here", keys.len());
-            log.line(Level::Info, &text).await.unwrap_or_default();
-        }
-    }
-
     /// Runs a short program and returns its answer.
     pub(crate) async fn ask(
         &self,
@@ -130,7 +123,7 @@ impl<'a> Job<'a> {
         Found::parse(&answer).ok_or(Error::Protocol { what: format!("unknown state `{answer}`") })
     }
 
-    fn cancelled(&self, reason: CancelReason, what: String) -> Error {
+    pub(crate) fn cancelled(&self, reason: CancelReason, what: String) -> Error {
         let why = match reason {
             CancelReason::User => "aborted",
             CancelReason::Deadline => "the step's timeout ran out",
@@ -140,7 +133,7 @@ impl<'a> Job<'a> {
         Error::Cancelled { reason, what: format!("{why}: {what}") }
     }
 
-    fn step_error(&self, error: Error) -> StepError {
+    pub(crate) fn step_error(&self, error: Error) -> StepError {
         error.into_step(&self.host)
     }
 
@@ -154,11 +147,12 @@ impl<'a> Job<'a> {
             return Err(self.step_error(self.cancelled(reason, what)));
         }
         let init = self.cx.logs.unit(INIT);
-        let end = match self.init(init.as_ref()).await {
+        let end = match self.init(!memory.launched.is_empty(), init.as_ref()).await {
             Ok(()) if memory.end.is_some() => End::Done,
             Ok(()) => self.units(spec, &mut memory).await,
             Err(error) => {
-                if !memory.launched.is_empty() {
+                let stays = matches!(&error, Error::Cancelled { reason, .. } if !reason.ends_the_target());
+                if !memory.launched.is_empty() && !stays {
                     self.leave_behind(&memory.launched, init.as_ref()).await;
                 }
                 self.skip_rest(spec, &memory).await;
@@ -184,12 +178,37 @@ impl<'a> Job<'a> {
         })
     }
 
-    async fn init(&self, log: &dyn UnitLog) -> Result<(), Error> {
+    /// A connection. When a script runs there, it is worth waiting for its host as long as the step may take.
+    pub(crate) async fn patient(&self, running: bool, log: &dyn UnitLog) -> Result<Lease, Error> {
+        loop {
+            match self.session(log).await {
+                Err(error) if running && error.is_transient() && !self.cx.time_left().is_zero() => {
+                    let text =
+                        format!("{error}; a script may run there, trying again until the step's timeout");
+                    log.line(Level::Warn, &text).await?;
+                    self.cx.clock.sleep(AWAY_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits for a cancellation. One that has to end a running script leaves time to reach its host.
+    async fn end_of_patience(&self, running: bool) -> CancelReason {
+        let (reason, _) = self.cx.cancel.wait().await;
+        if running && reason.ends_the_target() {
+            self.cx.clock.sleep(self.settings().end_within).await;
+            self.unended.store(true, Ordering::Relaxed);
+        }
+        reason
+    }
+
+    async fn init(&self, running: bool, log: &dyn UnitLog) -> Result<(), Error> {
         log.status(UnitStatus::Running).await?;
         log.line(Level::Info, &format!("Connecting to {}@{} …", self.target.user, self.host)).await?;
         let connected = tokio::select! {
-            session = self.session(log) => session,
-            (reason, _) = self.cx.cancel.wait() => {
+            session = self.patient(running, log) => session,
+            reason = self.end_of_patience(running) => {
                 Err(self.cancelled(reason, format!("no connection to {} was made", self.host)))
             }
         };
@@ -264,13 +283,27 @@ impl<'a> Job<'a> {
                 if let Some((reason, _)) = self.cx.cancel.requested() {
                     return Err(self.cancelled(reason, format!("unit {} was not started", unit.name)));
                 }
-                tokio::select! {
-                    done = self.transfer(unit, memory, log) => done,
-                    (reason, _) = self.cx.cancel.wait() => Err(self.cancelled(
-                        reason,
-                        format!("the copy to {} was stopped; its destination is as it was before", self.host),
-                    )),
+                let (reason, _) = tokio::select! {
+                    done = self.transfer(unit, memory, log) => return done,
+                    request = self.cx.cancel.wait() => request,
+                };
+                let parts = std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+                let what =
+                    format!("the copy to {} was stopped; its destination is as it was before", self.host);
+                if parts.is_empty() {
+                    return Err(self.cancelled(reason, what));
                 }
+                let work = async {
+                    let session = self.session(log.as_ref()).await?;
+                    self.ask(&session, |nonce| holder::remove(nonce, &parts)).await
+                };
+                let removed = tokio::select! {
+                    removed = work => removed.is_ok(),
+                    () = self.cx.clock.sleep(self.settings().end_within) => false,
+                };
+                let what =
+                    if removed { what } else { format!("{what}; left beside it: {}", parts.join(" ")) };
+                Err(self.cancelled(reason, what))
             }
         }
     }
@@ -341,11 +374,14 @@ impl<'a> Job<'a> {
             self.shared.probe.before(task, &call).await;
         }
         let mut follow = Follow::new(self, &key, log.clone());
+        let mut following: Following<'_> = Box::pin(follow.run(&script));
+        if let Some((reason, _)) = self.cx.cancel.requested() {
+            return Err(self.interrupt(unit, &key, reason, memory, log, None).await);
+        }
         let ended = tokio::select! {
-            ended = follow.run(&script) => ended,
+            ended = &mut following => ended,
             (reason, _) = self.cx.cancel.wait() => {
-                drop(follow);
-                return Err(self.interrupt(unit, &key, reason, memory, log).await);
+                return Err(self.interrupt(unit, &key, reason, memory, log, Some(following)).await);
             }
         };
         if !again {
@@ -380,193 +416,6 @@ impl<'a> Job<'a> {
         }
         Err(Error::Exit { what: format!("the script on {} ended with status {text}", self.host), code })
     }
-
-    /// The step is to end while a script runs.
-    async fn interrupt(
-        &self,
-        unit: &CommandUnit,
-        key: &str,
-        reason: CancelReason,
-        memory: &mut Memory,
-        log: &Arc<dyn UnitLog>,
-    ) -> Error {
-        if !reason.ends_the_target() {
-            let what = format!("unit {} runs on on {} and can be attached to", unit.name, self.host);
-            log.line(Level::Warn, &format!("The agent stops following; {what}")).await.unwrap_or_default();
-            return self.cancelled(reason, what);
-        }
-        let call = format!("end {}", unit.identifier);
-        let intent = format!("end unit {} on {}", unit.name, self.host);
-        // The person asked for the end; an agent that cannot write it down still has to try.
-        if let Err(error) = memory.record(self.cx, intent, vec![call.clone()]).await {
-            log.line(Level::Warn, &error.to_string()).await.unwrap_or_default();
-        }
-        log.line(Level::Warn, "Ending the script and everything it started …").await.unwrap_or_default();
-        self.shared.probe.before(&self.cx.task_id, &call).await;
-        let done = tokio::select! {
-            done = self.end_tree(key, log) => done,
-            () = self.cx.clock.sleep(self.settings().end_within) => {
-                Err(Error::Lost { host: self.host.clone(), why: "it did not answer".into() })
-            }
-        };
-        self.shared.probe.after(&self.cx.task_id, &call).await;
-        let what = match done {
-            Ok(text) => text,
-            Err(error) => format!("unit {} may still run on {}: {error}", unit.name, self.host),
-        };
-        log.line(Level::Warn, &what).await.unwrap_or_default();
-        self.cancelled(reason, what)
-    }
-
-    /// TERM, and KILL after a while or at once when the second stage is asked for.
-    async fn end_tree(&self, key: &str, log: &Arc<dyn UnitLog>) -> Result<String, Error> {
-        let session = self.session(log.as_ref()).await?;
-        let ask = tokio::select! {
-            answer = self.ask(&session, |nonce| holder::finish(nonce, key, "TERM")) => Some(answer?),
-            () = self.cx.clock.sleep(self.settings().kill_after) => None,
-            _ = self.cx.cancel.wait_for(CancelStage::Kill) => None,
-        };
-        let (answer, how) = match ask {
-            Some(answer) if !answer.starts_with("left") => (answer, "ended"),
-            _ => {
-                log.line(Level::Warn, "It did not end in time; killing it").await?;
-                (self.ask(&session, |nonce| holder::finish(nonce, key, "KILL")).await?, "killed")
-            }
-        };
-        if answer.starts_with("none") {
-            return Ok(format!("the script had not been started on {}", self.host));
-        }
-        let foreign = answer.split("foreign").nth(1).unwrap_or_default().trim();
-        let mut text = if answer.starts_with("left") {
-            format!("some processes of the script could not be ended on {}", self.host)
-        } else {
-            format!("the script was {how} on {}; none of its processes is left", self.host)
-        };
-        if !foreign.is_empty() && foreign != "-" {
-            text =
-                format!("{text}, except those of another user, which this login may not end: pid {foreign}");
-        }
-        if answer.contains(" group ") {
-            text.push_str(" (/proc is not readable there, so only its process group was ended)");
-        }
-        // The holder writes the rest of the output and the exit code; then its folder can go.
-        for _ in 0..25 {
-            match self.look(&session, key).await? {
-                Found::Running => self.pause().await,
-                _ => break,
-            }
-        }
-        Ok(text)
-    }
-
-    async fn outputs(&self, spec: &CommandSpec, memory: &Memory) -> Result<BTreeMap<String, Output>, Error> {
-        let mut outputs = BTreeMap::new();
-        for unit in &spec.units {
-            if let Some(end) = memory.done.get(&unit.identifier) {
-                outputs.extend(end.outputs.iter().map(|(k, v)| (k.clone(), Output::from(v.clone()))));
-            }
-        }
-        let keys: Vec<String> = spec
-            .units
-            .iter()
-            .filter(|u| matches!(u.kind, UnitKind::Script { .. }))
-            .map(|u| self.key(u))
-            .collect();
-        if spec.output_variables.is_empty() || keys.is_empty() {
-            return Ok(outputs);
-        }
-        let log = self.cx.logs.unit(CLEANUP);
-        let session = self.session(log.as_ref()).await?;
-        let nonce = holder::random_word();
-        let exec = session.exec(Use::Short, holder::fetch(&nonce, &keys)).await?;
-        let raw = exec.collect(keys.len() * 610_000).await?;
-        let (found, cut) = variables(&raw, &keys);
-        if cut {
-            self.notice(format!("output variables over {} KiB were left out", MAX_OUTPUTS >> 10));
-        }
-        for OutputVariable { name, value, secret } in &spec.output_variables {
-            match found.get(value) {
-                Some(text) => {
-                    if *secret {
-                        self.cx.secrets.mask(&SecretString::from(text.clone()));
-                    }
-                    let output = Output { value: serde_json::Value::String(text.clone()), secret: *secret };
-                    outputs.insert(format!("outputVariables.{name}"), output);
-                }
-                None => {
-                    let text = format!("output variable {name}: the script has not set {value}");
-                    log.line(Level::Warn, &text).await?;
-                    self.notice(text);
-                }
-            }
-        }
-        Ok(outputs)
-    }
-
-    /// Notes folders that cannot be removed, and says so.
-    async fn leave_behind(&self, keys: &[String], log: &dyn UnitLog) {
-        self.shared.leftovers.add(&self.place(), keys);
-        let text = format!(
-            "Left on {} until the next connection: {} in ~/.delegate (or /var/tmp/delegate-UID)",
-            self.host,
-            keys.join(" ")
-        );
-        log.line(Level::Warn, &text).await.unwrap_or_default();
-        self.notice(text);
-    }
-
-    async fn cleanup(
-        &self,
-        memory: &mut Memory,
-        outcome: &Result<BTreeMap<String, Output>, StepError>,
-    ) -> Result<(), StepError> {
-        let log = self.cx.logs.unit(CLEANUP);
-        let log = log.as_ref();
-        log.status(UnitStatus::Running).await.map_err(|e| self.step_error(e.into()))?;
-        memory.finish(outcome);
-        let keys = memory.launched.clone();
-        let call = "cleanup".to_owned();
-        let calls = if keys.is_empty() { vec![] } else { vec![call.clone()] };
-        let recorded = memory.record(self.cx, format!("remove our folders from {}", self.host), calls).await;
-        recorded.map_err(|e| self.step_error(e))?;
-        let mut status = UnitStatus::Success;
-        if !keys.is_empty() {
-            self.shared.probe.before(&self.cx.task_id, &call).await;
-            let work = async {
-                let session = self.session(log).await?;
-                self.ask(&session, |nonce| holder::sweep(nonce, &keys)).await
-            };
-            let limit = self.settings().end_within;
-            let swept = tokio::select! {
-                swept = work => swept,
-                () = self.cx.clock.sleep(limit) => {
-                    Err(Error::Lost { host: self.host.clone(), why: "it did not answer".into() })
-                }
-            };
-            self.shared.probe.after(&self.cx.task_id, &call).await;
-            match swept.as_deref() {
-                Ok("swept") => {
-                    log.line(Level::Info, "Nothing of the step is left on the host")
-                        .await
-                        .unwrap_or_default();
-                }
-                Ok(kept) => {
-                    let kept = kept.trim_start_matches("swept").trim();
-                    let left: Vec<String> =
-                        keys.iter().filter(|k| kept.contains(k.as_str())).cloned().collect();
-                    self.leave_behind(&left, log).await;
-                    status = UnitStatus::Failure;
-                }
-                Err(error) => {
-                    log.line(Level::Warn, &error.to_string()).await.unwrap_or_default();
-                    self.leave_behind(&keys, log).await;
-                    status = UnitStatus::Failure;
-                }
-            }
-        }
-        log.status(status).await.unwrap_or_default();
-        Ok(())
-    }
 }
 
 fn unit_directory(unit: &CommandUnit) -> Option<String> {
@@ -576,41 +425,4 @@ fn unit_directory(unit: &CommandUnit) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Splits what the collectors left into variables; a later unit's value wins. The second value says whether something
-/// was too long.
-fn variables(raw: &[u8], keys: &[String]) -> (BTreeMap<String, String>, bool) {
-    let mut found = BTreeMap::new();
-    let mut cut = false;
-    let body = match raw.iter().position(|b| *b == b'\n') {
-        Some(line) => raw.get(line + 1..).unwrap_or_default(),
-        None => return (found, false),
-    };
-    let mut fields = body.split(|b| *b == 0).map(|f| String::from_utf8_lossy(f).into_owned()).peekable();
-    let mut room = 0usize;
-    while let Some(field) = fields.next() {
-        if field.starts_with('\u{1}') {
-            break;
-        }
-        if keys.contains(&field) {
-            room = MAX_OUTPUTS;
-            continue;
-        }
-        if field.is_empty() {
-            continue;
-        }
-        let Some(value) = fields.next() else { break };
-        match room.checked_sub(value.len()) {
-            Some(left) => {
-                room = left;
-                // A later unit's value wins, unless it is empty.
-                if !value.is_empty() || !found.contains_key(&field) {
-                    found.insert(field, value);
-                }
-            }
-            None => cut = true,
-        }
-    }
-    (found, cut)
 }

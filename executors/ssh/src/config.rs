@@ -50,7 +50,7 @@ impl Default for Settings {
             short_channels: 2,
             spool_limit: 256 << 20,
             kill_after: Duration::from_secs(10),
-            end_within: Duration::from_secs(60),
+            end_within: Duration::from_secs(30),
         }
     }
 }

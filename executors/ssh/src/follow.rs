@@ -59,7 +59,7 @@ impl<'a> Follow<'a> {
         let mut confirmed = false;
         let mut quick_ends = 0u32;
         loop {
-            let session = self.job.session(self.log.as_ref()).await?;
+            let session = self.job.patient(confirmed, self.log.as_ref()).await?;
             let nonce = holder::random_word();
             let from = (self.out.taken, self.err.taken);
             let program = if confirmed {
@@ -163,6 +163,9 @@ impl<'a> Follow<'a> {
             (Some("refused"), why) => {
                 let why = format!("{} {}", why.unwrap_or_default(), words.next().unwrap_or_default());
                 return Err(Error::Folder { host: session.host.clone(), why: why.trim().to_owned() });
+            }
+            (Some("stopped"), _) => {
+                return Err(Error::Protocol { what: "the script was stopped before it began".into() });
             }
             (Some("never"), _) => return Ok(Part::Gone("the unit is not there".into())),
             _ => return Err(Error::Protocol { what: format!("unknown greeting `{line}`") }),

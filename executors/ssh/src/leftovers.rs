@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+/// Put before a folder whose script could not be ended: that is made up for before the folder goes.
+pub(crate) const UNENDED: &str = "end:";
+
 /// Folders of units by `user@host:port`. Kept in a file when there is a path.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {

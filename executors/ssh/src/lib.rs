@@ -10,6 +10,8 @@
 //! A script belongs to its host, not to the connection: it is started under a holder that outlives agent and network,
 //! and followed by offset. So a lost connection, a restart of the agent and a full log pipeline are all the same case.
 
+mod cancel;
+mod cleanup;
 mod command;
 mod config;
 mod connector;
@@ -18,6 +20,7 @@ mod follow;
 mod holder;
 mod leftovers;
 mod memory;
+mod outputs;
 mod session;
 mod spec;
 mod transfer;
@@ -119,7 +122,7 @@ impl Executor for SshExecutor {
         };
         let log = cx.logs.unit(&unit.name);
         let found = async {
-            let session = job.session(log.as_ref()).await?;
+            let session = job.patient(true, log.as_ref()).await?;
             job.look(&session, &key).await
         };
         let found = tokio::select! {

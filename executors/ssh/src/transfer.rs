@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -208,7 +208,17 @@ impl Job<'_> {
                     .get(2..14)
                     .unwrap_or_default()
             );
-            if let Err(error) = self.put(&session, &sftp, item, &path, &part, log).await {
+            self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part.clone());
+            let put = self.put(&session, &sftp, item, &path, &part, log).await;
+            self.parts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            if let Err(error) = put {
+                // An SFTP server that answers nothing any more is a lost connection, whatever the write said.
+                if matches!(error, Error::Transfer { .. }) && sftp.canonicalize(".").await.is_err() {
+                    return Err(Error::Lost {
+                        host: self.host.clone(),
+                        why: "the transfer broke off".into(),
+                    });
+                }
                 // The part is of no use: a later try sends it anew.
                 sftp.remove_file(part).await.unwrap_or_default();
                 return Err(error);
@@ -328,15 +338,14 @@ impl Job<'_> {
         let mut path = String::new();
         for part in folder.split('/') {
             path.push_str(part);
-            if !path.is_empty()
-                && !sftp.try_exists(path.as_str()).await.map_err(|e| self.sftp_error(&path, &e))?
+            let missing = !path.is_empty()
+                && !sftp.try_exists(path.as_str()).await.map_err(|e| self.sftp_error(&path, &e))?;
+            // Another step may make it in between.
+            if missing
+                && let Err(error) = sftp.create_dir(path.as_str()).await
+                && !sftp.try_exists(path.as_str()).await.unwrap_or(false)
             {
-                if let Err(error) = sftp.create_dir(path.as_str()).await {
-                    // Another step may have made it in between.
-                    if !sftp.try_exists(path.as_str()).await.unwrap_or(false) {
-                        return Err(self.sftp_error(&path, &error));
-                    }
-                }
+                return Err(self.sftp_error(&path, &error));
             }
             path.push('/');
         }

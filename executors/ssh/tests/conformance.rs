@@ -1,5 +1,11 @@
 //! The conformance kit over a real host.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "Tests may panic and print."
+)]
 mod peer;
 
 use executor_api::TransportProbe;

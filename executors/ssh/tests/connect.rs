@@ -1,5 +1,11 @@
 //! Logging in: keys, host keys, hosts that are down or away.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "Tests may panic and print."
+)]
 mod peer;
 
 use executor_api::testing::ManualClock;

@@ -1,5 +1,11 @@
 //! Scripts that outlive connection, agent and patience.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "Tests may panic and print."
+)]
 mod peer;
 
 use executor_api::{CancelReason, CancelStage, Class, Executor, Recovery, Stream};
@@ -64,6 +70,7 @@ async fn a_well_behaved_script_ends_by_term_and_its_last_words_are_logged() {
     let error = result.unwrap_err();
     assert_eq!(error.class, Class::Cancelled { reason: CancelReason::Deadline });
     assert!(error.what.contains("was ended"), "{error}");
+    assert_eq!(world.logs.output("u", Stream::Stdout), ["begun", "bye"]);
     assert!(host.leaves().is_empty());
 }
 
@@ -282,17 +289,42 @@ fn walk(dir: &std::path::Path) -> u64 {
 #[tokio::test]
 async fn a_foreign_folder_is_refused_and_a_full_disk_is_named() {
     let host = Host::start(Sh::Dash);
-    // The folder of the unit is a link to somewhere else.
-    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo hi > ran")], &[]);
+    // The folder of the unit is a link to somewhere else: its name is the same for every run of the task.
+    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo ${0%/*} >> ran")], &[]);
     let world = host.world("link", &spec);
-    let base = host.home().join(".delegate");
-    std::fs::create_dir(&base).unwrap();
-    std::os::unix::fs::chown(&base, Some(peer::UID), Some(peer::UID)).unwrap();
-    std::fs::set_permissions(&base, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let (_handle, cx) = world.context();
     let first = executor();
     first.run(&spec, &cx).await.unwrap();
-    std::fs::remove_file(host.home().join("ran")).unwrap();
+    let leaf = host.read("home/ran").trim().to_owned();
+    assert!(leaf.contains("/.delegate/u-"), "{leaf}");
+    let base = host.home().join(".delegate");
+    let owned = |path: &std::path::Path, mode: u32| {
+        std::os::unix::fs::chown(path, Some(peer::UID), Some(peer::UID)).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    std::fs::create_dir(&base).unwrap();
+    owned(&base, 0o700);
+    let elsewhere = host.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    owned(&elsewhere, 0o700);
+    std::os::unix::fs::symlink(&elsewhere, &leaf).unwrap();
+    let again = async || {
+        let world = host.world("link", &spec);
+        let (_handle, cx) = world.context();
+        first.run(&spec, &cx).await
+    };
+    assert_eq!(again().await.unwrap_err().code, "SSH-016");
+    std::fs::remove_file(&leaf).unwrap();
+    std::fs::create_dir(&leaf).unwrap();
+    owned(std::path::Path::new(&leaf), 0o755);
+    assert_eq!(again().await.unwrap_err().code, "SSH-016");
+    std::fs::remove_dir(&leaf).unwrap();
+    // Somebody else's base is not used; the other place is.
+    owned(&base, 0o777);
+    again().await.unwrap();
+    let second = host.read("home/ran").lines().last().unwrap().to_owned();
+    assert!(second.starts_with(&format!("/var/tmp/delegate-{}/u-", peer::UID)), "{second}");
+    assert!(!std::path::Path::new(&second).exists());
 
     // Home and /var/tmp are full.
     let full = Host::start_with(
@@ -305,4 +337,63 @@ async fn a_foreign_folder_is_refused_and_a_full_disk_is_named() {
     let (_handle, cx) = world.context();
     let error = executor_with(hasty()).run(&spec, &cx).await.unwrap_err();
     assert_eq!(error.code, "SSH-016", "{error}\n{}", world.logs.everything());
+}
+
+#[tokio::test]
+async fn an_abort_while_the_host_is_away_is_made_up_for_at_the_next_connection() {
+    let mut host = Host::start(Sh::Dash);
+    let sign = format!("6{}.25", host.port);
+    let spec =
+        command(host.target(), vec![script("u", Shell::Sh, &format!("echo begun; sleep {sign}"))], &[]);
+    let world = host.world("away", &spec);
+    let (handle, cx) = world.context();
+    let state = host.path("state");
+    let settings =
+        || Settings { end_within: Duration::from_millis(500), state_dir: Some(state.clone()), ..hasty() };
+    let executor = executor_with(settings());
+    let begun = until("begun", LIMIT, || world.logs.output("u", Stream::Stdout) == ["begun"]);
+    let (result, ()) = tokio::join!(executor.run(&spec, &cx), async {
+        begun.await;
+        host.stop();
+        handle.cancel(CancelReason::User, CancelStage::Ask);
+    });
+    let error = result.unwrap_err();
+    assert!(error.what.contains("may still run"), "{error}");
+    assert!(world.logs.everything().contains("Left on 127.0.0.1"), "{}", world.logs.everything());
+    assert!(!peer::running(&sign).is_empty());
+    host.restart();
+    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo hi")], &[]);
+    let world = host.world("next", &spec);
+    let (_handle, cx) = world.context();
+    // A restarted agent still knows.
+    executor_with(settings()).run(&spec, &cx).await.unwrap();
+    assert_eq!(peer::running(&sign), Vec::<String>::new());
+    assert!(host.leaves().is_empty(), "{:?}", host.leaves());
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_and_a_running_script_keeps_its_own() {
+    let host = Host::start(Sh::Dash);
+    let spec = command(host.target(), vec![script("u", Shell::Sh, "sleep 1")], &[]);
+    let world = host.world("idle", &spec);
+    let (_handle, cx) = world.context();
+    let executor = executor_with(Settings { idle_close: Duration::from_millis(200), ..Settings::default() });
+    executor.run(&spec, &cx).await.unwrap();
+    assert_eq!(host.log().matches("Accepted publickey").count(), 1, "{}", host.log());
+    until("closed", LIMIT, || host.sessions().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_quarter_gibibyte_passes_whole() {
+    let host = Host::start(Sh::Dash);
+    let text = "head -c 1000000 /dev/zero | tr '\\0' x | fold -w 99 > block; n=0; while [ $n -lt 256 ]; do cat block; n=$((n+1)); done; rm block";
+    let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &[]);
+    let mut world = host.world("speed", &spec);
+    world.logs = executor_api::testing::MemoryLogs::counting();
+    let (_handle, cx) = world.context();
+    let began = std::time::Instant::now();
+    executor().run(&spec, &cx).await.unwrap();
+    let rate = world.logs.total_bytes() as f64 / 1e6 / began.elapsed().as_secs_f64();
+    println!("{rate:.1} MB/s over {} bytes", world.logs.total_bytes());
+    assert!(world.logs.total_bytes() > 258_000_000);
 }

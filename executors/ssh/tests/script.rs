@@ -1,5 +1,11 @@
 //! Scripts on real hosts: outputs, exit codes, variables, environment, interpreters.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "Tests may panic and print."
+)]
 mod peer;
 
 use executor_api::testing::World;

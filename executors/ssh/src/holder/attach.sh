@@ -128,6 +128,10 @@ boot() {
       return
     fi
     private "$D" || { say refused "$D is a link, somebody else's, or not of mode 0700"; return; }
+    if [ -e "$D/stop" ] && [ ! -e "$D/by" ]; then
+      say stopped
+      return
+    fi
     wait=0
     while [ ! -s "$D/go" ] && [ -d "$D" ]; do
       # Its launcher may still be on the way; without one, this call takes the holder's place and starts afresh.
@@ -216,7 +220,12 @@ gather() {
 }
 # finish KEY SIGNAL: signals every process of the unit until none is left, for at most 15 s.
 finish() {
-  leaf "$1" || { say none; return; }
+  umask 077
+  if ! leaf "$1"; then
+    # Its launcher may still be on the way; it finds the mark and starts nothing.
+    base && mkdir "$BASE/$1" 2>/dev/null && : > "$BASE/$1/stop" && { say none; return; }
+    leaf "$1" || { say none; return; }
+  fi
   set -C
   { printf 'void\n' > "$D/go"; } 2>/dev/null
   set +C

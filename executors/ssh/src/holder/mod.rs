@@ -17,7 +17,6 @@ use proto::task::Shell;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 const BASE: &str = include_str!("base.sh");
 const HOLD: &str = include_str!("hold.sh");
@@ -99,7 +98,7 @@ pub(crate) fn path_word(path: &str) -> String {
                 word.push_str(&quote(&literal));
                 literal.clear();
             }
-            let _ = write!(word, "\"${{{name}}}\"");
+            word.push_str(&format!("\"${{{name}}}\""));
             rest = tail.get(end..).unwrap_or_default();
         } else {
             literal.push('$');
@@ -155,26 +154,29 @@ pub(crate) fn boot(
 /// The text that sets up the environment and becomes the interpreter. `$1` is the unit's folder, `$2` the login
 /// directory, `$3` the login's umask.
 fn start(script: &Script<'_>, name: &str) -> String {
-    let mut text = String::from("D=$1 U=$3\ncd \"$2\"\n");
+    let mut text = String::from("delegate_dir=$1 delegate_mask=$3\ncd \"$2\"\n");
     for (name, value) in script.env {
-        let _ = writeln!(text, "{name}={}\nexport {name}", quote(value.expose_secret()));
+        text.push_str(&format!("{name}={}\nexport {name}\n", quote(value.expose_secret())));
     }
     if let Some(directory) = script.directory {
         let word = path_word(directory.expose_secret());
-        let _ = writeln!(text, "cd -- {word} || {{ printf 'directory\\n' > \"$D/fault\"; exit 1; }}");
+        text.push_str(&format!(
+            "cd -- {word} || {{ printf 'directory\\n' > \"$delegate_dir/fault\"; exit 1; }}\n"
+        ));
     }
     let file = if script.variables.is_empty() { name } else { "main" };
     let (probe, run) = match script.shell {
-        Shell::Bash => ("bash", format!("exec bash \"$D/{file}\"")),
-        Shell::Sh => ("sh", format!("exec sh \"$D/{file}\"")),
-        Shell::PowerShell => ("pwsh", format!("exec pwsh -NoProfile -NonInteractive -File \"$D/{file}\"")),
-        Shell::Python => ("python3", format!("exec python3 \"$D/{file}\"")),
+        Shell::Bash => ("bash", format!("exec bash \"$delegate_dir/{file}\"")),
+        Shell::Sh => ("sh", format!("exec sh \"$delegate_dir/{file}\"")),
+        Shell::PowerShell => {
+            ("pwsh", format!("exec pwsh -NoProfile -NonInteractive -File \"$delegate_dir/{file}\""))
+        }
+        Shell::Python => ("python3", format!("exec python3 \"$delegate_dir/{file}\"")),
     };
-    let _ = writeln!(
-        text,
-        "command -v {probe} > /dev/null 2>&1 || {{ printf 'interpreter\\n' > \"$D/fault\"; exit 127; }}\n\
-         umask \"$U\"\n{run}"
-    );
+    text.push_str(&format!(
+        "command -v {probe} > /dev/null 2>&1 || {{ printf 'interpreter\\n' > \"$delegate_dir/fault\"; exit 127; }}\n\
+         umask \"$delegate_mask\"\n{run}\n"
+    ));
     text
 }
 
@@ -187,7 +189,9 @@ fn main(script: &Script<'_>) -> String {
         Shell::Bash | Shell::Sh => {
             let mut text = String::from("delegate_vars() {\n  {\n");
             for name in script.variables {
-                let _ = writeln!(text, "    [ -z \"${{{name}+x}}\" ] || printf '{name}\\0%s\\0' \"${name}\"");
+                text.push_str(&format!(
+                    "    [ -z \"${{{name}+x}}\" ] || printf '{name}\\0%s\\0' \"${name}\"\n"
+                ));
             }
             text.push_str(
                 "  } > \"${0%/*}/vars\"\n}\n\
@@ -266,6 +270,12 @@ pub(crate) fn replace(nonce: &str, from: &str, to: &str) -> String {
         quote(to)
     );
     program(nonce, "", &call)
+}
+
+/// Removes files.
+pub(crate) fn remove(nonce: &str, paths: &[String]) -> String {
+    let words: Vec<String> = paths.iter().map(|p| quote(p)).collect();
+    program(nonce, "", &format!("rm -f -- {} 2>/dev/null; say ok", words.join(" ")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! A real `sshd` for one test: own port, keys, users and /bin/sh, in a mount namespace of its own.
 //!
 //! Needs root, `unshare`, OpenSSH and busybox. A peer that cannot start is a failure, never a skip.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "Tests may panic and print."
+)]
 #![allow(dead_code, reason = "Each test file uses a part of it.")]
 
 use executor_api::testing::World;
@@ -40,6 +46,18 @@ pub(crate) struct Host {
 fn run(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn spawn(dir: &Path) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "/bin/bash"])
+        .arg(dir.join("start"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 /// A port that was free a moment ago.
@@ -107,14 +125,8 @@ impl Host {
             "set -e\nD={d}\n{setup}\nmount --bind $D/passwd /etc/passwd\nmount --bind $D/shadow /etc/shadow\n{shell}\n\
              exec /usr/sbin/sshd -D -e -f $D/conf"
         );
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "/bin/bash", "-c", &script])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        fs::write(dir.path().join("start"), script).unwrap();
+        let child = spawn(dir.path());
         let host = Host { dir, port, child };
         host.wait_until_up();
         host
@@ -188,6 +200,11 @@ impl Host {
         self.cut();
         self.child.kill().unwrap_or_default();
         self.child.wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(self.dir.path());
+        self.wait_until_up();
     }
 
     /// Folders of units on the host.
