@@ -124,7 +124,7 @@ async fn run_with(
         tracing::warn!("{notice}");
     }
     // Several parts of the tree bring TLS; one provider serves all (DESIGN D14). An earlier call set it already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _unused = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let data = config.data_dir.clone();
     let _lock = lock(&data)?;
     let telemetry = Arc::new(Telemetry::new(&config.name));

@@ -141,12 +141,11 @@ async fn a_restart_finishes_what_was_under_way() {
     manager.with(|inner| inner.aborts.push("t1".into()));
     let answer = manager.answer("t1").await;
     assert_eq!(answer["data"]["status"], "Aborted", "{answer}");
+    agent.stop().await.unwrap();
     let inner = manager.lock();
     assert_eq!(inner.tasks["t1"].fence, 1, "the same instance keeps its fence");
     let instance = |n: usize| inner.registered[n]["delegateExt"]["instanceId"].clone();
     assert_eq!(instance(0), instance(inner.registered.len() - 1));
-    drop(inner);
-    agent.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -244,13 +243,12 @@ async fn many_tasks_share_the_capacity() {
     manager
         .wait("all answers", |inner| inner.tasks.values().all(|task| task.answer.is_some()).then_some(()))
         .await;
+    agent.stop().await.unwrap();
     let inner = manager.lock();
     let busiest =
         inner.heartbeats.iter().filter_map(|beat| beat["delegateExt"]["busy"].as_u64()).max().unwrap_or(0);
     assert!(busiest <= 7);
     assert!(inner.tasks.values().all(|task| task.answers == 1));
-    drop(inner);
-    agent.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -193,7 +193,7 @@ pub fn reference_text() -> String {
         let env = one.env.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let flag = one.flag.map_or_else(String::new, |flag| format!("`--{flag}`"));
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "| `{}` | {env} | {flag} | {} | {} |", one.key, one.default, one.help);
+        let _unused = writeln!(text, "| `{}` | {env} | {flag} | {} | {} |", one.key, one.default, one.help);
     }
     text
 }

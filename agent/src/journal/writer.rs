@@ -41,7 +41,7 @@ pub(super) fn run(mut connection: Connection, mut jobs: mpsc::Receiver<Job>, tel
         telemetry.journal_batch(batch.len());
         for job in batch.drain(..) {
             // Nobody waits any more when the task was dropped.
-            let _ = job.done.send(outcome.clone());
+            let _unused = job.done.send(outcome.clone());
         }
         batch.shrink_to(64);
     }

@@ -221,7 +221,7 @@ impl TaskLogs {
                 // Only this task is left.
                 let units_done = busy.wait_for(|busy| *busy <= 1).await.is_ok();
                 if opened.is_ok() && units_done {
-                    let _ = client.close(&logs.stream.base_key).await;
+                    let _unused = client.close(&logs.stream.base_key).await;
                 }
             };
             tokio::select! {
@@ -346,7 +346,7 @@ impl TaskLogs {
         for unit in units {
             if unit.shared.dir.exists() {
                 // An error is logged where it happens; the result goes out all the same.
-                let _ = unit.durable(executor_api::Stream::Stdout).await;
+                let _unused = unit.durable(executor_api::Stream::Stdout).await;
             }
         }
     }

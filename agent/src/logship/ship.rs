@@ -13,7 +13,7 @@ use bytes::Bytes;
 use executor_api::Clock;
 use proto::limits::MAX_LOG_BATCH_LINES;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -346,7 +346,7 @@ impl Shipper {
     /// The unit is done: its spool goes.
     async fn clear(&self) {
         let dir = self.shared.dir.clone();
-        let _ = tokio::task::spawn_blocking(move || remove_unit(&dir)).await;
+        let _unused = tokio::task::spawn_blocking(move || remove_unit(&dir)).await;
         self.room.free(self.room.used());
     }
 }
@@ -360,12 +360,12 @@ pub(crate) fn remove_unit(dir: &Path) {
     }
     if let Some(task) = dir.parent() {
         // Refused while other units are in it, which is right.
-        let _ = std::fs::remove_dir(task);
+        let _unused = std::fs::remove_dir(task);
     }
 }
 
 /// How far an earlier process got, where the service cannot say it. 0 asks from the first line that is left.
-fn shipped_before(dir: &PathBuf) -> u64 {
+fn shipped_before(dir: &Path) -> u64 {
     let read = std::fs::read(dir.join("shipped"))
         .ok()
         .and_then(|bytes| bytes.try_into().ok())

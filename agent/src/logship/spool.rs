@@ -141,6 +141,17 @@ pub(crate) struct Tail {
     pub(crate) bytes: u64,
 }
 
+impl Tail {
+    /// Lines of `stream` are complete up to `end`.
+    pub(crate) fn reached(&mut self, stream: Stream, end: u64) {
+        let [stdout, stderr] = &mut self.offsets;
+        *match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        } = end;
+    }
+}
+
 /// The writing end.
 pub(crate) struct Spool {
     dir: PathBuf,
@@ -195,9 +206,7 @@ impl Spool {
                 good += length;
                 tail.next_seq = record.seq + 1;
                 match record.origin {
-                    Origin::Source(stream) if record.end != NO_OFFSET => {
-                        tail.offsets[stream as usize] = record.end
-                    }
+                    Origin::Source(stream) if record.end != NO_OFFSET => tail.reached(stream, record.end),
                     _ => {}
                 }
             }
@@ -251,7 +260,7 @@ impl Spool {
         };
         if let Err(error) = file.write_all(bytes) {
             // Best effort: a torn record is dropped when the spool is opened, too.
-            let _ = file.set_len(self.length);
+            let _unused = file.set_len(self.length);
             return Err(error);
         }
         self.length += bytes.len() as u64;
@@ -259,7 +268,7 @@ impl Spool {
     }
 
     /// Handles of everything that is to be synced, so that the sync can run without holding the writer.
-    pub(crate) fn to_sync(&mut self) -> io::Result<Vec<File>> {
+    pub(crate) fn take_unsynced(&mut self) -> io::Result<Vec<File>> {
         let mut files: Vec<File> = std::mem::take(&mut self.unsynced);
         if let Some(file) = &self.file {
             files.push(file.try_clone()?);

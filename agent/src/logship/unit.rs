@@ -37,6 +37,9 @@ pub(crate) struct Shared {
     pub(crate) wake: Wake,
 }
 
+/// Takes a unit's name and its status.
+pub(crate) type StatusSink = Arc<dyn Fn(&str, UnitStatus) + Send + Sync>;
+
 struct Writer {
     spool: Spool,
     splitters: [Splitter; 2],
@@ -65,7 +68,7 @@ pub(crate) struct Unit {
     room: Arc<super::budget::UnitRoom>,
     workers: Arc<Semaphore>,
     telemetry: Arc<Telemetry>,
-    status: Arc<dyn Fn(&str, UnitStatus) + Send + Sync>,
+    status: StatusSink,
     /// The spool could not be written; said once a unit.
     broken: AtomicBool,
 }
@@ -80,7 +83,7 @@ pub(crate) struct Parts {
     pub(crate) budget: Arc<Budget>,
     pub(crate) workers: Arc<Semaphore>,
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) status: Arc<dyn Fn(&str, UnitStatus) + Send + Sync>,
+    pub(crate) status: StatusSink,
     pub(crate) wake: Wake,
     /// The spool and where it stands.
     pub(crate) spool: (Spool, Tail),
@@ -163,7 +166,7 @@ impl Unit {
             writer.settle_all();
         };
         // A closed unit has ended already.
-        let _ = self.work(job).await;
+        let _unused = self.work(job).await;
         self.shared.ended.store(true, Ordering::Release);
         self.shared.wake.notify();
     }
@@ -228,7 +231,7 @@ impl Unit {
         if *synced < target || target == 0 {
             let (files, tail) = {
                 let mut writer = self.writer.lock().await;
-                (writer.spool.to_sync().map_err(|_| LogClosed)?, writer.written)
+                (writer.spool.take_unsynced().map_err(|_| LogClosed)?, writer.written)
             };
             let outcome =
                 tokio::task::spawn_blocking(move || files.iter().try_for_each(std::fs::File::sync_data))
@@ -277,9 +280,7 @@ impl Writer {
             );
             encoded.next_seq += 1;
             if let Some(end) = piece.end {
-                if let Some(offset) = encoded.offsets.get_mut(index) {
-                    *offset = end;
-                }
+                encoded.reached(stream, end);
                 *settled = buffer.len();
             }
         });
@@ -356,10 +357,8 @@ impl Writer {
                     break;
                 };
                 self.written.next_seq = record.seq + 1;
-                if let (Origin::Source(stream), true) = (record.origin, record.end != NO_OFFSET)
-                    && let Some(offset) = self.written.offsets.get_mut(stream as usize)
-                {
-                    *offset = record.end;
+                if let (Origin::Source(stream), true) = (record.origin, record.end != NO_OFFSET) {
+                    self.written.reached(stream, record.end);
                 }
                 at += length;
             }

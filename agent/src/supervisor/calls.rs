@@ -30,7 +30,7 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
                     Ok((id, features)) => return Some(Message::Registered { id, features }),
                     Err(Fault::Refused(refusal)) => {
                         // The shell is gone only when the agent goes down.
-                        let _ = sender.send(Message::Refused(refusal)).await;
+                        let _unused = sender.send(Message::Refused(refusal)).await;
                         (RetryPolicy::FROZEN, Fault::Refused(refusal))
                     }
                     Err(fault) => (RetryPolicy::CONNECT, fault),

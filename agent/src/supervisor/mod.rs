@@ -8,6 +8,7 @@
 //! itself. Every spawned future belongs to `tracker` and ends with `stop`.
 
 mod calls;
+mod held;
 pub(crate) mod state;
 mod step;
 
@@ -18,18 +19,19 @@ use crate::health::Pulse;
 use crate::journal::{Entry, Journal, TaskState};
 use crate::key::AgentKey;
 use crate::lease::Identity;
-use crate::logship::{LogShip, TaskLogs};
+use crate::logship::LogShip;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 use bytes::Bytes;
-use executor_api::{Cancel, CancelHandle, CancelStage, Checkpoint, Clock, HostAliases};
+use executor_api::{Cancel, CancelStage, Clock, HostAliases};
+use held::Held;
 use proto::package::TaskPackage;
-use proto::result::{StepResult, StepStatus};
+use proto::result::StepStatus;
 use secrets::Masker;
 use state::{Action, AgentState, Event, Mark, Refusal, Replayed, Timer};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -76,25 +78,6 @@ enum Message {
     Acquired { task: String, package: Arc<TaskPackage>, body: Bytes },
     StepEnded { task: String, outcome: step::Outcome },
     Refused(ClientRefusal),
-}
-
-/// The I/O side of one held task.
-struct Held {
-    fence: u64,
-    task_type: String,
-    accepted_at: u64,
-    timeout_ms: u64,
-    package: Option<Arc<TaskPackage>>,
-    body: Bytes,
-    history: Vec<Checkpoint>,
-    result: Option<Arc<StepResult>>,
-    cancel: Option<CancelHandle>,
-    abandon: CancellationToken,
-    /// Ends the timers of this task.
-    over: CancellationToken,
-    logs: Arc<OnceLock<Arc<TaskLogs>>>,
-    reports: u32,
-    started: Option<Instant>,
 }
 
 /// How the supervisor ended.
@@ -238,7 +221,7 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
         for (task, logs) in self.deps.ship.leftovers(&open).await {
             if let Some(held) = self.held.get(&task) {
                 // Freshly made above, so it is empty.
-                let _ = held.logs.set(logs);
+                let _unused = held.logs.set(logs);
             }
         }
         self.apply(Event::Replayed(events));
@@ -496,34 +479,6 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
         match (refused, self.refusal) {
             (true, Some(refusal)) => Ended::Refused(refusal),
             _ => Ended::Shutdown,
-        }
-    }
-}
-
-impl Held {
-    fn new(
-        fence: u64,
-        task_type: String,
-        accepted_at: u64,
-        timeout_ms: u64,
-        package: Option<Arc<TaskPackage>>,
-        body: Bytes,
-    ) -> Held {
-        Held {
-            fence,
-            task_type,
-            accepted_at,
-            timeout_ms,
-            package,
-            body,
-            history: Vec::new(),
-            result: None,
-            cancel: None,
-            abandon: CancellationToken::new(),
-            over: CancellationToken::new(),
-            logs: Arc::new(OnceLock::new()),
-            reports: 0,
-            started: None,
         }
     }
 }

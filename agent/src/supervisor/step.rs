@@ -77,7 +77,7 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
     let masker = secrets.masker().clone();
     let logs = deps.ship.task(stream_of(&run.task, &run.package), masker.clone()).await;
     // Only one run exists for a task, so nobody filled it before.
-    let _ = run.logs.set(logs.clone());
+    let _unused = run.logs.set(logs.clone());
     let mut task = task;
     deps.executors.adjust(&mut task);
     let handed_over = run.package.ext.iter().flat_map(|ext| &ext.checkpoints);

@@ -2,6 +2,12 @@
 //! loopback; only its decisions are scripted.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "only tests use it: a panic is a failed test"
+)]
 
 use axum::Router;
 use axum::body::Bytes;
