@@ -68,7 +68,11 @@ pub trait SecretProvider: Send + Sync {
     /// The sealed value of each reference, base64, sealed to `public_key` (base64 X25519).
     ///
     /// **Errors**: the first reference that does not exist; nothing is returned for the others then.
-    async fn sealed_for(&self, refs: &[String], public_key: &str) -> Result<BTreeMap<String, String>, SealError>;
+    async fn sealed_for(
+        &self,
+        refs: &[String],
+        public_key: &str,
+    ) -> Result<BTreeMap<String, String>, SealError>;
 }
 
 /// What every part of the manager shares.

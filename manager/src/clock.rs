@@ -24,7 +24,10 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "This is the one place where the manager reads the wall clock.")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "This is the one place where the manager reads the wall clock."
+    )]
     fn wall(&self) -> u64 {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -33,14 +33,22 @@ fn paths() -> Vec<(Method, &'static str)> {
     ]
 }
 
-async fn refused(m: &TestManager, method: &Method, path: &str, account: &str, bearer: Option<String>) -> (u16, String) {
-    let mut call = m.http.request(method.clone(), format!("{}{path}", m.url)).query(&[("accountId", account)]);
+async fn refused(
+    m: &TestManager,
+    method: &Method,
+    path: &str,
+    account: &str,
+    bearer: Option<String>,
+) -> (u16, String) {
+    let mut call =
+        m.http.request(method.clone(), format!("{}{path}", m.url)).query(&[("accountId", account)]);
     if let Some(bearer) = bearer {
         call = call.header("Authorization", bearer);
     }
     let reply = call.body("{}").send().await.unwrap();
     let status = reply.status().as_u16();
-    let header = reply.headers().get("X-Harness-Error").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    let header =
+        reply.headers().get("X-Harness-Error").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
     let body: Value = reply.json().await.unwrap_or_default();
     assert_eq!(body["responseMessages"][0]["code"].as_str().unwrap_or_default(), header, "{path}");
     (status, header)
@@ -161,7 +169,8 @@ async fn other_addresses_need_tls() {
 #[tokio::test]
 async fn tls_is_served_and_its_certificate_is_checked() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(dir.path().join("cert.pem"), cert.pem()).unwrap();
     std::fs::write(dir.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
     let mut config = config(dir.path());

@@ -8,7 +8,8 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use support::{TestManager, until};
 
-const KEY: &str = "accountId:default/orgId:o/projectId:p/pipelineId:pl/runSequence:7/level0:pipeline-commandUnit:Execute";
+const KEY: &str =
+    "accountId:default/orgId:o/projectId:p/pipelineId:pl/runSequence:7/level0:pipeline-commandUnit:Execute";
 
 struct Logs<'a> {
     m: &'a TestManager,
@@ -20,9 +21,16 @@ impl<'a> Logs<'a> {
         Logs { m, token: m.app.log_tokens.mint("default", "", m.app.clock.wall()) }
     }
 
-    async fn ask(&self, method: Method, path: &str, query: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Response {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
         let call = self.m.http.request(method, format!("{}/log-service{path}", self.m.url));
-        let call = call.header("X-Harness-Token", &self.token).query(&[("accountID", "default")]).query(query);
+        let call =
+            call.header("X-Harness-Token", &self.token).query(&[("accountID", "default")]).query(query);
         call.body(body).send().await.unwrap()
     }
 
@@ -79,7 +87,11 @@ async fn streams_open_append_close_and_become_blobs() {
     assert_eq!(logs.put(KEY, &lines(0..3)).await, 204);
     assert_eq!(logs.status(Method::PUT, "/stream", &[("key", KEY)], "[]").await, 204);
     assert_eq!(logs.status(Method::PUT, "/stream", &[("key", KEY)], "null").await, 204);
-    assert_eq!(logs.status(Method::PUT, "/stream", &[("key", KEY)], "[null]").await, 204, "the real one dies of it");
+    assert_eq!(
+        logs.status(Method::PUT, "/stream", &[("key", KEY)], "[null]").await,
+        204,
+        "the real one dies of it"
+    );
     assert_eq!(logs.blob(KEY).await, None, "no blob while it is open");
     assert_eq!(logs.put(KEY, &lines(3..5)).await, 204);
     assert_eq!(logs.status(Method::DELETE, "/stream", &[("key", KEY), ("snapshot", "true")], "").await, 204);
@@ -135,7 +147,8 @@ async fn refusals_are_those_of_the_real_service() {
     let query = [("accountID", "default"), ("key", "k"), ("X-Harness-Token", logs.token.as_str())];
     assert_eq!(ask(&query, None).await, 204, "the token as a parameter");
     let token = |header: (&'static str, String)| {
-        let call = m.http.get(format!("{}/log-service/token?accountID=default", m.url)).header(header.0, header.1);
+        let call =
+            m.http.get(format!("{}/log-service/token?accountID=default", m.url)).header(header.0, header.1);
         async move { call.send().await.unwrap() }
     };
     assert_eq!(token(("x-api-key", "wrong".to_owned())).await.status().as_u16(), 400);
@@ -151,7 +164,8 @@ async fn resumed_streams_lose_and_double_nothing() {
     let m = TestManager::start().await;
     let logs = Logs::new(&m);
     let resume = [("key", KEY), ("resume", "true")];
-    let next = |reply: Response| async move { reply.json::<Value>().await.unwrap()["next"].as_u64().unwrap() };
+    let next =
+        |reply: Response| async move { reply.json::<Value>().await.unwrap()["next"].as_u64().unwrap() };
     assert_eq!(next(logs.ask(Method::POST, "/stream", &resume, "").await).await, 0);
     assert_eq!(next(logs.put_seq("0", 0..10).await).await, 10);
     assert_eq!(next(logs.put_seq("5", 5..12).await).await, 12, "what is there is dropped");
@@ -159,7 +173,11 @@ async fn resumed_streams_lose_and_double_nothing() {
     let gap = logs.put_seq("13", 13..14).await;
     assert_eq!(gap.status(), StatusCode::CONFLICT);
     assert_eq!(next(gap).await, 12);
-    assert_eq!(next(logs.ask(Method::POST, "/stream", &resume, "").await).await, 12, "opened again, nothing is erased");
+    assert_eq!(
+        next(logs.ask(Method::POST, "/stream", &resume, "").await).await,
+        12,
+        "opened again, nothing is erased"
+    );
     // The manager dies and comes back.
     let dir = m.stop().await;
     let config = support::config(dir.path());
@@ -214,7 +232,8 @@ async fn closes_reach_a_prefix_or_a_list() {
     let m = TestManager::start().await;
     let logs = Logs::new(&m);
     let base = base_key(&abstractions("default", "o", "p", "pl", 7, &["pipeline", "a"], 0));
-    let units: Vec<String> = ["Init", "Execute", "Cleanup"].iter().map(|unit| unit_key(&base, unit)).collect();
+    let units: Vec<String> =
+        ["Init", "Execute", "Cleanup"].iter().map(|unit| unit_key(&base, unit)).collect();
     for unit in &units {
         assert_eq!(logs.open(unit).await, 204);
         assert_eq!(logs.put(unit, &lines(0..2)).await, 204);
@@ -264,7 +283,8 @@ async fn no_line_is_lost_however_many_there_are() {
     for batch in 0..60 {
         assert_eq!(logs.put(KEY, &lines(batch * 1000..(batch + 1) * 1000)).await, 204);
     }
-    let long = json!({"level": "INFO", "pos": 60_000, "out": "ü".repeat(600_000), "time": "2026-01-02T03:04:05Z"});
+    let long =
+        json!({"level": "INFO", "pos": 60_000, "out": "ü".repeat(600_000), "time": "2026-01-02T03:04:05Z"});
     assert_eq!(logs.put(KEY, &[long.to_string()]).await, 204);
     assert_eq!(logs.status(Method::DELETE, "/stream", &[("key", KEY), ("snapshot", "true")], "").await, 204);
     // In pieces, over several chunk files, from anywhere.

@@ -34,12 +34,16 @@ async fn a_foreign_client_goes_through_register_poll_acquire_response() {
     // A lost acquire reply: listed again to its own delegate, and the same instance gets the same package.
     assert_eq!(m.poll(&id, "").await, ["t1"]);
     assert_eq!(m.acquire(&id, "t1").await.unwrap()["id"], "t1");
-    let answer = json!({"id": "", "type": DLITE, "code": "OK", "data": {"command_execution_status": "SUCCESS"}});
+    let answer =
+        json!({"id": "", "type": DLITE, "code": "OK", "data": {"command_execution_status": "SUCCESS"}});
     assert_eq!(m.respond(&id, "t1", format!("{answer}\n")).await, StatusCode::NO_CONTENT);
     assert!(m.poll(&id, "").await.is_empty());
     assert_eq!(m.acquire(&id, "t1").await, Err(StatusCode::CONFLICT), "a finished task is refused");
     let row = m.app.store.task("t1").await.unwrap().unwrap();
-    assert_eq!(row.result.as_ref().unwrap()["outputs"]["data"]["value"]["command_execution_status"], "SUCCESS");
+    assert_eq!(
+        row.result.as_ref().unwrap()["outputs"]["data"]["value"]["command_execution_status"],
+        "SUCCESS"
+    );
     // First wins; repeats are acknowledged.
     let other = json!({"id": "t1", "type": DLITE, "code": "FAILED", "data": null});
     assert_eq!(m.respond(&id, "t1", other.to_string()).await, StatusCode::NO_CONTENT);
@@ -61,7 +65,8 @@ async fn registrations_are_told_apart_as_the_protocol_says() {
     let two = m.register_own("i-2", "zone", &[NOOP], &[], "").await;
     assert_ne!(one, two);
     assert_eq!(one, m.register_own("i-1", "renamed", &[NOOP], &[], "").await);
-    let at_once = futures::future::join_all((0..8).map(|_| m.register_own("i-3", "z", &[NOOP], &[], ""))).await;
+    let at_once =
+        futures::future::join_all((0..8).map(|_| m.register_own("i-3", "z", &[NOOP], &[], ""))).await;
     assert!(at_once.iter().all(|id| *id == at_once[0]), "{at_once:?}");
     // Never 204, and nonsense is told.
     let path = "/api/agent/delegates/register?accountId=default";
@@ -93,7 +98,10 @@ async fn heartbeats_of_unknown_agents_are_registrations_unless_they_unregistered
     assert_eq!(m.poll("q3nD1mZrQ4yJb0Jm2mS1xA", "").await, ["t1"]);
     let path = "/api/agent/delegates/unregister?accountId=default";
     let body = json!({"delegateId": "q3nD1mZrQ4yJb0Jm2mS1xA", "hostName": "dlite-h", "ng": true});
-    assert_eq!(m.call(Method::POST, path).body(body.to_string()).send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        m.call(Method::POST, path).body(body.to_string()).send().await.unwrap().status(),
+        StatusCode::OK
+    );
     assert!(m.poll("q3nD1mZrQ4yJb0Jm2mS1xA", "").await.is_empty());
     let reply: Value = beat(&m, "q3nD1mZrQ4yJb0Jm2mS1xA").await.unwrap().json().await.unwrap();
     assert_eq!(reply["resource"]["status"], "DELETED");
@@ -161,7 +169,10 @@ async fn a_task_goes_only_where_its_selectors_type_and_secrets_fit() {
         assert_eq!(m.acquire(agent, id).await, Err(StatusCode::CONFLICT), "{id}");
     }
     let why = m.app.queue.explain("for-nobody").unwrap().sentence();
-    assert!(why.contains("gpu") && why.contains("zone-a lacks gpu") && why.contains("zone-b lacks dc1, gpu"), "{why}");
+    assert!(
+        why.contains("gpu") && why.contains("zone-a lacks gpu") && why.contains("zone-b lacks dc1, gpu"),
+        "{why}"
+    );
     // A secret that does not exist fails the task with a hint instead of leaving it hanging.
     assert_eq!(m.acquire(&b, "secret").await, Err(StatusCode::CONFLICT));
     let row = m.app.store.task("secret").await.unwrap().unwrap();
@@ -212,8 +223,12 @@ async fn without_a_fitting_agent_the_task_ends_with_the_explanation() {
     assert_eq!(m.poll(&b, "&wait_ms=5000").await, ["t2"]);
     // A later task that nobody fits runs out of time; the one that an agent fits has waited longer and is still there.
     m.app.store.enqueue(task("t3", NOOP, &["plan9"])).await.unwrap();
-    until("t3 ends", || async { m.app.store.task("t3").await.unwrap().filter(|row| row.result.is_some()) }).await;
-    assert!(m.app.store.task("t2").await.unwrap().unwrap().result.is_none(), "agent_wait ran although an agent fits");
+    until("t3 ends", || async { m.app.store.task("t3").await.unwrap().filter(|row| row.result.is_some()) })
+        .await;
+    assert!(
+        m.app.store.task("t2").await.unwrap().unwrap().result.is_none(),
+        "agent_wait ran although an agent fits"
+    );
     m.stop().await;
 }
 
@@ -226,11 +241,16 @@ async fn extended_agents_get_fences_checkpoints_and_verdicts() {
     assert_eq!(package["delegateExt"]["fence"], 1);
     assert_eq!(package["delegate"]["instance_id"], "i-1");
     let put = |fence: u64, body: &'static str| {
-        let path = format!("/api/agent/ext/tasks/t1/checkpoint?accountId=default&delegateId={id}&fence={fence}");
+        let path =
+            format!("/api/agent/ext/tasks/t1/checkpoint?accountId=default&delegateId={id}&fence={fence}");
         m.call(Method::PUT, &path).body(body).send()
     };
     assert_eq!(put(1, r#"{"n":1}"#).await.unwrap().status(), StatusCode::NO_CONTENT);
-    assert_eq!(put(1, r#"{"n":1}"#).await.unwrap().status(), StatusCode::NO_CONTENT, "a repeat is stored once");
+    assert_eq!(
+        put(1, r#"{"n":1}"#).await.unwrap().status(),
+        StatusCode::NO_CONTENT,
+        "a repeat is stored once"
+    );
     assert_eq!(put(1, r#"{"n":2}"#).await.unwrap().status(), StatusCode::NO_CONTENT);
     assert_eq!(put(2, r#"{"n":3}"#).await.unwrap().status(), StatusCode::CONFLICT);
     assert_eq!(put(0, r#"{"n":3}"#).await.unwrap().status(), StatusCode::BAD_REQUEST);
@@ -251,10 +271,14 @@ async fn extended_agents_get_fences_checkpoints_and_verdicts() {
     body["delegateId"] = json!(id);
     let reply = m.heartbeat_own(body.clone()).await;
     let verdicts = &reply["resource"]["delegateExt"]["verdicts"];
-    assert_eq!(verdicts, &json!([{"taskId": "t1", "verdict": "keep"}, {"taskId": "gone", "verdict": "lost"}]));
+    assert_eq!(
+        verdicts,
+        &json!([{"taskId": "t1", "verdict": "keep"}, {"taskId": "gone", "verdict": "lost"}])
+    );
     // An answer under an old fence changes nothing.
     let result = |fence: u64, status: &str| {
-        json!({"id": "t1", "type": NOOP, "code": "OK", "data": {"status": status, "fence": fence}}).to_string()
+        json!({"id": "t1", "type": NOOP, "code": "OK", "data": {"status": status, "fence": fence}})
+            .to_string()
     };
     assert_eq!(m.respond(&id, "t1", result(9, "Failed")).await, StatusCode::NO_CONTENT);
     assert!(m.app.store.task("t1").await.unwrap().unwrap().result.is_none());

@@ -54,7 +54,13 @@ impl LogTokens {
     }
 
     /// Whether `token` allows `key` of `account`. `key` `None`: an operation on the account itself.
-    pub fn check(&self, token: &str, account: &str, key: Option<&str>, now: u64) -> Result<(), LogTokenError> {
+    pub fn check(
+        &self,
+        token: &str,
+        account: &str,
+        key: Option<&str>,
+        now: u64,
+    ) -> Result<(), LogTokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(LogTokenError::Invalid);
         }
@@ -78,11 +84,8 @@ pub fn run_prefix(abstractions: &[(String, String)]) -> String {
     if simplified {
         return abstractions.first().map(|(_, account)| format!("{account}/")).unwrap_or_default();
     }
-    let run: Vec<(String, String)> = abstractions
-        .iter()
-        .take_while(|(key, _)| !key.starts_with("level"))
-        .cloned()
-        .collect();
+    let run: Vec<(String, String)> =
+        abstractions.iter().take_while(|(key, _)| !key.starts_with("level")).cloned().collect();
     // The border after the run's number matters: run 7 must not reach the logs of run 70. A task without levels has
     // one base key of its own, which ends the prefix.
     let base = proto::logs::base_key(&run);

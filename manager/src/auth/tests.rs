@@ -160,11 +160,22 @@ fn log_tokens_are_bound_to_account_key_and_time() {
     assert_eq!(check(&token, "default", "accountId:default/run:7/x", 1001), Ok(()));
     assert_eq!(check(&token, "default", "accountId:default/run:70/x", 1001), Err(LogTokenError::Scope));
     assert_eq!(check(&token, "other", "accountId:default/run:7/x", 1001), Err(LogTokenError::Scope));
-    assert_eq!(tokens.check(&token, "default", None, 1001), Err(LogTokenError::Scope), "not the account itself");
+    assert_eq!(
+        tokens.check(&token, "default", None, 1001),
+        Err(LogTokenError::Scope),
+        "not the account itself"
+    );
     let life = 48 * 3_600_000;
-    assert_eq!(check(&token, "default", "accountId:default/run:7/x", 1000 + life), Err(LogTokenError::Expired));
+    assert_eq!(
+        check(&token, "default", "accountId:default/run:7/x", 1000 + life),
+        Err(LogTokenError::Expired)
+    );
     for bad in ["", ".", "a.b", &token[1..], &format!("{token}x"), &"a".repeat(20_000)] {
-        assert_eq!(check(bad, "default", "accountId:default/run:7/x", 1001), Err(LogTokenError::Invalid), "{bad}");
+        assert_eq!(
+            check(bad, "default", "accountId:default/run:7/x", 1001),
+            Err(LogTokenError::Invalid),
+            "{bad}"
+        );
     }
     let foreign = LogTokens::new(&[8; 32]).mint("default", "", 1000);
     assert_eq!(check(&foreign, "default", "k", 1001), Err(LogTokenError::Invalid));

@@ -27,7 +27,8 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
-        let account = Query::<AccountQuery>::try_from_uri(&parts.uri).map(|Query(q)| q.account_id).unwrap_or_default();
+        let account =
+            Query::<AccountQuery>::try_from_uri(&parts.uri).map(|Query(q)| q.account_id).unwrap_or_default();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let bearer = header(AUTHORIZATION.as_str()).and_then(bearer_of);
         let verified = app.credentials.verify(&account, bearer, header(TOKEN_HASH_HEADER)).await?;

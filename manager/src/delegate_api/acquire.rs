@@ -36,8 +36,11 @@ pub(super) async fn acquire(
     if !app.queue.may_acquire(&delegate, &task) {
         return Err(Refusal::not_yours());
     }
-    let instance =
-        if query.delegate_instance_id.is_empty() { delegate.as_str() } else { query.delegate_instance_id.as_str() };
+    let instance = if query.delegate_instance_id.is_empty() {
+        delegate.as_str()
+    } else {
+        query.delegate_instance_id.as_str()
+    };
     let row = match app.store.acquire(&task, &delegate, instance, app.clock.wall()).await? {
         Acquire::Assigned(row) => row,
         Acquire::NotYours => return Err(Refusal::not_yours()),
@@ -87,7 +90,13 @@ async fn package(
 }
 
 /// Secrets that cannot be sealed: a missing one fails the task for good, anything else may be tried again.
-async fn refuse(app: &App, agent: &Agent, task: &str, fence: u64, error: &SealError) -> Result<Refusal, Refusal> {
+async fn refuse(
+    app: &App,
+    agent: &Agent,
+    task: &str,
+    fence: u64,
+    error: &SealError,
+) -> Result<Refusal, Refusal> {
     let missing = match error {
         SealError::Missing(name) => name,
         SealError::PublicKey | SealError::Broken(_) => {

@@ -26,9 +26,8 @@ pub(super) async fn poll(
     let wait = match query.wait_ms.as_deref() {
         None | Some("") => None,
         Some(text) => {
-            let wait: u64 = text
-                .parse()
-                .map_err(|_| Refusal::invalid("`wait_ms` is not a number of milliseconds"))?;
+            let wait: u64 =
+                text.parse().map_err(|_| Refusal::invalid("`wait_ms` is not a number of milliseconds"))?;
             Some(Duration::from_millis(wait).min(MAX_LONG_POLL))
         }
     };

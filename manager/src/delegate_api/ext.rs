@@ -29,7 +29,8 @@ pub(super) async fn checkpoint(
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
     let fence = holder.fence.filter(|&fence| fence > 0);
-    let fence = fence.ok_or_else(|| Refusal::invalid("`fence` is missing: a checkpoint names its acquisition"))?;
+    let fence =
+        fence.ok_or_else(|| Refusal::invalid("`fence` is missing: a checkpoint names its acquisition"))?;
     let checkpoint: Value =
         serde_json::from_slice(&body).map_err(|_| Refusal::invalid("the checkpoint is not JSON"))?;
     app.queue.seen(&holder.delegate_id);
@@ -53,7 +54,8 @@ pub(super) async fn progress(
 ) -> Result<StatusCode, Refusal> {
     let progress: Vec<UnitProgress> =
         serde_json::from_slice(&body).map_err(|_| Refusal::invalid("the progress is not a list of units"))?;
-    let progress = serde_json::to_value(progress).map_err(|_| Refusal::invalid("the progress cannot be stored"))?;
+    let progress =
+        serde_json::to_value(progress).map_err(|_| Refusal::invalid("the progress cannot be stored"))?;
     app.queue.seen(&holder.delegate_id);
     app.store.progress(&task, &holder.delegate_id, progress).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -10,8 +10,8 @@ use axum::response::Response;
 use proto::ids::Id;
 use proto::limits::{CONNECTED_FOR, HEARTBEAT_INTERVAL};
 use proto::register::{
-    AgentExt, DelegateParams, DelegateStatus, Feature, HeartbeatExt, HeartbeatResponse, ManagerExt, RegisterResponse,
-    UnregisterRequest,
+    AgentExt, DelegateParams, DelegateStatus, Feature, HeartbeatExt, HeartbeatResponse, ManagerExt,
+    RegisterResponse, UnregisterRequest,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -29,7 +29,11 @@ const MAX_NAME: usize = 512;
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     // The content type is not looked at: foreign clients set it at random. The body is not repeated: it may hold secrets.
     serde_json::from_slice(body).map_err(|e| {
-        Refusal::invalid(format!("the body is not what this call takes (line {}, column {})", e.line(), e.column()))
+        Refusal::invalid(format!(
+            "the body is not what this call takes (line {}, column {})",
+            e.line(),
+            e.column()
+        ))
     })
 }
 
@@ -41,12 +45,17 @@ fn address(params: &DelegateParams) -> String {
 
 fn agent_of(params: &DelegateParams, id: String, now: u64) -> Agent {
     let ext = params.ext.clone().unwrap_or_default();
-    let mut tags: Vec<String> = params.tags.iter().map(|tag| tag.trim().to_owned()).filter(|t| !t.is_empty()).collect();
+    let mut tags: Vec<String> =
+        params.tags.iter().map(|tag| tag.trim().to_owned()).filter(|t| !t.is_empty()).collect();
     tags.dedup();
     Agent {
         id,
         instance_id: ext.instance_id.clone(),
-        name: if params.delegate_name.is_empty() { params.host_name.clone() } else { params.delegate_name.clone() },
+        name: if params.delegate_name.is_empty() {
+            params.host_name.clone()
+        } else {
+            params.delegate_name.clone()
+        },
         host_name: params.host_name.clone(),
         ip: address(params),
         version: params.version.clone(),
@@ -67,7 +76,9 @@ fn check(params: &DelegateParams, caller: &Caller) -> Result<(), Refusal> {
     }
     let instance = params.ext.as_ref().map_or("", |ext| ext.instance_id.as_str());
     if instance.is_empty() && params.host_name.is_empty() {
-        return Err(Refusal::invalid("`hostName` is empty: without it and `delegateExt.instanceId` the agent has no identity"));
+        return Err(Refusal::invalid(
+            "`hostName` is empty: without it and `delegateExt.instanceId` the agent has no identity",
+        ));
     }
     let names = [&params.host_name, &params.delegate_name, &params.ip, &params.version];
     if names.iter().any(|name| name.len() > MAX_NAME) || instance.len() > MAX_NAME {
@@ -81,7 +92,12 @@ fn new_id() -> String {
 }
 
 /// Stores the agent and tells the queue. One at a time, so that two registrations of one agent get one id.
-async fn take_over(app: &App, params: &DelegateParams, id: Option<String>, registered: bool) -> Result<Agent, Refusal> {
+async fn take_over(
+    app: &App,
+    params: &DelegateParams,
+    id: Option<String>,
+    registered: bool,
+) -> Result<Agent, Refusal> {
     let _one = app.queue.registering().await;
     let instance = params.ext.as_ref().map_or("", |ext| ext.instance_id.as_str());
     let known = app.queue.find_agent(instance, &params.host_name, &address(params));
@@ -92,7 +108,11 @@ async fn take_over(app: &App, params: &DelegateParams, id: Option<String>, regis
     Ok(agent)
 }
 
-pub(super) async fn register(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Response, Refusal> {
+pub(super) async fn register(
+    State(app): State<App>,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let params: DelegateParams = read(&body)?;
     check(&params, &caller)?;
     let agent = take_over(&app, &params, None, true).await?;
@@ -106,7 +126,11 @@ pub(super) async fn register(State(app): State<App>, caller: Caller, body: Bytes
     Ok(wrapped(RegisterResponse { delegate_id: agent.id, ext, ..RegisterResponse::default() }))
 }
 
-pub(super) async fn heartbeat(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Response, Refusal> {
+pub(super) async fn heartbeat(
+    State(app): State<App>,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let params: DelegateParams = read(&body)?;
     check(&params, &caller)?;
     let id = params.delegate_id.clone().filter(|id| is_id(id));
@@ -118,7 +142,11 @@ pub(super) async fn heartbeat(State(app): State<App>, caller: Caller, body: Byte
         && known.gone
     {
         let status = DelegateStatus::Deleted;
-        return Ok(wrapped(HeartbeatResponse { delegate_id: known.id.clone(), status, ..HeartbeatResponse::default() }));
+        return Ok(wrapped(HeartbeatResponse {
+            delegate_id: known.id.clone(),
+            status,
+            ..HeartbeatResponse::default()
+        }));
     }
     let now = app.clock.wall();
     let agent = match known {
@@ -153,7 +181,11 @@ fn is_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-pub(super) async fn unregister(State(app): State<App>, _caller: Caller, body: Bytes) -> Result<Response, Refusal> {
+pub(super) async fn unregister(
+    State(app): State<App>,
+    _caller: Caller,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let request: UnregisterRequest = read(&body)?;
     let _one = app.queue.registering().await;
     let known = match app.queue.agent(&request.delegate_id) {

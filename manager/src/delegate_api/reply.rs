@@ -42,7 +42,11 @@ impl From<AuthError> for Refusal {
             // Java agents destroy themselves on INVALID_TOKEN; a request without a bearer says nothing about the token.
             AuthError::Denied => {
                 let message = "access denied: the request needs `Authorization: Delegate …` and the accountId it was made for";
-                return Refusal { status: StatusCode::UNAUTHORIZED, code: ErrorCode::InvalidRequest, message: message.into() };
+                return Refusal {
+                    status: StatusCode::UNAUTHORIZED,
+                    code: ErrorCode::InvalidRequest,
+                    message: message.into(),
+                };
             }
             AuthError::Invalid => ErrorCode::InvalidToken,
             AuthError::Revoked => ErrorCode::RevokedToken,

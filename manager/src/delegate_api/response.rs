@@ -25,11 +25,14 @@ pub(super) async fn respond(
     let name = app.queue.agent(&delegate).map(|agent| agent.name).unwrap_or_default();
     let result = step_result(&response, &name);
     let fence = result.fence;
-    let result = serde_json::to_value(result)
-        .map_err(|_| Refusal::invalid("the result cannot be stored: it holds a value that JSON cannot express"))?;
+    let result = serde_json::to_value(result).map_err(|_| {
+        Refusal::invalid("the result cannot be stored: it holds a value that JSON cannot express")
+    })?;
     match app.store.answer(&task, &delegate, fence, result, app.clock.wall()).await? {
         Answered::First(row) => tracing::debug!(task = %row.task.id, agent = %name, "answered"),
-        Answered::Late => tracing::info!(%task, agent = %name, fence, "a late or repeated answer was kept aside"),
+        Answered::Late => {
+            tracing::info!(%task, agent = %name, fence, "a late or repeated answer was kept aside")
+        }
         Answered::Unknown => tracing::info!(%task, agent = %name, "an answer to an unknown task was ignored"),
     }
     Ok(StatusCode::NO_CONTENT)

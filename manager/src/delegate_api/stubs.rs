@@ -18,16 +18,17 @@ pub(super) async fn no_content(_caller: Caller) -> StatusCode {
 }
 
 pub(super) async fn configuration(_caller: Caller) -> Response {
-    wrapped(json!({ "delegateVersions": [], "action": null, "validUntil": null, "validTillNextRelease": false }))
+    wrapped(
+        json!({ "delegateVersions": [], "action": null, "validUntil": null, "validTillNextRelease": false }),
+    )
 }
 
 /// Public: a start-up check of connectivity asks it before it has a token. 401 means that there is no such account.
-pub(super) async fn account_status(State(app): State<App>, Path(account): Path<String>) -> Result<Response, Refusal> {
-    if account == app.account {
-        Ok(wrapped(json!("ACTIVE")))
-    } else {
-        Err(Refusal::unknown_account())
-    }
+pub(super) async fn account_status(
+    State(app): State<App>,
+    Path(account): Path<String>,
+) -> Result<Response, Refusal> {
+    if account == app.account { Ok(wrapped(json!("ACTIVE"))) } else { Err(Refusal::unknown_account()) }
 }
 
 impl Refusal {

@@ -54,7 +54,9 @@ pub fn router(app: App) -> Router {
         .merge(blobs)
         .merge(others)
         .fallback(|| async { Fault::new(StatusCode::NOT_FOUND, "there is no such path") })
-        .method_not_allowed_fallback(|| async { Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") })
+        .method_not_allowed_fallback(|| async {
+            Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+        })
         .with_state(app);
     Router::new().nest("/log-service", all)
 }
@@ -142,8 +144,10 @@ impl FromRequestParts<App> for Access {
         let now = app.clock.wall();
         if let Some(token) = header(TOKEN_HEADER).or(params.token.as_deref()) {
             let check = |key: &str| app.log_tokens.check(token, &params.account, Some(key), now);
-            let listed = params.key_list.iter().flat_map(|list| list.split(',')).filter(|key| !key.is_empty());
-            let keys: Vec<&str> = if params.key_list.is_some() { listed.collect() } else { vec![params.key.as_str()] };
+            let listed =
+                params.key_list.iter().flat_map(|list| list.split(',')).filter(|key| !key.is_empty());
+            let keys: Vec<&str> =
+                if params.key_list.is_some() { listed.collect() } else { vec![params.key.as_str()] };
             let checked = keys.into_iter().try_for_each(check);
             checked.map_err(|error: LogTokenError| Fault::new(StatusCode::FORBIDDEN, error.to_string()))?;
         } else if let Some(key) = header("x-api-key") {
@@ -201,7 +205,9 @@ async fn close(State(app): State<App>, access: Access) -> Result<StatusCode, Fau
         return match app.logs.close(&access.account, &access.key, how).await {
             Ok(()) => Ok(StatusCode::NO_CONTENT),
             // As the real service: clients know this answer.
-            Err(error @ LogError::NotOpen) => Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+            Err(error @ LogError::NotOpen) => {
+                Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+            }
             Err(error) => Err(error.into()),
         };
     };

@@ -34,7 +34,8 @@ struct Fields<'a> {
 /// The lines of a `PUT /stream` body, each as one JSON document without a newline. `null` elements are left out; the real
 /// service dies of them.
 pub(super) fn decode(body: &Bytes) -> Result<Vec<Bytes>, BadLines> {
-    let elements: Option<Vec<Option<&RawValue>>> = serde_json::from_slice(body).map_err(|_| BadLines::NotAList)?;
+    let elements: Option<Vec<Option<&RawValue>>> =
+        serde_json::from_slice(body).map_err(|_| BadLines::NotAList)?;
     let mut lines = Vec::new();
     for (index, element) in elements.unwrap_or_default().into_iter().enumerate() {
         let Some(element) = element else { continue };
@@ -42,8 +43,7 @@ pub(super) fn decode(body: &Bytes) -> Result<Vec<Bytes>, BadLines> {
             // A slice of the body: no copy. The chunk file gets the bytes the client wrote.
             lines.push(body.slice_ref(element.get().as_bytes()));
         } else {
-            let line: LogLine =
-                serde_json::from_str(element.get()).map_err(|_| BadLines::Element(index))?;
+            let line: LogLine = serde_json::from_str(element.get()).map_err(|_| BadLines::Element(index))?;
             if !types_fit(element) {
                 return Err(BadLines::Element(index));
             }
@@ -93,11 +93,14 @@ fn is_plain_time(json: &str) -> bool {
         b'0' => is.is_ascii_digit(),
         other => is == other,
     });
-    let number = |range: std::ops::Range<usize>| text.get(range).and_then(|digits| digits.parse::<u32>().ok());
+    let number =
+        |range: std::ops::Range<usize>| text.get(range).and_then(|digits| digits.parse::<u32>().ok());
     let fits = |range, most| number(range).is_some_and(|value| value <= most);
     let fraction = match rest {
         [] => true,
-        [b'.', digits @ ..] => !digits.is_empty() && digits.len() <= 9 && digits.iter().all(u8::is_ascii_digit),
+        [b'.', digits @ ..] => {
+            !digits.is_empty() && digits.len() <= 9 && digits.iter().all(u8::is_ascii_digit)
+        }
         _ => false,
     };
     // Days up to 28 exist in every month; others take the careful way.
@@ -123,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_complete_line_is_kept_byte_for_byte() {
-        let line = r#"{"level":"info","pos":3,"out":"a\u2028<&>\n","time":"2024-01-02T03:04:05.678Z","args":null}"#;
+        let line =
+            r#"{"level":"info","pos":3,"out":"a\u2028<&>\n","time":"2024-01-02T03:04:05.678Z","args":null}"#;
         assert_eq!(texts(&format!("[ {line} , null,{line}]")).unwrap(), [line, line]);
     }
 
@@ -131,7 +135,12 @@ mod tests {
     fn what_is_missing_or_spread_over_lines_is_written_anew() {
         let line = &texts("[{\"out\":\n\"x\"}]").unwrap()[0];
         assert!(!line.contains('\n') && line.contains("\"x\"") && line.contains("\"time\""), "{line}");
-        assert_eq!(texts(r#"[{"out":"x","time":"2024-02-29T00:00:00+01:00","level":"INFO","pos":0}]"#).unwrap().len(), 1);
+        assert_eq!(
+            texts(r#"[{"out":"x","time":"2024-02-29T00:00:00+01:00","level":"INFO","pos":0}]"#)
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]

@@ -93,7 +93,13 @@ pub trait LogStore: Send + Sync {
     /// Appends lines (each without its newline); the number of the line that is expected next.
     ///
     /// With `seq` the first line of the batch has that number: lines already stored are dropped, a gap is refused.
-    async fn append(&self, account: &str, key: &str, seq: Option<u64>, lines: Vec<Bytes>) -> Result<u64, LogError>;
+    async fn append(
+        &self,
+        account: &str,
+        key: &str,
+        seq: Option<u64>,
+        lines: Vec<Bytes>,
+    ) -> Result<u64, LogError>;
     /// Closes a stream.
     async fn close(&self, account: &str, key: &str, how: Close) -> Result<(), LogError>;
     /// Keys that begin with `prefix`, in order, at most `limit`; blobs without a stream included.

@@ -110,14 +110,14 @@ pub(super) fn explain(index: &Index, task_type: &str, needs_key: bool, sets: &[S
     if fitting > 0 {
         return Explanation::Busy { agents: fitting };
     }
-    others.sort_by(|a, b| {
-        (a.distance(), !a.connected, &a.agent).cmp(&(b.distance(), !b.connected, &b.agent))
-    });
+    others
+        .sort_by(|a, b| (a.distance(), !a.connected, &a.agent).cmp(&(b.distance(), !b.connected, &b.agent)));
     others.dedup();
-    let wanted: Vec<&str> = proto::selector::effective(sets.iter().map(|s| (s.origin.as_str(), s.selectors.as_slice())))
-        .into_iter()
-        .flat_map(|(_, selectors)| selectors.iter().map(String::as_str))
-        .collect();
+    let wanted: Vec<&str> =
+        proto::selector::effective(sets.iter().map(|s| (s.origin.as_str(), s.selectors.as_slice())))
+            .into_iter()
+            .flat_map(|(_, selectors)| selectors.iter().map(String::as_str))
+            .collect();
     let what = match wanted.as_slice() {
         [] => "no connected agent can take this task".to_owned(),
         [one] => format!("no connected agent has the selector {one}"),

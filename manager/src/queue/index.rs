@@ -100,7 +100,10 @@ pub(super) fn sets_of(task: &NewTask) -> Vec<SelectorSet> {
     serde_json::from_value(task.selectors.clone()).unwrap_or_else(|error| {
         // Never an empty list by mistake: that would let any agent take the task.
         tracing::error!(task = %task.id, %error, "the selectors of a task cannot be read; no agent gets it");
-        vec![SelectorSet { origin: "unreadable".to_owned(), selectors: vec![format!("unreadable:{}", task.id)] }]
+        vec![SelectorSet {
+            origin: "unreadable".to_owned(),
+            selectors: vec![format!("unreadable:{}", task.id)],
+        }]
     })
 }
 
@@ -175,10 +178,13 @@ impl Index {
                 fits_somebody |= agent.connected;
             }
         }
-        if let Some(agent) = self.affinity.get(&entry.task.affinity).filter(|_| !entry.task.affinity.is_empty()) {
-            let preferred = self.agents.get(agent).filter(|state| {
-                state.connected && !state.is_busy() && state.fits.contains(&order)
-            });
+        if let Some(agent) =
+            self.affinity.get(&entry.task.affinity).filter(|_| !entry.task.affinity.is_empty())
+        {
+            let preferred = self
+                .agents
+                .get(agent)
+                .filter(|state| state.connected && !state.is_busy() && state.fits.contains(&order));
             if let Some(preferred) = preferred {
                 entry.reserved = Some((preferred.agent.id.clone(), now.saturating_add(RESERVED_MS)));
             }
@@ -191,7 +197,9 @@ impl Index {
         }
         for (id, agent) in &self.agents {
             // Those who wait learn of a reserved task too, so that they know when it becomes free for them.
-            if agent.fits.contains(&order) && (reserved.is_none() || reserved.as_ref() == Some(id) || agent.polls > 0) {
+            if agent.fits.contains(&order)
+                && (reserved.is_none() || reserved.as_ref() == Some(id) || agent.polls > 0)
+            {
                 agent.wake.notify_waiters();
             }
         }
@@ -237,7 +245,14 @@ impl Index {
     }
 
     /// At start: a task that was assigned before. It is listed to its agent once more.
-    pub(super) fn restore_assigned(&mut self, task: &NewTask, agent: &str, fence: u64, at: Millis, abort: Option<String>) {
+    pub(super) fn restore_assigned(
+        &mut self,
+        task: &NewTask,
+        agent: &str,
+        fence: u64,
+        at: Millis,
+        abort: Option<String>,
+    ) {
         if let Some(state) = self.agents.get_mut(agent) {
             let held = Assigned {
                 fence,
@@ -282,7 +297,8 @@ impl Index {
     pub(super) fn may_acquire(&self, agent: &str, id: &str) -> bool {
         self.agents.get(agent).is_some_and(|state| {
             !state.agent.gone
-                && (state.assigned.contains_key(id) || self.by_id.get(id).is_some_and(|order| state.fits.contains(order)))
+                && (state.assigned.contains_key(id)
+                    || self.by_id.get(id).is_some_and(|order| state.fits.contains(order)))
         })
     }
 
@@ -302,7 +318,12 @@ impl Index {
         state.selectors = AgentSelectors::new(&agent.name, "", &agent.host_name, &agent.tags);
         state.agent = agent;
         if !same || first {
-            state.fits = self.tasks.iter().filter(|(_, entry)| state.may_have(entry)).map(|(&order, _)| order).collect();
+            state.fits = self
+                .tasks
+                .iter()
+                .filter(|(_, entry)| state.may_have(entry))
+                .map(|(&order, _)| order)
+                .collect();
         }
         let connected = !state.agent.gone && (state.polls > 0 || now < state.silent_at());
         state.wake.notify_waiters();
@@ -413,7 +434,8 @@ impl Index {
     /// When something changes by time alone: a wait that runs out, an agent that falls silent.
     pub(super) fn next_change(&self, wait: Millis) -> Option<Millis> {
         let gives_up = self.unfit.first().map(|(since, _)| since.saturating_add(wait));
-        let silent = self.agents.values().filter(|s| s.connected && s.polls == 0).map(AgentState::silent_at).min();
+        let silent =
+            self.agents.values().filter(|s| s.connected && s.polls == 0).map(AgentState::silent_at).min();
         gives_up.into_iter().chain(silent).min()
     }
 
@@ -422,7 +444,9 @@ impl Index {
     /// What to answer a poll of an agent, and when the answer may change by time alone. `waiting`: a long poll of our own
     /// agent, which is told of each thing once in a while and not in every reply.
     pub(super) fn list(&mut self, id: &str, waiting: bool, now: Millis) -> (Vec<Listed>, Option<Millis>) {
-        let Some(state) = self.agents.get_mut(id).filter(|state| !state.agent.gone) else { return (vec![], None) };
+        let Some(state) = self.agents.get_mut(id).filter(|state| !state.agent.gone) else {
+            return (vec![], None);
+        };
         let mut listed = Vec::new();
         let mut next: Option<Millis> = None;
         let extended = state.agent.extended;
@@ -447,8 +471,13 @@ impl Index {
                 break;
             }
             let Some(entry) = self.tasks.get(&order) else { continue };
-            let kept = entry.reserved.as_ref().filter(|(agent, until)| agent != id && *until > now).map(|(_, u)| *u);
-            let told = state.offered.get(&order).map(|at| at.saturating_add(OFFERED_MS)).filter(|&at| waiting && at > now);
+            let kept =
+                entry.reserved.as_ref().filter(|(agent, until)| agent != id && *until > now).map(|(_, u)| *u);
+            let told = state
+                .offered
+                .get(&order)
+                .map(|at| at.saturating_add(OFFERED_MS))
+                .filter(|&at| waiting && at > now);
             if let Some(at) = kept.or(told) {
                 next = Some(next.map_or(at, |next| next.min(at)));
                 continue;

@@ -77,7 +77,13 @@ impl Queue {
         for (order, row) in store.open_tasks().await? {
             match (row.status, row.agent_id) {
                 (TaskStatus::Assigned, Some(agent)) => {
-                    index.restore_assigned(&row.task, &agent, row.fence, row.assigned_at.unwrap_or(now), row.abort);
+                    index.restore_assigned(
+                        &row.task,
+                        &agent,
+                        row.fence,
+                        row.assigned_at.unwrap_or(now),
+                        row.abort,
+                    );
                 }
                 _ => index.queued(order, Arc::new(row.task), now),
             }
@@ -179,7 +185,8 @@ impl Queue {
         let now = self.now();
         let mut index = self.lock();
         index.seen(agent, now);
-        let ids: Option<Vec<String>> = held.map(|held| held.iter().map(|held| held.task_id.clone()).collect());
+        let ids: Option<Vec<String>> =
+            held.map(|held| held.iter().map(|held| held.task_id.clone()).collect());
         index.heartbeat(agent, now, ids.as_deref());
         let Some(state) = index.agents.get(agent) else { return vec![] };
         held.unwrap_or_default()
@@ -205,7 +212,9 @@ impl Queue {
     ///
     /// **Cancel**: dropping it closes the poll; nothing is lost, everything is listed again later.
     pub async fn poll(&self, agent: &str, wait: Option<Duration>, stop: &CancellationToken) -> Vec<Listed> {
-        let Some(wake) = self.lock().agents.get(agent).map(|state| Arc::clone(&state.wake)) else { return vec![] };
+        let Some(wake) = self.lock().agents.get(agent).map(|state| Arc::clone(&state.wake)) else {
+            return vec![];
+        };
         let Some(wait) = wait else {
             let now = self.now();
             let mut index = self.lock();
@@ -246,7 +255,12 @@ impl Queue {
     }
 
     /// What would become of a task with these needs (preflight).
-    pub fn explain_selectors(&self, task_type: &str, needs_secrets: bool, sets: &[SelectorSet]) -> Explanation {
+    pub fn explain_selectors(
+        &self,
+        task_type: &str,
+        needs_secrets: bool,
+        sets: &[SelectorSet],
+    ) -> Explanation {
         explain::explain(&self.lock(), task_type, needs_secrets, sets)
     }
 

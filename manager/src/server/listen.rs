@@ -32,7 +32,10 @@ impl Listener {
             (None, None) => None,
             _ => return Err(ManagerError::Tls { what: "--tls-cert and --tls-key go together".to_owned() }),
         };
-        if tls.is_none() && !config.insecure_http && !addresses.iter().all(|address| address.ip().is_loopback()) {
+        if tls.is_none()
+            && !config.insecure_http
+            && !addresses.iter().all(|address| address.ip().is_loopback())
+        {
             return Err(ManagerError::Insecure { address });
         }
         let socket = TcpListener::bind(addresses.as_slice()).map_err(fault)?;
@@ -74,7 +77,8 @@ impl Listener {
         let served = async {
             match self.tls {
                 Some(tls) => {
-                    let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
+                    let acceptor =
+                        RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
                     limits(server.acceptor(acceptor)).serve(service).await
                 }
                 None => limits(server.acceptor(NoDelayAcceptor::new())).serve(service).await,
@@ -103,10 +107,11 @@ fn limits<A: axum_server::Address, Acc>(mut server: Server<A, Acc>) -> Server<A,
 }
 
 fn tls(cert: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, ManagerError> {
-    let fault = |path: &Path, what: &dyn std::fmt::Display| ManagerError::Tls { what: format!("{}: {what}", path.display()) };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .map_err(|e| fault(cert, &e))?;
+    let fault = |path: &Path, what: &dyn std::fmt::Display| ManagerError::Tls {
+        what: format!("{}: {what}", path.display()),
+    };
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).map_err(|e| fault(cert, &e))?;
     if chain.is_empty() {
         return Err(fault(cert, &"there is no certificate in it"));
     }

@@ -3,7 +3,11 @@
 //! It is compiled into the library, because backends in other crates and the end-to-end tests use it; it panics on the
 //! first promise that is not kept.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "A conformance suite ends at the first fault.")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "A conformance suite ends at the first fault."
+)]
 
 mod agents;
 mod entities;

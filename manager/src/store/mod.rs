@@ -239,6 +239,10 @@ pub struct ExecutionRow {
 
 /// What a committed transition does beside changing the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "A handful lives for one transition; boxing would only hide the fields."
+)]
 pub enum Effect {
     /// Put a task into the queue.
     Enqueue(NewTask),

@@ -73,9 +73,10 @@ impl TestManager {
         let clock = Arc::new(ShiftedClock::default());
         let stop = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
-        let running = tokio::spawn(manager::server::run_with(config, clock.clone(), stop.clone(), move |url, app| {
-            ready.send((url.to_owned(), Arc::clone(app))).ok();
-        }));
+        let running =
+            tokio::spawn(manager::server::run_with(config, clock.clone(), stop.clone(), move |url, app| {
+                ready.send((url.to_owned(), Arc::clone(app))).ok();
+            }));
         let (url, app) = match is_ready.await {
             Ok(ready) => ready,
             Err(_) => panic!("the manager did not start: {:?}", running.await),
@@ -136,7 +137,11 @@ impl TestManager {
     /// Registers exactly as dlite does and returns the delegate id.
     pub(crate) async fn register_dlite(&self, host: &str, types: &[&str], tags: &[&str]) -> String {
         let body = self.dlite_body(host, types, tags);
-        let reply = self.call(Method::POST, "/api/agent/delegates/register?accountId=default").body(body).send().await;
+        let reply = self
+            .call(Method::POST, "/api/agent/delegates/register?accountId=default")
+            .body(body)
+            .send()
+            .await;
         let reply = reply.unwrap();
         assert_eq!(reply.status(), StatusCode::OK);
         let reply: Value = reply.json().await.unwrap();
@@ -155,7 +160,14 @@ impl TestManager {
     }
 
     /// Registers as our own agent.
-    pub(crate) async fn register_own(&self, instance: &str, name: &str, types: &[&str], tags: &[&str], key: &str) -> String {
+    pub(crate) async fn register_own(
+        &self,
+        instance: &str,
+        name: &str,
+        types: &[&str],
+        tags: &[&str],
+        key: &str,
+    ) -> String {
         let reply = self
             .call(Method::POST, "/api/agent/delegates/register?accountId=default")
             .body(own_body(instance, name, types, tags, key, None).to_string())
@@ -208,7 +220,14 @@ impl TestManager {
     }
 }
 
-pub(crate) fn own_body(instance: &str, name: &str, types: &[&str], tags: &[&str], key: &str, held: Option<Value>) -> Value {
+pub(crate) fn own_body(
+    instance: &str,
+    name: &str,
+    types: &[&str],
+    tags: &[&str],
+    key: &str,
+    held: Option<Value>,
+) -> Value {
     let mut body = json!({
         "accountId": "default", "delegateName": name, "hostName": format!("{name}-host"), "ip": "127.0.0.1",
         "delegateType": "DOCKER", "version": "26.11.1", "ng": true, "pollingModeEnabled": true,
@@ -227,11 +246,8 @@ pub(crate) fn bootstrap(dir: &Path) -> Value {
 }
 
 pub(crate) fn task(id: &str, task_type: &str, selectors: &[&str]) -> NewTask {
-    let selectors = if selectors.is_empty() {
-        json!([])
-    } else {
-        json!([{ "origin": "step", "selectors": selectors }])
-    };
+    let selectors =
+        if selectors.is_empty() { json!([]) } else { json!([{ "origin": "step", "selectors": selectors }]) };
     NewTask {
         id: id.to_owned(),
         execution_id: String::new(),

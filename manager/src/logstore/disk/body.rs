@@ -93,7 +93,9 @@ impl Body {
                 for entry in entries {
                     let entry = entry.map_err(io("list a log"))?;
                     let name = entry.file_name();
-                    let Some(first) = name.to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
+                    let Some(first) = name.to_str().and_then(|name| name.parse::<u64>().ok()) else {
+                        continue;
+                    };
                     let bytes = entry.metadata().map_err(io("look at a log"))?.len();
                     chunks.push(Chunk { first, bytes });
                 }
@@ -186,7 +188,11 @@ impl Body {
         self.load(&mut state)?;
         if state.chunks.is_empty() {
             let blob = self.folder.join(BLOB);
-            return if blob.exists() { read_blob_lines(&blob, from, max_bytes) } else { Ok((from, from, Bytes::new())) };
+            return if blob.exists() {
+                read_blob_lines(&blob, from, max_bytes)
+            } else {
+                Ok((from, from, Bytes::new()))
+            };
         }
         if from >= state.next {
             return Ok((from, from, Bytes::new()));
@@ -202,7 +208,9 @@ impl Body {
                 Cursor { line: from, chunk, offset }
             }
         };
-        let Some(chunk) = state.chunks.get(start.chunk).copied() else { return Ok((from, from, Bytes::new())) };
+        let Some(chunk) = state.chunks.get(start.chunk).copied() else {
+            return Ok((from, from, Bytes::new()));
+        };
         let left = chunk.bytes.saturating_sub(start.offset);
         let (text, lines) = read_lines(&self.path(chunk), start.offset, left, max_bytes)?;
         let next = from + lines;

@@ -192,7 +192,13 @@ impl LogStore for DiskLogs {
         Ok(0)
     }
 
-    async fn append(&self, account: &str, key: &str, seq: Option<u64>, lines: Vec<Bytes>) -> Result<u64, LogError> {
+    async fn append(
+        &self,
+        account: &str,
+        key: &str,
+        seq: Option<u64>,
+        lines: Vec<Bytes>,
+    ) -> Result<u64, LogError> {
         let body = self.live(account, key).ok_or(LogError::NotOpen)?;
         let shared = Arc::clone(&self.shared);
         let next = blocking(move || {
@@ -270,7 +276,8 @@ impl LogStore for DiskLogs {
     }
 
     async fn blob(&self, account: &str, key: &str, from: u64, max_bytes: usize) -> Result<Bytes, LogError> {
-        let body = match locked(&self.shared.registry).get(account, key).and_then(|state| state.blob.clone()) {
+        let body = match locked(&self.shared.registry).get(account, key).and_then(|state| state.blob.clone())
+        {
             Some(Blob::Lines(body) | Blob::Raw(body)) => body,
             None => return Err(LogError::NotFound),
         };

@@ -116,7 +116,12 @@ impl KeyState {
     }
 
     /// Bodies that nothing refers to afterwards are returned.
-    fn apply(&mut self, what: What, number: u64, make: impl FnOnce(u64, bool) -> Arc<Body>) -> Vec<Arc<Body>> {
+    fn apply(
+        &mut self,
+        what: What,
+        number: u64,
+        make: impl FnOnce(u64, bool) -> Arc<Body>,
+    ) -> Vec<Arc<Body>> {
         let mut dropped = Vec::new();
         match what {
             What::Open => {
@@ -232,7 +237,9 @@ impl Registry {
     }
 
     fn all_ops(&self) -> impl Iterator<Item = Vec<Op>> {
-        self.keys.iter().flat_map(|(account, keys)| keys.iter().map(move |(key, state)| state.ops(account, key)))
+        self.keys
+            .iter()
+            .flat_map(|(account, keys)| keys.iter().map(move |(key, state)| state.ops(account, key)))
     }
 
     /// Writes the list anew, without history and without a torn last line.
@@ -251,8 +258,7 @@ impl Registry {
         }
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(io("write the list of streams"))?;
         fs::rename(&fresh, path).map_err(io("replace the list of streams"))?;
-        self.list =
-            OpenOptions::new().append(true).open(path).map_err(io("open the list of streams"))?;
+        self.list = OpenOptions::new().append(true).open(path).map_err(io("open the list of streams"))?;
         Ok(())
     }
 

@@ -194,12 +194,16 @@ fn the_nearest_agents_are_named_first() {
         origin: "stage".to_owned(),
         selectors: vec!["x".to_owned(), "y".to_owned(), "z".to_owned()],
     }];
-    let Explanation::NoAgent { message, nearest } = explain(&index, "T", false, &sets) else { panic!("somebody fits") };
+    let Explanation::NoAgent { message, nearest } = explain(&index, "T", false, &sets) else {
+        panic!("somebody fits")
+    };
     assert_eq!(nearest[0].agent, "near");
     assert_eq!(nearest[0].missing, ["z"]);
     assert_eq!(nearest[1].missing, ["x", "y", "z"]);
     assert!(message.contains("near lacks z; far lacks x, y, z"), "{message}");
-    let Explanation::NoAgent { message, .. } = explain(&index, "U", false, &[]) else { panic!("somebody fits") };
+    let Explanation::NoAgent { message, .. } = explain(&index, "U", false, &[]) else {
+        panic!("somebody fits")
+    };
     assert!(message.contains("near does not run U"), "{message}");
     let nobody = explain(&Index::default(), "T", false, &[]);
     assert!(nobody.sentence().contains("no agent has registered"));

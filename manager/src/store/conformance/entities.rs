@@ -31,10 +31,7 @@ pub(super) async fn entities(backend: &dyn Backend) {
     assert_eq!(s.entities("pipeline").await.unwrap(), [pipe]);
     assert_eq!(s.entities("connector").await.unwrap(), []);
     s.delete_entity("service", "", "my service/ü").await.unwrap();
-    assert!(matches!(
-        s.delete_entity("service", "", "my service/ü").await,
-        Err(StoreError::NotFound { .. })
-    ));
+    assert!(matches!(s.delete_entity("service", "", "my service/ü").await, Err(StoreError::NotFound { .. })));
     assert_eq!(s.entities("service").await.unwrap(), [scoped]);
 }
 

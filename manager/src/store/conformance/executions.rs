@@ -15,7 +15,11 @@ pub(super) async fn life_of_an_execution(backend: &dyn Backend) {
     }
     let second = s.snapshot("e1").await.unwrap().unwrap();
     assert_eq!((second.version, second.state), (0, json!({"sequence": 2})));
-    assert_eq!(s.snapshot("e2").await.unwrap().unwrap().state, json!({"sequence": 1}), "each pipeline counts alone");
+    assert_eq!(
+        s.snapshot("e2").await.unwrap().unwrap().state,
+        json!({"sequence": 1}),
+        "each pipeline counts alone"
+    );
     let again = s.create_execution("e1", "p", None, "me", 10, Box::new(|_| Ok(json!(1)))).await;
     assert!(matches!(again, Err(StoreError::Conflict { .. })));
     let failed = s.create_execution("e9", "p", None, "me", 10, Box::new(|_| Err("no".to_owned()))).await;
@@ -71,7 +75,9 @@ pub(super) async fn one_transition_wins(backend: &dyn Backend) {
     let tries: Vec<_> = (0..16)
         .map(|n| {
             let store = o.store.clone();
-            tokio::spawn(async move { store.transition("e", 0, json!(n), json!({ "by": n }), vec![], 2).await })
+            tokio::spawn(
+                async move { store.transition("e", 0, json!(n), json!({ "by": n }), vec![], 2).await },
+            )
         })
         .collect();
     let mut won = 0;
@@ -106,7 +112,11 @@ pub(super) async fn timers(backend: &dyn Backend) {
     assert_eq!(s.due_timers(10).await.unwrap(), [due("e2", "a", 5), due("e1", "a", 10)]);
     let clear = Effect::ClearTimer { timer: "a".to_owned() };
     s.transition("e1", 1, json!(2), json!({}), vec![clear, set("b", 15)], 3).await.unwrap();
-    assert_eq!(s.due_timers(99).await.unwrap(), [due("e2", "a", 5), due("e1", "b", 15)], "an equal id replaces");
+    assert_eq!(
+        s.due_timers(99).await.unwrap(),
+        [due("e2", "a", 5), due("e1", "b", 15)],
+        "an equal id replaces"
+    );
     let finish = Effect::Finish { status: "Aborted".to_owned() };
     s.transition("e2", 1, json!(2), json!({}), vec![finish], 3).await.unwrap();
     assert_eq!(s.due_timers(99).await.unwrap(), [due("e1", "b", 15)], "an ended execution has none");
@@ -127,7 +137,10 @@ pub(super) async fn cancels(backend: &dyn Backend) {
     let effects = vec![cancel("n1", "User"), cancel("n2", "User"), cancel("n3", "User")];
     s.transition("e", 0, json!(1), json!({}), effects, 3).await.unwrap();
     let queued = s.task("queued").await.unwrap().unwrap();
-    assert_eq!((queued.status, queued.result, queued.abort.as_deref()), (TaskStatus::Ended, None, Some("User")));
+    assert_eq!(
+        (queued.status, queued.result, queued.abort.as_deref()),
+        (TaskStatus::Ended, None, Some("User"))
+    );
     let held = s.task("held").await.unwrap().unwrap();
     assert_eq!((held.status, held.abort.as_deref()), (TaskStatus::Assigned, Some("User")));
     assert_eq!(s.tasks_of_agent("a").await.unwrap()[0].abort.as_deref(), Some("User"), "the agent is told");

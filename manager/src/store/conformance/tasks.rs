@@ -19,7 +19,9 @@ pub(super) async fn life_of_a_task(backend: &dyn Backend) {
     let Acquire::Assigned(row) = s.acquire("t1", "a", "i", 50).await.unwrap() else { panic!("not assigned") };
     assert_eq!((row.status, row.fence, row.assigned_at), (TaskStatus::Assigned, 1, Some(50)));
     assert_eq!(row.task, task("t1", "", "n1"));
-    let Acquire::Assigned(again) = s.acquire("t1", "a", "i", 60).await.unwrap() else { panic!("not delivered again") };
+    let Acquire::Assigned(again) = s.acquire("t1", "a", "i", 60).await.unwrap() else {
+        panic!("not delivered again")
+    };
     assert_eq!((again.fence, again.assigned_at), (1, Some(50)), "a second delivery changes nothing");
     assert_eq!(s.acquire("t1", "a", "j", 60).await.unwrap(), Acquire::NotYours);
     assert_eq!(s.acquire("t1", "b", "i", 60).await.unwrap(), Acquire::NotYours);
@@ -29,11 +31,17 @@ pub(super) async fn life_of_a_task(backend: &dyn Backend) {
     assert_eq!(s.tasks_of_execution("").await.unwrap().len(), 2);
     let open_tasks = s.open_tasks().await.unwrap();
     assert!(open_tasks[0].0 < open_tasks[1].0 && open_tasks.iter().all(|(_, row)| row.task.data.is_empty()));
-    assert!(!s.end_queued("t1", json!({"no": 1}), 70).await.unwrap(), "an assigned task is not ended this way");
+    assert!(
+        !s.end_queued("t1", json!({"no": 1}), 70).await.unwrap(),
+        "an assigned task is not ended this way"
+    );
     assert!(s.end_queued("t2", json!({"no": 2}), 70).await.unwrap());
     assert!(!s.end_queued("t2", json!({"no": 3}), 71).await.unwrap());
     let ended = s.task("t2").await.unwrap().unwrap();
-    assert_eq!((ended.status, ended.result, ended.ended_at), (TaskStatus::Ended, Some(json!({"no": 2})), Some(70)));
+    assert_eq!(
+        (ended.status, ended.result, ended.ended_at),
+        (TaskStatus::Ended, Some(json!({"no": 2})), Some(70))
+    );
     assert_eq!(s.task("t9").await.unwrap(), None);
 }
 
@@ -48,7 +56,8 @@ pub(super) async fn one_winner(backend: &dyn Backend) {
             let store = o.store.clone();
             tries.push(tokio::spawn(async move {
                 let (id, agent) = (format!("t{n}"), format!("a{agent}"));
-                let won = matches!(store.acquire(&id, &agent, &agent, 1).await.unwrap(), Acquire::Assigned(_));
+                let won =
+                    matches!(store.acquire(&id, &agent, &agent, 1).await.unwrap(), Acquire::Assigned(_));
                 won.then_some(id)
             }));
         }
@@ -143,12 +152,15 @@ pub(super) async fn changes(backend: &dyn Backend) {
     let s = &o.store;
     let mut feed = o.changes.subscribe();
     s.create_execution("e1", "p", None, "me", 1, Box::new(|_| Ok(json!({})))).await.unwrap();
-    s.transition("e1", 0, json!(1), json!({}), vec![Effect::Enqueue(task("t1", "e1", "n"))], 2).await.unwrap();
+    s.transition("e1", 0, json!(1), json!({}), vec![Effect::Enqueue(task("t1", "e1", "n"))], 2)
+        .await
+        .unwrap();
     s.acquire("t1", "a", "i", 3).await.unwrap();
     s.acquire("t1", "a", "i", 3).await.unwrap();
     s.answer("t1", "a", 1, json!(1), 4).await.unwrap();
     s.answer("t1", "a", 1, json!(1), 4).await.unwrap();
-    let failed = s.transition("e1", 9, json!(1), json!({}), vec![Effect::Enqueue(task("t2", "e1", "n"))], 2).await;
+    let failed =
+        s.transition("e1", 9, json!(1), json!({}), vec![Effect::Enqueue(task("t2", "e1", "n"))], 2).await;
     assert!(failed.is_err());
     let mut told = Vec::new();
     while let Ok(change) = feed.try_recv() {
@@ -163,12 +175,7 @@ pub(super) async fn changes(backend: &dyn Backend) {
             other => format!("{other:?}"),
         });
     }
-    let expected = [
-        "execution e1 0 false",
-        "queued t1",
-        "execution e1 1 false",
-        "assigned t1 a 1",
-        "ended t1 e1",
-    ];
+    let expected =
+        ["execution e1 0 false", "queued t1", "execution e1 1 false", "assigned t1 a 1", "ended t1 e1"];
     assert_eq!(told, expected, "once each, in the order of commits, and nothing of what failed");
 }

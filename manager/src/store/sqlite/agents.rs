@@ -23,10 +23,17 @@ pub(super) fn put(s: &Session<'_>, agent: &Agent) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn find(s: &Session<'_>, instance: &str, host: &str, ip: &str) -> Result<Option<Agent>, StoreError> {
+pub(super) fn find(
+    s: &Session<'_>,
+    instance: &str,
+    host: &str,
+    ip: &str,
+) -> Result<Option<Agent>, StoreError> {
     let text = if instance.is_empty() {
         s.conn
-            .prepare_cached("SELECT doc FROM agent WHERE instance_id = '' AND host_name = ?1 AND ip = ?2 LIMIT 1")?
+            .prepare_cached(
+                "SELECT doc FROM agent WHERE instance_id = '' AND host_name = ?1 AND ip = ?2 LIMIT 1",
+            )?
             .query_row([host, ip], doc)
     } else {
         s.conn
@@ -37,7 +44,8 @@ pub(super) fn find(s: &Session<'_>, instance: &str, host: &str, ip: &str) -> Res
 }
 
 pub(super) fn one(s: &Session<'_>, id: &str) -> Result<Option<Agent>, StoreError> {
-    let text = s.conn.prepare_cached("SELECT doc FROM agent WHERE id = ?1")?.query_row([id], doc).optional()?;
+    let text =
+        s.conn.prepare_cached("SELECT doc FROM agent WHERE id = ?1")?.query_row([id], doc).optional()?;
     text.as_deref().map(parse).transpose()
 }
 

@@ -36,7 +36,15 @@ pub(super) fn add(tx: &mut Tx<'_>, c: &Credential) -> Result<(), StoreError> {
             "INSERT INTO credential (kind, name, hash, sealed, owner, created_at, revoked_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![c.kind, c.name, c.hash, c.sealed, c.owner, int(c.created_at), c.revoked_at.map(int)])?;
+        .execute(params![
+            c.kind,
+            c.name,
+            c.hash,
+            c.sealed,
+            c.owner,
+            int(c.created_at),
+            c.revoked_at.map(int)
+        ])?;
     tx.changed(Change::Credentials);
     Ok(())
 }
@@ -68,7 +76,12 @@ pub(super) fn revoke(tx: &mut Tx<'_>, kind: &str, name: &str, now: Millis) -> Re
     Ok(())
 }
 
-pub(super) fn learn_host_key(s: &Session<'_>, host: &str, key: &str, now: Millis) -> Result<Applied, StoreError> {
+pub(super) fn learn_host_key(
+    s: &Session<'_>,
+    host: &str,
+    key: &str,
+    now: Millis,
+) -> Result<Applied, StoreError> {
     let known = host_keys(s, Some(host))?;
     if known.iter().any(|(_, known, _)| known == key) {
         return Ok(Applied::Unchanged);
@@ -92,7 +105,10 @@ fn insert_host_key(s: &Session<'_>, host: &str, key: &str, now: Millis) -> Resul
     Ok(())
 }
 
-pub(super) fn host_keys(s: &Session<'_>, host: Option<&str>) -> Result<Vec<(String, String, Millis)>, StoreError> {
+pub(super) fn host_keys(
+    s: &Session<'_>,
+    host: Option<&str>,
+) -> Result<Vec<(String, String, Millis)>, StoreError> {
     let mut statement = s.conn.prepare_cached(
         "SELECT host, key, since FROM host_key WHERE ?1 IS NULL OR host = ?1 ORDER BY host, since, key",
     )?;

@@ -21,7 +21,9 @@ pub(super) fn apply(s: &Session<'_>, entity: &Entity) -> Result<Applied, StoreEr
     let before = one(s, &entity.kind, &entity.scope, &entity.id)?;
     let applied = match before {
         None => Applied::Created,
-        Some(before) if before.yaml == entity.yaml && before.name == entity.name => return Ok(Applied::Unchanged),
+        Some(before) if before.yaml == entity.yaml && before.name == entity.name => {
+            return Ok(Applied::Unchanged);
+        }
         Some(_) => Applied::Changed,
     };
     s.conn
@@ -66,7 +68,12 @@ pub(super) fn found(touched: usize, what: impl FnOnce() -> String) -> Result<(),
     if touched == 0 { Err(StoreError::NotFound { what: what() }) } else { Ok(()) }
 }
 
-pub(super) fn put_secret(s: &Session<'_>, id: &str, sealed: &[u8], now: Millis) -> Result<Applied, StoreError> {
+pub(super) fn put_secret(
+    s: &Session<'_>,
+    id: &str,
+    sealed: &[u8],
+    now: Millis,
+) -> Result<Applied, StoreError> {
     let before = secret(s, id)?;
     // Equal values have different ciphertexts; "unchanged" is for the caller to find out, who can open them.
     s.conn

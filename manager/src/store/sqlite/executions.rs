@@ -133,7 +133,9 @@ pub(super) fn transition(
                 ended = true;
                 timers = true;
                 tx.conn
-                    .prepare_cached("UPDATE execution SET ended = 1, status = ?2, ended_at = ?3 WHERE id = ?1")?
+                    .prepare_cached(
+                        "UPDATE execution SET ended = 1, status = ?2, ended_at = ?3 WHERE id = ?1",
+                    )?
                     .execute(params![id, status, int(now)])?;
                 tx.conn.prepare_cached("DELETE FROM timer WHERE execution_id = ?1")?.execute([id])?;
             }
@@ -159,7 +161,11 @@ pub(super) fn one(s: &Session<'_>, id: &str) -> Result<Option<ExecutionRow>, Sto
     Ok(s.conn.prepare_cached(&format!("{COLUMNS} WHERE id = ?1"))?.query_row([id], row).optional()?)
 }
 
-pub(super) fn list(s: &Session<'_>, pipeline: Option<&str>, limit: u32) -> Result<Vec<ExecutionRow>, StoreError> {
+pub(super) fn list(
+    s: &Session<'_>,
+    pipeline: Option<&str>,
+    limit: u32,
+) -> Result<Vec<ExecutionRow>, StoreError> {
     let rows = match pipeline {
         Some(pipeline) => s
             .conn
@@ -181,9 +187,9 @@ pub(super) fn open(s: &Session<'_>) -> Result<Vec<String>, StoreError> {
 }
 
 pub(super) fn due_timers(s: &Session<'_>, now: Millis) -> Result<Vec<DueTimer>, StoreError> {
-    let mut statement = s
-        .conn
-        .prepare_cached("SELECT execution_id, timer, at FROM timer WHERE at <= ?1 ORDER BY at, execution_id, timer")?;
+    let mut statement = s.conn.prepare_cached(
+        "SELECT execution_id, timer, at FROM timer WHERE at <= ?1 ORDER BY at, execution_id, timer",
+    )?;
     Ok(statement
         .query_map([int(now)], |row| {
             Ok(DueTimer { execution_id: row.get(0)?, timer: row.get(1)?, at: uint(row.get(2)?) })
@@ -192,6 +198,7 @@ pub(super) fn due_timers(s: &Session<'_>, now: Millis) -> Result<Vec<DueTimer>, 
 }
 
 pub(super) fn next_timer(s: &Session<'_>) -> Result<Option<Millis>, StoreError> {
-    let at: Option<i64> = s.conn.prepare_cached("SELECT min(at) FROM timer")?.query_row([], |row| row.get(0))?;
+    let at: Option<i64> =
+        s.conn.prepare_cached("SELECT min(at) FROM timer")?.query_row([], |row| row.get(0))?;
     Ok(at.map(uint))
 }

@@ -19,8 +19,8 @@ mod writer;
 
 use super::changes::Changes;
 use super::{
-    Acquire, Agent, Answered, Applied, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis, NewTask, Snapshot,
-    Store, StoreError, TaskRow,
+    Acquire, Agent, Answered, Applied, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis, NewTask,
+    Snapshot, Store, StoreError, TaskRow,
 };
 use crate::secrets::ManagerKey;
 use async_trait::async_trait;
@@ -70,7 +70,9 @@ pub fn key_id(path: &Path) -> Result<Option<String>, StoreError> {
     if schema::version(&conn)? == 0 {
         return Ok(None);
     }
-    Ok(conn.query_row("SELECT value FROM fact WHERE name = ?1", [KEY_ID_FACT], |row| row.get(0)).optional()?)
+    Ok(conn
+        .query_row("SELECT value FROM fact WHERE name = ?1", [KEY_ID_FACT], |row| row.get(0))
+        .optional()?)
 }
 
 impl SqliteStore {
@@ -98,7 +100,10 @@ impl SqliteStore {
             }
             Some(_) => {}
             None => {
-                conn.execute("INSERT INTO fact (name, value) VALUES (?1, ?2)", params![KEY_ID_FACT, key.id()])?;
+                conn.execute(
+                    "INSERT INTO fact (name, value) VALUES (?1, ?2)",
+                    params![KEY_ID_FACT, key.id()],
+                )?;
             }
         }
         let readers = readers::Readers::open(path)?;
@@ -216,7 +221,12 @@ impl Store for SqliteStore {
         self.write(move |tx| agents::put(&tx.session(), &agent)).await
     }
 
-    async fn find_agent(&self, instance_id: &str, host_name: &str, ip: &str) -> Result<Option<Agent>, StoreError> {
+    async fn find_agent(
+        &self,
+        instance_id: &str,
+        host_name: &str,
+        ip: &str,
+    ) -> Result<Option<Agent>, StoreError> {
         let (instance, host, ip) = (instance_id.to_owned(), host_name.to_owned(), ip.to_owned());
         self.read(move |s| agents::find(s, &instance, &host, &ip)).await
     }
@@ -338,7 +348,8 @@ impl Store for SqliteStore {
         now: Millis,
     ) -> Result<(), StoreError> {
         let id = execution_id.to_owned();
-        self.write(move |tx| executions::transition(tx, &id, expected_version, &event, &state, effects, now)).await
+        self.write(move |tx| executions::transition(tx, &id, expected_version, &event, &state, effects, now))
+            .await
     }
 
     async fn events(&self, execution_id: &str) -> Result<Vec<Value>, StoreError> {

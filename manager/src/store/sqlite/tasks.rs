@@ -133,7 +133,9 @@ pub(super) fn list(s: &Session<'_>, which: Which<'_>) -> Result<Vec<TaskRow>, St
             .collect::<Result<_, _>>()?,
         Which::News(limit) => s
             .conn
-            .prepare_cached(&format!("{COLUMNS} WHERE seen < status AND execution_id <> '' ORDER BY n LIMIT ?1"))?
+            .prepare_cached(&format!(
+                "{COLUMNS} WHERE seen < status AND execution_id <> '' ORDER BY n LIMIT ?1"
+            ))?
             .query_map([limit], raw)?
             .collect::<Result<_, _>>()?,
     };
@@ -210,8 +212,7 @@ pub(super) fn acquire(
     match row.status {
         TaskStatus::Ended => Ok(Acquire::NotYours),
         TaskStatus::Assigned => {
-            let same =
-                row.agent_id.as_deref() == Some(agent) && row.instance_id.as_deref() == Some(instance);
+            let same = row.agent_id.as_deref() == Some(agent) && row.instance_id.as_deref() == Some(instance);
             Ok(if same { Acquire::Assigned(Box::new(row)) } else { Acquire::NotYours })
         }
         TaskStatus::Queued => {
@@ -245,7 +246,13 @@ fn holds(row: &TaskRow, agent: &str, fence: u64) -> bool {
         && (fence == 0 || fence == row.fence)
 }
 
-fn end(tx: &mut Tx<'_>, id: &str, execution: &str, result: Option<&Value>, now: Millis) -> Result<(), StoreError> {
+fn end(
+    tx: &mut Tx<'_>,
+    id: &str,
+    execution: &str,
+    result: Option<&Value>,
+    now: Millis,
+) -> Result<(), StoreError> {
     let sealed = result.map(|result| tx.session().seal("task.result", id, result)).transpose()?;
     tx.conn
         .prepare_cached("UPDATE task SET status = 2, result = ?2, ended_at = ?3 WHERE id = ?1")?
@@ -316,9 +323,7 @@ pub(super) fn end_queued(tx: &mut Tx<'_>, id: &str, result: &Value, now: Millis)
 pub(super) fn progress(tx: &mut Tx<'_>, id: &str, agent: &str, progress: &Value) -> Result<(), StoreError> {
     let Some(row) = head_of(&tx.session(), id)?.filter(|row| holds(row, agent, 0)) else { return Ok(()) };
     let sealed = tx.session().seal("task.progress", id, progress)?;
-    tx.conn
-        .prepare_cached("UPDATE task SET progress = ?2 WHERE id = ?1")?
-        .execute(params![id, sealed])?;
+    tx.conn.prepare_cached("UPDATE task SET progress = ?2 WHERE id = ?1")?.execute(params![id, sealed])?;
     tx.changed(Change::Progress { task: id.to_owned(), execution: row.task.execution_id });
     Ok(())
 }
@@ -366,7 +371,9 @@ pub(super) fn cancel(
 ) -> Result<(), StoreError> {
     let ids: Vec<String> = tx
         .conn
-        .prepare_cached("SELECT id FROM task WHERE execution_id = ?1 AND node = ?2 AND attempt = ?3 AND status < 2")?
+        .prepare_cached(
+            "SELECT id FROM task WHERE execution_id = ?1 AND node = ?2 AND attempt = ?3 AND status < 2",
+        )?
         .query_map(params![execution, node, attempt], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for id in ids {

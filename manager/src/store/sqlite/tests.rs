@@ -160,3 +160,33 @@ async fn waiting_writes_share_commits() {
     let commits = store.writer.commits();
     assert!(commits < 200, "{commits} commits for 400 writes");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_was_acknowledged_is_there_after_the_plug_was_pulled() {
+    let file = File::new();
+    let store = Arc::new(file.store());
+    store.create_execution("e", "p", None, "me", 1, Box::new(|_| Ok(json!({"n": 0})))).await.unwrap();
+    for round in 1..=10_u64 {
+        let writes: Vec<_> = (0..20)
+            .map(|n| {
+                let store = store.clone();
+                tokio::spawn(async move { store.enqueue(task_with(&format!("t{round}-{n}"), "1")).await })
+            })
+            .collect();
+        for write in writes {
+            write.await.unwrap().unwrap();
+        }
+        store.transition("e", round - 1, json!(round), json!({ "n": round }), vec![], round).await.unwrap();
+        // The files as a killed process leaves them: nothing was closed, nothing folded in. The writer is idle here, so
+        // the copy is of one moment.
+        let copy = tempfile::tempdir().unwrap();
+        for name in ["manager.db", "manager.db-wal"] {
+            std::fs::copy(file.0.path().join(name), copy.path().join(name)).unwrap();
+        }
+        let left = SqliteStore::open(&copy.path().join("manager.db"), key(7), Arc::default()).unwrap();
+        assert_eq!(left.snapshot("e").await.unwrap().unwrap().state, json!({ "n": round }));
+        let tasks = left.queued_tasks(1000).await.unwrap();
+        assert_eq!(u64::try_from(tasks.len()).unwrap(), round * 20);
+        assert_eq!(left.events("e").await.unwrap().len(), usize::try_from(round).unwrap());
+    }
+}

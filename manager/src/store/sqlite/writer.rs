@@ -49,7 +49,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(conn: Connection, key: Arc<ManagerKey>, changes: Arc<Changes>) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        conn: Connection,
+        key: Arc<ManagerKey>,
+        changes: Arc<Changes>,
+    ) -> Result<Self, StoreError> {
         let (jobs, inbox) = mpsc::channel(WAITING);
         let commits = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&commits);
