@@ -399,6 +399,7 @@ fn a_rollback_command_takes_what_was_deployed_before() {
         let mut world = World::start_with(planned_with(&yaml, options));
         world.answer(failed(FailureKind::RemoteFailed));
         world.answer(success());
+        assert!(!world.tasks.is_empty(), "{:#?}", world.state.runs);
         let task = world.tasks[0].clone();
         let StepSpec::Command(command) = &task.task.step.spec else { panic!() };
         let UnitKind::Script { script, .. } = &command.units[0].kind else { panic!() };

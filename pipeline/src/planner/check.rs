@@ -162,6 +162,9 @@ fn check_field(
     running: bool,
     findings: &mut Findings,
 ) {
+    if super::inputs::is_open(field) {
+        return;
+    }
     let texts: Vec<String> = match &field.value {
         Json::Array(list) => {
             list.iter().map(|item| as_text(item).as_str().unwrap_or_default().to_owned()).collect()
@@ -210,7 +213,7 @@ fn can_resolve(plan: &Plan, node: usize, path: &[Segment], dynamic: bool, lookup
     if let Lookup::Found { .. } = scope.lookup(path) {
         return true;
     }
-    // Without a catalogue nothing is known of services, environments and infrastructures.
+    // Nothing is known of services, environments and infrastructures without a catalogue, or while inputs are open.
     let from_entities = [
         "service",
         "serviceVariables",
@@ -220,7 +223,11 @@ fn can_resolve(plan: &Plan, node: usize, path: &[Segment], dynamic: bool, lookup
         "infra",
         "infrastructure",
     ];
-    if lookups.catalog.is_none() && from_entities.contains(&first) {
+    let unknown = lookups.catalog.is_none() || plan.target_of(node).is_none();
+    let deploys = plan
+        .stage_of(node)
+        .is_none_or(|(_, stage)| stage.kind == crate::model::pipeline::StageKind::Deployment);
+    if unknown && deploys && from_entities.contains(&first) {
         return true;
     }
     // A property of a node that exists: the path up to the property leads to it.

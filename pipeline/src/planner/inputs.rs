@@ -20,7 +20,36 @@ struct Spec {
 /// lists are matched by `identifier` or `name`.
 pub(super) fn merge_file(document: &Node, options: &PlanOptions, findings: &mut Findings) -> Node {
     let mut merged = document.clone();
-    let Some((source, text)) = &options.inputs_file else { return merged };
+    if let Some((source, text)) = &options.inputs_file {
+        merge_text(&mut merged, source, text, findings);
+    }
+    take_defaults(&mut merged, "");
+    merged
+}
+
+/// `<+input>.default(x)` that nobody filled is `x`. Variables keep their text: an `--input` may still come for them.
+fn take_defaults(node: &mut Node, path: &str) {
+    match &mut node.value {
+        Value::Scalar { text, plain } => {
+            if let Some(default) = parse_spec(text).default {
+                *text = default;
+                *plain = true;
+            }
+        }
+        Value::Null => {}
+        Value::List(list) => list.iter_mut().for_each(|item| take_defaults(item, path)),
+        Value::Map(map) => {
+            for entry in &mut map.entries {
+                let path = crate::model::read::join(path, &entry.key);
+                if path != "pipeline.variables" {
+                    take_defaults(&mut entry.value, &path);
+                }
+            }
+        }
+    }
+}
+
+fn merge_text(merged: &mut Node, source: &str, text: &str, findings: &mut Findings) {
     match parse_documents(source, text) {
         Err(faults) => findings.faults.extend(faults),
         Ok(documents) => {
@@ -30,11 +59,10 @@ pub(super) fn merge_file(document: &Node, options: &PlanOptions, findings: &mut 
                     findings.fault(&inputs.at, "", "expected the root key `pipeline`");
                     continue;
                 }
-                merge(&mut merged, &inputs, "", findings);
+                merge(merged, &inputs, "", findings);
             }
         }
     }
-    merged
 }
 
 fn merge(base: &mut Node, inputs: &Node, path: &str, findings: &mut Findings) {
@@ -236,6 +264,11 @@ fn split_values(text: &str) -> Vec<String> {
     }
     values.push(current.trim().to_owned());
     values
+}
+
+/// Whether a field is a runtime input that nobody gave: that was told once, and checks nothing else.
+pub(super) fn is_open(field: &Field) -> bool {
+    field.value.as_str().is_some_and(|text| text.starts_with("<+input>"))
 }
 
 /// A runtime input elsewhere than in a variable that nobody gave.

@@ -90,6 +90,9 @@ pub(super) fn root(entity: &CatalogEntity, keys: &[&str], findings: &mut Finding
 
 /// Resolves a field before the run.
 pub(super) fn known(plan: &Plan, stage: usize, field: &Field, findings: &mut Findings) -> Option<String> {
+    if super::inputs::is_open(field) {
+        return None;
+    }
     let scope = NodeScope::planning(plan, stage);
     let context = super::context(plan, &scope);
     match render(field, &context, expr::Mode::Throw) {

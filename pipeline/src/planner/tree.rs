@@ -270,6 +270,9 @@ fn steps(plan: &mut Plan, nodes: Vec<StepNode>, level: &Level, findings: &mut Fi
 
 /// Timeouts are resolved before the run: they may name inputs and variables.
 fn plan_timeout(plan: &mut Plan, index: usize, field: &Field, findings: &mut Findings) {
+    if super::inputs::is_open(field) {
+        return;
+    }
     let text = {
         let scope = NodeScope::planning(plan, index);
         let context = super::context(plan, &scope);
@@ -305,7 +308,7 @@ pub(super) fn timeouts(plan: &mut Plan, findings: &mut Findings) {
             Spec::Wait { duration } => Some(duration),
             _ => None,
         };
-        let Some(field) = duration else { continue };
+        let Some(field) = duration.filter(|field| !super::inputs::is_open(field)) else { continue };
         match crate::machine::render(field, &context, expr::Mode::Throw) {
             Ok(text) => match parse_duration(&text) {
                 Some(ms) if matches!(**spec, Spec::Verify(_)) => {

@@ -406,9 +406,7 @@ impl<'a> NodeScope<'a> {
                 None => Lookup::Missing,
             },
             "variables" => match &node.kind {
-                NodeKind::Stage(stage) => {
-                    variable(&stage.variables, path, used + 1)
-                }
+                NodeKind::Stage(stage) => variable(&stage.variables, path, used + 1),
                 _ => Lookup::Missing,
             },
             "tags" => match &node.kind {

@@ -40,11 +40,7 @@ pub(super) fn named(name: Option<&str>, known: &[(&str, &String)]) -> Lookup {
 }
 
 /// The variable named by `path[at]`.
-pub(super) fn variable(
-    variables: &[crate::model::Variable],
-    path: &[Segment],
-    at: usize,
-) -> Lookup {
+pub(super) fn variable(variables: &[crate::model::Variable], path: &[Segment], at: usize) -> Lookup {
     use crate::model::VariableKind;
     let Some(name) = path.get(at).and_then(Segment::name) else {
         let all = variables.iter().map(|v| (v.name.clone(), own(&v.value.value)));

@@ -4,8 +4,8 @@
 use super::super::state::{ROOT_RUN, State, Status};
 use super::super::{Machine, node_of};
 use super::build::{Builder, bug};
-use crate::model::service::{Artifact as Source, ArtifactSource as SourceKind, GitFetch, Store};
 use crate::model::VariableKind;
+use crate::model::service::{Artifact as Source, ArtifactSource as SourceKind, GitFetch, Store};
 use crate::plan::{NodeKind, Plan, RecordedValue, StageRecord};
 use proto::failure::Failure;
 use proto::result::Output;

@@ -203,13 +203,13 @@ impl<'a> Builder<'a> {
 
     // --- the request ---
 
-    /// Finishes the task.
+    /// Finishes the task; what a person should read stands beside it.
     pub(crate) fn request(
         mut self,
         spec: StepSpec,
         attempt: u32,
         timeout_ms: u64,
-    ) -> Result<TaskRequest, Box<Failure>> {
+    ) -> Result<(TaskRequest, Vec<String>), Box<Failure>> {
         let Some(node) = self.node() else { return Err(bug("the step has no node")) };
         let identifier = self.identifier(node);
         let name = self.rendered(&node.name, Mode::Null)?;
@@ -247,7 +247,7 @@ impl<'a> Builder<'a> {
         self.collect_placeholders(&task);
         let affinity =
             self.host.as_ref().map(|host| format!("{}/{host}", facts.execution_id)).unwrap_or_default();
-        Ok(TaskRequest {
+        let request = TaskRequest {
             node: self.id.to_owned(),
             attempt,
             task_type,
@@ -257,7 +257,8 @@ impl<'a> Builder<'a> {
             affinity,
             task: Box::new(task),
             abstractions: self.abstractions(attempt),
-        })
+        };
+        Ok((request, self.notices))
     }
 
     fn identifier(&self, node: &PlanNode) -> String {

@@ -6,8 +6,8 @@ mod build;
 mod connector;
 mod steps;
 
-pub(crate) use artifact::{retoken, stage_key};
 pub use artifact::stage_records;
+pub(crate) use artifact::{retoken, stage_key};
 pub(crate) use build::{Builder, field_value, render};
 
 use super::state::{Phase, Status};
@@ -82,7 +82,7 @@ impl Machine<'_> {
             },
             _ => return Err(build::bug("only steps have tasks")),
         };
-        let notices = std::mem::take(&mut builder.notices);
-        Ok(Start::Task(Box::new(builder.request(spec, attempt, timeout_ms)?), notices))
+        let (request, notices) = builder.request(spec, attempt, timeout_ms)?;
+        Ok(Start::Task(Box::new(request), notices))
     }
 }
