@@ -139,7 +139,10 @@ impl From<EngineError> for ApiError {
                 "the execution is being changed; try again",
             ),
             EngineError::Unreadable { .. } | EngineError::TooNew { .. } | EngineError::Unwritable { .. } => {
-                Self::internal(&error, StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+                let mut answer =
+                    Self::internal(&error, StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
+                answer.body.code = "MGR-102";
+                answer
             }
         }
     }
