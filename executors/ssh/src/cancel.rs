@@ -4,7 +4,7 @@ use crate::command::Job;
 use crate::error::Error;
 use crate::holder::{self, Ended, Found};
 use crate::memory::Memory;
-use executor_api::{CancelReason, CancelStage, Level, UnitLog};
+use executor_api::{CancelReason, CancelStage, Level, Stream, UnitLog};
 use proto::task::CommandUnit;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,6 +63,10 @@ impl Job<'_> {
             }
         }
         self.shared.probe.after(&self.cx.task_id, &call).await;
+        // The folder on the host goes next.
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            log.durable(stream).await.unwrap_or_default();
+        }
         let what = match done {
             Ok(text) => text,
             Err(error) => {

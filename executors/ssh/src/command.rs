@@ -9,7 +9,7 @@ use crate::holder::{self, Found, Script};
 use crate::memory::{Memory, UnitEnd};
 use crate::session::{Lease, Use};
 use crate::spec::INIT;
-use executor_api::{CancelReason, Level, StepContext, StepError, StepOutput, UnitLog};
+use executor_api::{CancelReason, Level, StepContext, StepError, StepOutput, Stream, UnitLog};
 use proto::result::{LearnedHostKey, UnitStatus};
 use proto::task::{CommandSpec, CommandUnit, Shell, SshTarget, UnitKind};
 use proto::text::Text;
@@ -388,6 +388,9 @@ impl<'a> Job<'a> {
             self.shared.probe.after(task, &call).await;
         }
         let ended = ended?;
+        // A later checkpoint says that this unit is through, and its folder goes: both only once its output is safe here.
+        log.durable(Stream::Stdout).await?;
+        log.durable(Stream::Stderr).await?;
         match ended.fault.as_deref() {
             Some("interpreter") => {
                 let interpreter = match shell {

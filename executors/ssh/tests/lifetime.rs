@@ -397,3 +397,85 @@ async fn a_quarter_gibibyte_passes_whole() {
     println!("{rate:.1} MB/s over {} bytes", world.logs.total_bytes());
     assert!(world.logs.total_bytes() > 258_000_000);
 }
+
+#[tokio::test]
+async fn an_abort_at_any_moment_of_the_launch_leaves_nothing() {
+    let host = Host::start(Sh::Dash);
+    let sign = format!("5{}.25", host.port);
+    let executor = executor();
+    for n in 0..25u64 {
+        let spec = command(host.target(), vec![script("u", Shell::Sh, &format!("sleep {sign}"))], &[]);
+        let world = host.world(&format!("launch{n}"), &spec);
+        let (handle, cx) = world.context();
+        let abort = async {
+            tokio::time::sleep(Duration::from_millis(n * 3)).await;
+            handle.cancel(CancelReason::User, CancelStage::Ask);
+        };
+        let (result, ()) = tokio::join!(executor.run(&spec, &cx), abort);
+        let error = result.unwrap_err();
+        assert_eq!(error.class, Class::Cancelled { reason: CancelReason::User }, "{n}: {error}");
+        assert_eq!(peer::running(&sign), Vec::<String>::new(), "{n}\n{}", world.logs.everything());
+        assert!(host.leaves().is_empty(), "{n}: {:?}\n{}", host.leaves(), world.logs.everything());
+    }
+    // A launch that was under way would show up a moment later.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(peer::running(&sign), Vec::<String>::new());
+    assert!(host.leaves().is_empty());
+}
+
+#[tokio::test]
+async fn an_agent_killed_again_and_again_loses_and_doubles_nothing() {
+    for sh in [Sh::Dash, Sh::Busybox] {
+        let host = Host::start(sh);
+        let text = "echo x >> count; i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; echo err $i >&2; sleep 0.01; done";
+        let spec = command(
+            host.target(),
+            vec![script("u", Shell::Sh, text), script("v", Shell::Sh, "echo y >> count")],
+            &[],
+        );
+        let world = host.world("often", &spec);
+        let mut lives = 0u64;
+        let mut vary = u64::from(host.port);
+        loop {
+            lives += 1;
+            // A small generator: a failing run is told by its seed, the port.
+            vary = vary.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let span = Duration::from_millis(20 + (vary >> 33) % 250);
+            let (_handle, cx) = world.context();
+            let executor = executor();
+            if world.marks.count() > 0 {
+                let found = executor.recover(&spec, &cx).await.unwrap();
+                assert!(!matches!(found, Recovery::Vanished { .. }), "life {lives}: {found:?}");
+            }
+            let unit = executor_api::LogSink::unit(&world.logs, "u");
+            let killed = async {
+                tokio::time::sleep(span / 2).await;
+                unit.durable(Stream::Stdout).await.unwrap();
+                tokio::time::sleep(span / 2).await;
+            };
+            tokio::select! {
+                result = executor.run(&spec, &cx) => {
+                    result.unwrap_or_else(|e| panic!("life {lives}: {e}\n{}", world.logs.everything()));
+                    break;
+                }
+                () = killed => {}
+            }
+            drop(executor);
+            world.restart();
+            assert!(lives < 400, "it never ends");
+        }
+        let wanted = |what: &str| (1..=400).map(|n| format!("{what} {n}")).collect::<Vec<String>>();
+        for (stream, what) in [(Stream::Stdout, "line"), (Stream::Stderr, "err")] {
+            let found = world.logs.output("u", stream);
+            let differs = found.iter().zip(wanted(what)).position(|(a, b)| *a != b);
+            assert!(
+                differs.is_none() && found.len() == 400,
+                "{sh:?} {what}: {} lines, differs at {differs:?}",
+                found.len()
+            );
+        }
+        assert_eq!(host.read("home/count"), "x\ny\n");
+        assert!(host.leaves().is_empty());
+        println!("{sh:?}: {lives} lives");
+    }
+}

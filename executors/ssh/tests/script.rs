@@ -164,3 +164,35 @@ async fn crlf_is_stripped_signals_are_named_and_children_with_stdout_do_not_matt
         std::process::Command::new("kill").arg(process.pid.to_string()).status().unwrap();
     }
 }
+
+#[tokio::test]
+async fn large_scripts_and_awkward_names_pass_unchanged() {
+    for sh in [Sh::Dash, Sh::Bash, Sh::Busybox] {
+        let host = Host::start(sh);
+        let line = "# it's \"quoted\" $(never run) `nor this` \\ ü\n";
+        let text = format!("{}echo \"$D|$U|$S|$NONCE\"; wc -c < \"$0\"", line.repeat(25_000));
+        let spec = command(host.target(), vec![script("u", Shell::Sh, &text)], &[]);
+        let mut task = peer::task(&spec);
+        for name in ["D", "U", "S", "NONCE"] {
+            task.env.insert(name.into(), format!("value of {name}").as_str().into());
+        }
+        let world = World::new("large", task, host.secrets());
+        let (_handle, cx) = world.context();
+        executor().run(&spec, &cx).await.unwrap_or_else(|e| panic!("{sh:?} {e}"));
+        let lines = world.logs.output("u", Stream::Stdout);
+        assert_eq!(lines[0], "value of D|value of U|value of S|value of NONCE", "{sh:?}");
+        assert_eq!(lines[1].trim(), text.len().to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_unit_is_quick() {
+    let host = Host::start(Sh::Dash);
+    let units = (0..20).map(|n| script(&format!("u{n}"), Shell::Sh, "true")).collect();
+    let spec = command(host.target(), units, &[]);
+    let world = host.world("quick", &spec);
+    let (_handle, cx) = world.context();
+    let began = std::time::Instant::now();
+    executor().run(&spec, &cx).await.unwrap();
+    println!("20 units: {:?}", began.elapsed());
+}

@@ -4,7 +4,9 @@
 //! its own, so that effects on the target can be told apart; every fault of a case is a panic that names the case.
 
 use super::{CrashAt, World};
-use crate::{CancelReason, CancelStage, Class, Executor, Recovery, StepError, StepOutput, TransportProbe};
+use crate::{
+    CancelReason, CancelStage, Class, Executor, Recovery, StepError, StepOutput, Stream, TransportProbe,
+};
 use futures::future::BoxFuture;
 use proto::failure::FailureKind;
 use proto::task::StepTask;
@@ -332,15 +334,21 @@ impl<H: Harness> Suite<'_, H> {
         if self.harness.effects(&probe).await.is_some() {
             assert!(calls > 0, "an executor that changes the target must report its mutating calls");
         }
+        let wanted = target_output(&world, &probe);
         let after = (1..=checkpoints).map(CrashAt::AfterCheckpoint);
         let before = (1..=checkpoints).map(CrashAt::BeforeCheckpoint);
         let calls = (1..=calls).flat_map(|n| [CrashAt::BeforeCall(n), CrashAt::AfterCall(n)]);
         for (n, at) in after.chain(before).chain(calls).enumerate() {
-            self.crash(at, &self.key(&format!("crash{}", n + 1))).await;
+            let key = self.key(&format!("crash{}", n + 1));
+            let found = self.crash(at, &key).await;
+            if let Some(found) = found {
+                assert_eq!(found, wanted, "crash {at:?}: lines of the target were lost or doubled");
+            }
         }
     }
 
-    async fn crash(&self, at: CrashAt, key: &str) {
+    /// Crashes once, recovers and runs. Returns what the target printed, unless the step vanished.
+    async fn crash(&self, at: CrashAt, key: &str) -> Option<Vec<(String, String)>> {
         let name = format!("crash {at:?}");
         let case = self.harness.succeeding(key);
         let world = self.world(key, &case);
@@ -349,20 +357,25 @@ impl<H: Harness> Suite<'_, H> {
             panic!("{name}: the place was not reached: {:?}", result.err().map(|e| e.to_string()));
         }
         world.restart();
-        match self.live(&name, &world, &case.spec).await {
+        let finished = match self.live(&name, &world, &case.spec).await {
             (Some(Recovery::Vanished { evidence }), _) => {
                 assert!(!evidence.is_empty(), "{name}: vanished without evidence");
                 if let Some(found) = self.harness.effects(key).await {
                     assert!(found <= 1, "{name}: the effect took place {found} times");
                 }
+                false
             }
-            (_, Life::Returned(Ok(_))) => self.expect_effects(&name, key, 1).await,
+            (_, Life::Returned(Ok(_))) => {
+                self.expect_effects(&name, key, 1).await;
+                true
+            }
             (found, Life::Returned(Err(error))) => {
                 panic!("{name}: recover said {found:?}, run failed: {error}\n{}", world.logs.everything())
             }
             (_, Life::Died) => panic!("{name}: died again without a planned crash"),
-        }
+        };
         self.expect_clean(&name, key, &world).await;
+        finished.then(|| target_output(&world, key))
     }
 
     /// When a checkpoint cannot be made durable, the mutation must not happen.
@@ -406,4 +419,17 @@ impl<H: Harness> Suite<'_, H> {
             }
         }
     }
+}
+
+/// What the target printed, by unit and stream, with the key of the case taken out: equal for equal steps.
+fn target_output(world: &World, key: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for unit in world.logs.units() {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            for line in world.logs.output(&unit, stream) {
+                all.push((format!("{unit} {stream:?}"), line.replace(key, "KEY")));
+            }
+        }
+    }
+    all
 }
