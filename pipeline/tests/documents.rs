@@ -1,4 +1,5 @@
 //! Documents: what is refused, where, with which suggestion; and every tolerance rule with its notice.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test that finds nothing must fail.")]
 
 mod support;
 
@@ -302,9 +303,8 @@ fn r4_infrastructure_selectors_are_noticed() {
 
 #[test]
 fn r6_and_r7_and_r8() {
-    let wrapped = script("a", "x", "")
-        .replace("- {identifier: u, name: u,", "- commandUnit: {identifier: u,")
-        .replace("}}}}}}", "}}}}}}");
+    let wrapped =
+        script("a", "x", "").replace("- {identifier: u, name: u,", "- commandUnit: {identifier: u,");
     let plan = planned(&deployment(&wrapped, ""));
     assert!(
         codes(&plan).contains(&"R6.unit-name") && codes(&plan).contains(&"R7.implicit-hosts"),
@@ -400,4 +400,19 @@ fn strategies_are_checked_where_they_stand() {
     assert!(only(&with(two)).contains("two different actions"));
     let rollback = custom("", &noop("a", ""), &noop("u", &on("AllErrors", "{type: StageRollback}")));
     assert!(only(&rollback).contains("cannot be rolled back"));
+}
+
+#[test]
+fn r15_old_spellings_are_noticed() {
+    let plan =
+        planned(&deployment(&script("a", "echo <+currentDate.year> <+serviceConfig.variables>", ""), ""));
+    let found: Vec<&str> =
+        plan.notices.iter().filter(|n| n.code == "R15.expression").map(|n| n.assumed.as_str()).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn a_forged_placeholder_is_refused() {
+    let fault = only(&deployment(&script("a", "echo ${ngSecretManager.obtain(\"pem\", 99)}", ""), ""));
+    assert!(fault.contains("imitates the placeholder"), "{fault}");
 }

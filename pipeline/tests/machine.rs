@@ -1,4 +1,5 @@
 //! The machine, case by case: pipeline.md 2.2–2.7.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test that finds nothing must fail.")]
 
 mod support;
 

@@ -6,6 +6,7 @@ use crate::fault::{Fault, Findings};
 use crate::model::Field;
 use crate::model::step::{Looping, Spec, Unit, UnitKind};
 use crate::plan::{NodeKind, Plan, ROOT};
+use crate::rules;
 use crate::scope::{NodeScope, as_text};
 use expr::{Lookup, Scope, Segment, Target};
 use serde_json::Value as Json;
@@ -172,6 +173,12 @@ fn check_field(
         _ => vec![field.text()],
     };
     for text in texts {
+        if text.contains(expr::PLACEHOLDER_HEAD) {
+            let message = "the text imitates the placeholder of a secret";
+            let hint = "write `<+secrets.getValue(\"name\")>`".to_owned();
+            findings.push(Fault::at(&field.at, &field.path, message).suggest(Some(hint)));
+            continue;
+        }
         let references = match expr::references(&text) {
             Ok(references) => references,
             Err(error) => {
@@ -180,6 +187,10 @@ fn check_field(
             }
         };
         for reference in references {
+            if let Target::Path(path) = &reference.target {
+                let names: Vec<&str> = path.iter().filter_map(Segment::name).collect();
+                rules::r15_expression(&names, &expr::path_text(path), field, findings);
+            }
             match &reference.target {
                 Target::Secret(name) if !reference.dynamic => {
                     need_secret(name, field, lookups, &scope_of(plan), findings);

@@ -1,7 +1,7 @@
 //! Connectors are frozen into the plan, their secrets looked for.
 
 use super::hosts::need_secret;
-use super::target::{Lookups, known, root, scope_of};
+use super::target::{Lookups, known, root, scope_of, stored};
 use crate::entities::EntityKind;
 use crate::fault::Findings;
 use crate::model::Field;
@@ -45,7 +45,7 @@ pub(super) fn freeze(plan: &mut Plan, lookups: &Lookups<'_>, findings: &mut Find
             continue;
         };
         let Some(root) = root(entity, &["connector"], findings) else { continue };
-        let Some(connector) = read_connector(&root, &mut Findings::default()) else { continue };
+        let Some(connector) = stored(findings, |own| read_connector(&root, own)) else { continue };
         if let ConnectorSpec::Unsupported { kind } = &connector.spec {
             let message = format!(
                 "the connector `{}` is of type `{kind}`, which no step of this version uses",

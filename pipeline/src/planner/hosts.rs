@@ -1,6 +1,6 @@
 //! Hosts of an infrastructure and the login to them, joined from infrastructure, connector and secret.
 
-use super::target::{Lookups, known, root};
+use super::target::{Lookups, known, root, stored};
 use super::tree::Open;
 use crate::entities::EntityKind;
 use crate::fault::{Fault, Findings};
@@ -33,7 +33,7 @@ pub(super) fn hosts_and_login(
         if let Some(entity) = lookups.find(EntityKind::Connector, &reference, field, scope, findings)
             && let Some(root) = root(entity, &["connector"], findings)
         {
-            connector = read_connector(&root, &mut Findings::default());
+            connector = stored(findings, |own| read_connector(&root, own));
         }
         connector_ref = Some(reference);
     }
@@ -103,7 +103,7 @@ fn login(
         let entity = lookups.find_quietly(EntityKind::Secret, &reference, scope);
         let secret = entity
             .and_then(|entity| root(entity, &["secret"], findings))
-            .and_then(|root| read_secret(&root, &mut Findings::default()));
+            .and_then(|root| stored(findings, |own| read_secret(&root, own)));
         match secret.map(|secret| secret.spec) {
             Some(SecretSpec::SshKey { port: secret_port, user, key, passphrase }) => {
                 let secret_port =

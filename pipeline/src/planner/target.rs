@@ -88,6 +88,14 @@ pub(super) fn root(entity: &CatalogEntity, keys: &[&str], findings: &mut Finding
     }
 }
 
+/// Reads a stored entity. Its notices were given when it was stored; its faults are told.
+pub(super) fn stored<T>(findings: &mut Findings, read: impl FnOnce(&mut Findings) -> Option<T>) -> Option<T> {
+    let mut own = Findings::default();
+    let value = read(&mut own);
+    own.faults.into_iter().for_each(|fault| findings.push(fault));
+    value
+}
+
 /// Resolves a field before the run.
 pub(super) fn known(plan: &Plan, stage: usize, field: &Field, findings: &mut Findings) -> Option<String> {
     if super::inputs::is_open(field) {
@@ -195,7 +203,7 @@ fn service(
     };
     let stored = entity
         .and_then(|entity| root(entity, &["service"], findings))
-        .and_then(|root| read_service(&root, &mut Findings::default()));
+        .and_then(|root| stored(findings, |own| read_service(&root, own)));
     let (identifier, name, description, tags) = match (&stored, &reference) {
         (Some(stored), _) => {
             (stored.identifier.clone(), stored.name.text(), stored.description.clone(), stored.tags.clone())
@@ -259,7 +267,7 @@ fn environment(
     }
     let entity = lookups.find(EntityKind::Environment, &reference, field, scope, findings)?;
     let root = root(entity, &["environment"], findings)?;
-    let read = read_environment(&root, &mut Findings::default())?;
+    let read = stored(findings, |own| read_environment(&root, own))?;
     Some(EnvironmentPlan {
         identifier: read.identifier,
         name: read.name.text(),

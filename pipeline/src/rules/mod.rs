@@ -143,6 +143,20 @@ pub fn r8_artifactory_download(
     Some(Spec::Command { on_delegate, host, units: vec![unit], env: Vec::new(), outputs: Vec::new() })
 }
 
+/// R15: spellings that Harness keeps for old pipelines, or does not have at all.
+pub fn r15_expression(path: &[&str], written: &str, field: &Field, findings: &mut Findings) {
+    let assumed = match path {
+        ["serviceConfig", "artifacts", ..] => "it is read as `artifacts…`, the artifact of the stage",
+        ["serviceConfig", second, ..] if !matches!(*second, "serviceRef" | "serviceDefinition") => {
+            "it is read as `serviceConfig.serviceDefinition.spec…`"
+        }
+        ["currentTime", ..] => "it is the time in UTC as RFC 3339",
+        ["currentDate", ..] => "it is the date in UTC",
+        _ => return,
+    };
+    findings.notice("R15.expression", &field.at, &field.path, format!("`<+{written}>`: {assumed}"));
+}
+
 /// R16: what a deployment stage without failure strategies does when a step fails.
 pub fn r16_default_strategy(frame: &Frame, has_rollback: bool, findings: &mut Findings) -> Strategies {
     let (action, name) = if has_rollback {
