@@ -28,6 +28,18 @@ impl Id {
         Id(URL_SAFE_NO_PAD.encode(bytes))
     }
 
+    /// The id of 16 random bytes that people will type: it begins with a letter or a digit, never with `-`, which a
+    /// command line would take for a flag. One bit of the bytes is given up for that.
+    pub fn typeable(mut bytes: [u8; 16]) -> Self {
+        // The first character stands for the upper six bits; 62 and 63 are `-` and `_`.
+        if let [first, ..] = &mut bytes
+            && *first >> 2 >= 62
+        {
+            *first &= 0x7f;
+        }
+        Self::from_bytes(bytes)
+    }
+
     /// The bytes it stands for.
     pub fn to_bytes(&self) -> [u8; 16] {
         // An Id is only ever made of 16 bytes; zeroes cannot be reached.
@@ -93,6 +105,13 @@ mod tests {
             let id = Id::from_bytes(bytes);
             prop_assert_eq!(id.as_str().len(), ID_CHARS);
             prop_assert_eq!(id.as_str().parse::<Id>().unwrap().to_bytes(), bytes);
+        }
+
+        #[test]
+        fn ids_for_people_begin_with_a_letter_or_digit(first in 240u8.., rest: [u8; 15]) {
+            let mut bytes = [first; 16];
+            bytes[1..].copy_from_slice(&rest);
+            prop_assert!(Id::typeable(bytes).as_str().starts_with(|c: char| c.is_ascii_alphanumeric()));
         }
 
         #[test]

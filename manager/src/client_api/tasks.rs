@@ -121,7 +121,7 @@ impl Internal {
 pub(super) fn internal_task(account: &str, internal: Internal, now: u64) -> Answer<NewTask> {
     let Internal { mut task, selectors, timeout, secrets, secret_token } = internal;
     task.secret_token = secret_token;
-    let id = Id::from_bytes(rand::random()).to_string();
+    let id = Id::typeable(rand::random()).to_string();
     let written =
         |error: serde_json::Error| ApiError::request(format!("the task cannot be written: {error}"));
     Ok(NewTask {

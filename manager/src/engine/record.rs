@@ -63,7 +63,7 @@ pub fn task_id(execution_id: &str, node: &str, attempt: u32) -> String {
 
 /// A fresh id for an execution: 22 characters.
 pub fn execution_id() -> String {
-    proto::ids::Id::from_bytes(rand::random()).to_string()
+    proto::ids::Id::typeable(rand::random()).to_string()
 }
 
 /// An action could not be turned into an effect.
