@@ -54,6 +54,8 @@ pub(crate) struct LogShip {
     telemetry: Arc<Telemetry>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// Folders of tasks that earlier processes left; read once, so that a fresh task touches no disk before its first line.
+    left: Mutex<BTreeSet<String>>,
 }
 
 /// What the log side needs to start.
@@ -115,8 +117,12 @@ fn folder(name: &str) -> String {
 }
 
 impl LogShip {
+    /// Blocks for reading one directory.
     pub(crate) fn new(options: Options) -> Arc<LogShip> {
+        let left = std::fs::read_dir(&options.root).into_iter().flatten().flatten();
+        let left = left.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         Arc::new(LogShip {
+            left: Mutex::new(left),
             root: options.root,
             client: options.client,
             features: options.features,
@@ -132,9 +138,14 @@ impl LogShip {
 
     /// The logs of a task; goes on with what an earlier process left of it.
     pub(crate) async fn task(self: &Arc<Self>, stream: TaskStream, masker: Masker) -> Arc<TaskLogs> {
-        let dir = self.root.join(folder(&stream.task_id));
-        let sealer = self.sealer.clone();
-        let found = tokio::task::spawn_blocking(move || find_units(&dir, &sealer)).await.unwrap_or_default();
+        let name = folder(&stream.task_id);
+        let was_left = self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let found = if was_left {
+            let (dir, sealer) = (self.root.join(name), self.sealer.clone());
+            tokio::task::spawn_blocking(move || find_units(&dir, &sealer)).await.unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let found =
             found.into_iter().map(|(meta, dir, spool, tail)| (meta.unit, (dir, spool, tail))).collect();
         let logs = Arc::new(TaskLogs {

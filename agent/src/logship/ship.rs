@@ -282,7 +282,9 @@ impl Shipper {
         if resume && !crowded {
             return;
         }
+        let Ok(worker) = self.workers.clone().acquire_owned().await else { return };
         let done = tokio::task::spawn_blocking(move || {
+            let _worker = worker;
             if !resume {
                 std::fs::write(dir.join("shipped"), next.to_le_bytes())?;
             }
@@ -346,7 +348,15 @@ impl Shipper {
     /// The unit is done: its spool goes.
     async fn clear(&self) {
         let dir = self.shared.dir.clone();
-        let _unused = tokio::task::spawn_blocking(move || remove_unit(&dir)).await;
+        if let Ok(worker) = self.workers.clone().acquire_owned().await {
+            let removal = tokio::task::spawn_blocking(move || {
+                remove_unit(&dir);
+                drop(worker);
+            });
+            if removal.await.is_err() {
+                tracing::error!(unit = self.shared.name, "a spool was not removed");
+            }
+        }
         self.room.free(self.room.used());
     }
 }

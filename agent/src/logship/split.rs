@@ -102,6 +102,11 @@ impl Splitter {
         }
     }
 
+    /// Whether nothing is held back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.partial.is_empty() && self.after_return.is_none() && self.masker.held() == 0
+    }
+
     fn note_ends(&mut self, bytes: &[u8], base: u64) {
         self.held_ends.extend(memchr::memchr2_iter(b'\n', b'\r', bytes).map(|at| base + at as u64 + 1));
     }

@@ -165,8 +165,11 @@ impl Unit {
             }
             writer.settle_all();
         };
-        // A closed unit has ended already.
-        let _unused = self.work(job).await;
+        // Usually every line has its end already, and no thread is needed to find that out.
+        if !self.writer.lock().await.is_settled() {
+            // A closed unit has ended already.
+            let _unused = self.work(job).await;
+        }
         self.shared.ended.store(true, Ordering::Release);
         self.shared.wake.notify();
     }
@@ -250,6 +253,11 @@ impl Unit {
 }
 
 impl Writer {
+    /// Whether everything taken is in the spool as whole lines.
+    fn is_settled(&self) -> bool {
+        self.cut == 0 && self.buffer.is_empty() && self.splitters.iter().all(Splitter::is_empty)
+    }
+
     fn push(&mut self, stream: Stream, chunk: &[u8]) {
         self.feed(stream, |splitter, emit| splitter.push(chunk, emit));
     }

@@ -363,13 +363,14 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
         }
         if held.started.is_some() {
             let scratch = self.deps.scratch.join(step::scratch_name(task));
-            self.tracker.spawn_blocking(move || {
-                if scratch.exists()
-                    && let Err(error) = std::fs::remove_dir_all(&scratch)
-                {
-                    tracing::warn!(dir = %scratch.display(), %error, "a scratch directory cannot be removed");
-                }
-            });
+            // Few steps make one; looking costs less than a thread.
+            if scratch.exists() {
+                self.tracker.spawn_blocking(move || {
+                    if let Err(error) = std::fs::remove_dir_all(&scratch) {
+                        tracing::warn!(dir = %scratch.display(), %error, "a scratch directory cannot be removed");
+                    }
+                });
+            }
         }
     }
 
