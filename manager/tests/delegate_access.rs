@@ -1,5 +1,7 @@
 //! Who gets in: every path against every kind of bearer, over HTTP; and what keeps a manager from starting.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test ends at the first fault.")]
+
 mod support;
 
 use manager::server::ManagerError;

@@ -1,5 +1,7 @@
 //! The log service, asked as its clients ask the real one (log-service-peer.md §2), and what is ours beyond it.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test ends at the first fault.")]
+
 mod support;
 
 use futures::StreamExt;

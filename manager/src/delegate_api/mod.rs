@@ -49,6 +49,7 @@ pub fn router(app: App) -> Router {
         .merge(tasks)
         .merge(ext)
         .merge(stubs)
+        .fallback(reply::not_found)
         .method_not_allowed_fallback(reply::method_not_allowed)
         .with_state(app)
 }

@@ -87,3 +87,8 @@ pub(super) fn wrapped<T: Serialize>(resource: T) -> Response {
 pub(super) async fn method_not_allowed() -> Refusal {
     Refusal::with(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
 }
+
+/// Paths that nobody answers: the Kryo calls of Java delegates among them.
+pub(super) async fn not_found() -> Refusal {
+    Refusal::with(StatusCode::NOT_FOUND, "there is no such path")
+}

@@ -25,6 +25,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+/// Pause for long polls of agents that are not known.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+
 /// How the manager sees an agent at present.
 #[derive(Clone, Debug)]
 pub struct Presence {
@@ -212,7 +215,14 @@ impl Queue {
     ///
     /// **Cancel**: dropping it closes the poll; nothing is lost, everything is listed again later.
     pub async fn poll(&self, agent: &str, wait: Option<Duration>, stop: &CancellationToken) -> Vec<Listed> {
-        let Some(wake) = self.lock().agents.get(agent).map(|state| Arc::clone(&state.wake)) else {
+        let wake = self.lock().agents.get(agent).map(|state| Arc::clone(&state.wake));
+        let Some(wake) = wake else {
+            // Nobody registered under this id. A client that asks on and on is slowed down; its next heartbeat makes it
+            // known.
+            tokio::select! {
+                () = self.clock.sleep(wait.unwrap_or_default().min(UNKNOWN_WAIT)) => {}
+                () = stop.cancelled() => {}
+            }
             return vec![];
         };
         let Some(wait) = wait else {

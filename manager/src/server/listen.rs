@@ -98,7 +98,9 @@ impl Listener {
 
 /// Slow clients must not hold connections for ever before they have said what they want.
 fn limits<A: axum_server::Address, Acc>(mut server: Server<A, Acc>) -> Server<A, Acc> {
-    const HEADER_TIME: Duration = Duration::from_secs(20);
+    // The same timer ends idle connections. It is longer than clients keep theirs (90 s is common), so that none is
+    // closed just as a request is sent on it.
+    const HEADER_TIME: Duration = Duration::from_secs(120);
     const PING: Duration = Duration::from_secs(20);
     let builder = server.http_builder();
     builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADER_TIME);

@@ -1,5 +1,6 @@
 //! A manager in this process, on loopback, and clients that send what foreign and our own clients send.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test ends at the first fault.")]
 #![expect(dead_code, reason = "Each test binary uses a part of it.")]
 
 use manager::app::{App, ManagerConfig};
