@@ -1,6 +1,8 @@
 //! Calls as the command line makes them, and a scripted agent that speaks the real protocol.
 
-use crate::support::{TestManager, own_body, until};
+#![expect(dead_code, reason = "Each test binary uses a part of it.")]
+
+use crate::support::{TestManager, own_body};
 use proto::events::{TaskEvent, TaskEvents};
 use proto::failure::{Failure, FailureKind};
 use proto::package::TaskPackage;
@@ -184,14 +186,6 @@ impl Client {
         }
         view
     }
-
-    pub(crate) async fn status_of(&self, id: &str, step: &str, status: &str) -> Value {
-        until(&format!("{step} becomes {status}"), || async {
-            let view = self.get(&format!("/executions/{id}")).await;
-            find_step(&view, step).filter(|found| found["status"] == status).cloned()
-        })
-        .await
-    }
 }
 
 /// A step of a view by its identifier.
@@ -255,7 +249,6 @@ pub(crate) struct Taken {
     pub(crate) task: StepTask,
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) raw: String,
-    pub(crate) agent: String,
 }
 
 impl Taken {
@@ -305,9 +298,9 @@ impl Agent {
         manager.heartbeat_own(heartbeat).await;
         let stop = CancellationToken::new();
         let (held, manager) = (stop.clone(), manager.clone());
-        let (seen, name) = (taken.clone(), name.to_owned());
+        let seen = taken.clone();
         let running = tokio::spawn(async move {
-            let work = work(&manager, &id, &name, &keys, &seen, &script);
+            let work = work(&manager, &id, &keys, &seen, &script);
             tokio::select! {
                 () = work => {}
                 () = held.cancelled() => {}
@@ -341,7 +334,6 @@ fn task_types() -> Vec<String> {
 async fn work(
     manager: &TestManager,
     id: &str,
-    name: &str,
     keys: &SealKeyPair,
     seen: &Mutex<Vec<Taken>>,
     script: &Script,
@@ -362,12 +354,8 @@ async fn work(
                         let clear = open(keys, reference, sealed).unwrap();
                         secrets.insert(reference.clone(), String::from_utf8(clear.to_vec()).unwrap());
                     }
-                    let taken = Taken {
-                        task: serde_json::from_str(package.data.get()).unwrap(),
-                        secrets,
-                        raw,
-                        agent: name.to_owned(),
-                    };
+                    let taken =
+                        Taken { task: serde_json::from_str(package.data.get()).unwrap(), secrets, raw };
                     let say = script(&taken);
                     seen.lock().unwrap().push(taken);
                     match say {
