@@ -9,16 +9,27 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Redraws of the spinner.
 const TICK: Duration = Duration::from_millis(120);
+
+/// A wait shorter than this is part of every run.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// What a step waits for.
+struct Waiting {
+    reason: String,
+    since: Instant,
+    told: bool,
+}
 
 /// Shows changes of an execution's view and its log lines.
 pub(crate) struct Progress {
     live: Option<MultiProgress>,
     bars: BTreeMap<String, ProgressBar>,
     seen: BTreeMap<String, String>,
-    waiting: BTreeMap<String, String>,
+    waiting: BTreeMap<String, Waiting>,
     logs_to_stderr: bool,
     color: bool,
 }
@@ -123,13 +134,26 @@ impl Progress {
         }
     }
 
+    /// Takes note of what a step waits for; it is told by [`Progress::tick`] when it lasts.
     fn waiting_for(&mut self, key: &str, step: &Value) {
         let reason = step.get("waitingFor").map(cell).unwrap_or_default();
-        if reason.is_empty() || self.waiting.get(key) == Some(&reason) {
-            return;
+        if reason.is_empty() {
+            self.waiting.remove(key);
+        } else if self.waiting.get(key).is_none_or(|waiting| waiting.reason != reason) {
+            self.waiting.insert(key.to_owned(), Waiting { reason, since: Instant::now(), told: false });
         }
-        self.note(format!("{key} waits: {reason}"));
-        self.waiting.insert(key.to_owned(), reason);
+    }
+
+    /// Tells what steps have been waiting for a while. To be called about once a second.
+    pub(crate) fn tick(&mut self) {
+        let mut lines = Vec::new();
+        for (key, waiting) in &mut self.waiting {
+            if !waiting.told && waiting.since.elapsed() >= WORTH_TELLING {
+                waiting.told = true;
+                lines.push(format!("{key} waits: {}", waiting.reason));
+            }
+        }
+        lines.iter().for_each(|line| self.note(line));
     }
 
     fn changed(&mut self, key: &str, status: &str, step: &Value) {
@@ -247,7 +271,13 @@ fn step_lines(row: &StepRow<'_>) -> Vec<String> {
     if !waiting.is_empty() {
         lines.push(format!("{indent}    waits: {waiting}"));
     }
-    for host in list(row.step, "hosts") {
+    let status = field("status");
+    // A host that fared as its step did says nothing more.
+    let telling = |host: &&Value| {
+        host.get("status").map(cell) != Some(status.clone())
+            || host.get("failure").is_some_and(Value::is_object)
+    };
+    for host in list(row.step, "hosts").iter().filter(telling) {
         let host_field = |name: &str| host.get(name).map(cell).unwrap_or_default();
         let message = host.pointer("/failure/message").map(cell).unwrap_or_default();
         lines.push(

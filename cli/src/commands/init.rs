@@ -230,12 +230,12 @@ pipeline:
                                   else
                                     rm -f "$HOME/delegate-hello.txt"
                                   fi
-          failureStrategies:
-            - onFailure:
-                errors:
-                  - AllErrors
-                action:
-                  type: StageRollback
+        failureStrategies:
+          - onFailure:
+              errors:
+                - AllErrors
+              action:
+                type: StageRollback
 "#;
 
 #[cfg(test)]

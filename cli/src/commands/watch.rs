@@ -14,6 +14,8 @@ use tokio::time::Instant;
 const AWAY_LIMIT: Duration = Duration::from_secs(60);
 /// Between two tries while it is away.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// Between two looks at steps that wait.
+const TICK: Duration = Duration::from_secs(1);
 /// How long log lines may still come after the end.
 const LOG_GRACE: Duration = Duration::from_secs(15);
 
@@ -38,6 +40,8 @@ pub(crate) async fn watch(
     let mut logs = Logs::new(client, id, follow);
     let mut version: Option<u64> = None;
     let mut away_since: Option<Instant> = None;
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut poll = Box::pin(client.execution(id, version));
     let view = loop {
         let result = tokio::select! {
@@ -46,6 +50,10 @@ pub(crate) async fn watch(
                 if let Some(line) = line {
                     progress.log(&line);
                 }
+                continue;
+            }
+            _ = ticks.tick() => {
+                progress.tick();
                 continue;
             }
             _ = signals.next() => {

@@ -47,10 +47,13 @@ pub(crate) async fn run(args: &Args) -> Result<Exit, CliError> {
     mark_ready(&args.dir)?;
     say(format!("app ready http://127.0.0.1:{}", args.port));
     let mut signals = Signals::take()?;
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-        signals.next().await;
-    });
-    served.await.map_err(|e| CliError::failed(format!("the server failed: {e}")))?;
+    // Open keep-alive connections of a scraper must not hold up a stop, so nothing is drained.
+    tokio::select! {
+        served = async { axum::serve(listener, router).await } => {
+            served.map_err(|e| CliError::failed(format!("the server failed: {e}")))?;
+        }
+        _ = signals.next() => {}
+    }
     Ok(Exit::Success)
 }
 
@@ -74,6 +77,10 @@ async fn health(State(app): State<Arc<App>>) -> Json<Value> {
 async fn metrics(State(app): State<Arc<App>>) -> String {
     let requests = app.requests.load(Ordering::Relaxed);
     format!(
-        "# TYPE app_requests_total counter\napp_requests_total {requests}\n# TYPE app_errors_total counter\napp_errors_total 0\n"
+        "# TYPE app_requests_total counter
+app_requests_total {requests}
+# TYPE app_errors gauge
+app_errors 0
+"
     )
 }

@@ -28,11 +28,16 @@ use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 use target::Target;
 use tokio::process::Command;
+use tokio::time::Instant;
 
 /// Marks the context file as ours.
 const WRITTEN_BY: &str = "delegate quickstart";
+/// How long Prometheus may take to its first sample.
+const SAMPLES_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// The version that runs before the deployment.
 const OLD: &str = "1.0.0";
 /// The version that is deployed.
@@ -138,9 +143,12 @@ impl World {
     }
 
     async fn start_services(&mut self, args: &Args) -> Result<Client, CliError> {
+        let app_port = free_port()?;
+        // First of all: it takes five seconds until it looks at its targets.
+        let prometheus = self.start_prometheus(app_port).await?;
         let target = Target::start(&self.dir, &self.path).await?;
         tell(format!("sample host    {} as {} on port {}", target.kind, target.user, target.port));
-        let (port, app_dir) = (free_port()?, self.dir.join("host/opt/myapp"));
+        let (port, app_dir) = (app_port, self.dir.join("host/opt/myapp"));
         project::write_release(&self.dir, &self.exe, OLD, "UP", port, &self.path).await?;
         project::write_release(
             &self.dir,
@@ -156,8 +164,6 @@ impl World {
         let releases = self.dir.join("artifacts").display().to_string();
         let command = self.own(&["quickstart-artifacts", "--dir", &releases]);
         let artifacts = self.start("artifacts", command, "artifacts ready ").await?;
-        let prometheus = self.start_prometheus(port).await?;
-
         let data = self.dir.join("manager");
         let command =
             self.own(&["manager", "--listen", "127.0.0.1:0", "--data-dir", &data.display().to_string()]);
@@ -185,6 +191,14 @@ impl World {
         self.access = Some((url, field("apiKey")));
         let (client_key, children) = (target.client_key.clone(), target.children);
         self.children.extend(children);
+        let prometheus = match prometheus {
+            Some(url) if has_samples(&url).await => Some(url),
+            Some(_) => {
+                tell("Prometheus has no samples yet; the pipeline goes without its Verify step");
+                None
+            }
+            None => None,
+        };
         let facts = project::Facts {
             user: &target.user,
             ssh_port: target.port,
@@ -225,15 +239,16 @@ impl World {
     async fn report(&self, args: &Args) {
         if let Some(project) = &self.project {
             let url = format!("http://127.0.0.1:{}/health", project.app_port);
-            match reqwest::get(&url).await {
-                Ok(reply) => say(format!("{url} answers {}", reply.text().await.unwrap_or_default())),
-                Err(error) => say(format!("{url} does not answer: {error}")),
+            let answer = match reqwest::get(&url).await {
+                Ok(reply) => reply.text().await.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            say(format!("{url} answers {answer}"));
+            if args.broken && answer.contains(OLD) {
+                say(format!(
+                    "the health check of version {NEW} failed; the rollback steps brought version {OLD} back"
+                ));
             }
-        }
-        if args.broken {
-            say(format!(
-                "the health check of version {NEW} failed; the rollback steps brought version {OLD} back"
-            ));
         }
         say(
             "\nYour own host, with a manager that stays up (`delegate quickstart --serve` in another terminal):",
@@ -300,6 +315,22 @@ impl World {
             tell(format!("{} cannot be removed: {error}", self.dir.display()));
         }
     }
+}
+
+/// Waits for the first sample of the application.
+async fn has_samples(prometheus: &str) -> bool {
+    let query = format!("{prometheus}/api/v1/query?query=app_errors");
+    let deadline = Instant::now() + SAMPLES_LIMIT;
+    while Instant::now() < deadline {
+        if let Ok(reply) = reqwest::get(&query).await
+            && let Ok(answer) = reply.json::<Value>().await
+            && answer.pointer("/data/result/0").is_some()
+        {
+            return true;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    false
 }
 
 /// Writes a file that only its owner reads.

@@ -274,7 +274,7 @@ fn pipeline_text(dir: &Path, facts: &Facts<'_>) -> String {
     ];
     if facts.prometheus.is_some() {
         steps.push(
-            "- step:\n    type: Verify\n    name: Watch the errors for a minute\n    identifier: Verify\n    timeout: 5m\n    spec:\n      type: Prometheus\n      spec:\n        connectorRef: quickstart_prometheus\n        metricName: errors\n        query: sum(app_errors_total)\n        threshold:\n          type: Absolute\n          spec:\n            value: 5\n      duration: 1m\n".to_owned(),
+            "- step:\n    type: Verify\n    name: Watch the errors for a minute\n    identifier: Verify\n    timeout: 5m\n    spec:\n      type: Prometheus\n      spec:\n        connectorRef: quickstart_prometheus\n        metricName: errors\n        query: sum(app_errors)\n        threshold:\n          type: Absolute\n          spec:\n            value: 5\n      duration: 1m\n".to_owned(),
         );
     }
     let rollback = command(
@@ -313,12 +313,12 @@ pipeline:
           execution:
             steps:
 {}            rollbackSteps:
-{}          failureStrategies:
-            - onFailure:
-                errors:
-                  - AllErrors
-                action:
-                  type: StageRollback
+{}        failureStrategies:
+          - onFailure:
+              errors:
+                - AllErrors
+              action:
+                type: StageRollback
 "#,
         steps.iter().map(|step| indent(step)).collect::<String>(),
         indent(&rollback)
