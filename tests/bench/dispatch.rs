@@ -26,17 +26,36 @@ pub(crate) async fn measure() -> Result<()> {
     let rows = manager.finished_tasks(&ids, Duration::from_secs(60)).await;
     let waits: Vec<f64> = rows
         .iter()
-        .filter_map(|row| Some(row["result"]["startedAt"].as_f64().or(row["assignedAt"].as_f64())? - row["createdAt"].as_f64()?))
+        .filter_map(|row| {
+            Some(
+                row["result"]["startedAt"].as_f64().or(row["assignedAt"].as_f64())?
+                    - row["createdAt"].as_f64()?,
+            )
+        })
         .collect();
-    judged("dispatch at 20/s: enqueued -> started, p50", percentile(&waits, 50.0), "ms", 5.0 + 3.0 * p50, false);
-    judged("dispatch at 20/s: enqueued -> started, p99", percentile(&waits, 99.0), "ms", 20.0 + 3.0 * p99, false);
+    judged(
+        "dispatch at 20/s: enqueued -> started, p50",
+        percentile(&waits, 50.0),
+        "ms",
+        5.0 + 3.0 * p50,
+        false,
+    );
+    judged(
+        "dispatch at 20/s: enqueued -> started, p99",
+        percentile(&waits, 99.0),
+        "ms",
+        20.0 + 3.0 * p99,
+        false,
+    );
 
     let begin = Instant::now();
     let ids = manager.probe(5000, &[]).await;
     let rows = manager.finished_tasks(&ids, Duration::from_secs(120)).await;
     let seconds = begin.elapsed().as_secs_f64();
     let ended: Vec<f64> = rows.iter().filter_map(|row| row["endedAt"].as_f64()).collect();
-    let span = (percentile(&ended, 100.0) - rows.first().and_then(|r| r["createdAt"].as_f64()).unwrap_or_default()) / 1e3;
+    let span = (percentile(&ended, 100.0)
+        - rows.first().and_then(|r| r["createdAt"].as_f64()).unwrap_or_default())
+        / 1e3;
     plain("5000 no-op tasks, seen from outside", seconds, "s");
     judged("no-op tasks accepted -> acknowledged, durable, one line each", 5000.0 / span, "/s", 500.0, true);
     Ok(())

@@ -61,7 +61,11 @@ pub(crate) async fn measure() -> Result<()> {
                 _ => through_manager(&manager, agent_pid).await?,
             };
             if round > 0 {
-                [&mut mux, &mut executor, &mut whole][which].push(sample);
+                match which {
+                    0 => mux.push(sample),
+                    1 => executor.push(sample),
+                    _ => whole.push(sample),
+                }
             }
         }
     }
@@ -80,8 +84,20 @@ fn report(name: &str, samples: &[Sample], peer: Option<(&[Sample], f64, f64)>) {
         let ratio = |f: fn(&Sample) -> f64| -> Vec<f64> {
             samples.iter().zip(peer).map(|(ours, theirs)| f(ours) / f(theirs)).collect()
         };
-        judged("  wall / ControlMaster, median of paired rounds", percentile(&ratio(|s| s.wall), 50.0), "", wall_bar, false);
-        judged("  CPU / ControlMaster, median of paired rounds", percentile(&ratio(|s| s.cpu), 50.0), "", cpu_bar, false);
+        judged(
+            "  wall / ControlMaster, median of paired rounds",
+            percentile(&ratio(|s| s.wall), 50.0),
+            "",
+            wall_bar,
+            false,
+        );
+        judged(
+            "  CPU / ControlMaster, median of paired rounds",
+            percentile(&ratio(|s| s.cpu), 50.0),
+            "",
+            cpu_bar,
+            false,
+        );
     }
 }
 
@@ -94,7 +110,8 @@ fn per_host(dir: &Path, command: &str) -> String {
 fn prepare(dir: &Path, sshd: &Sshd) -> Result<()> {
     let script = "set -e; cd \"$1\"; user=$2; shift 2; mkdir -p h app; for i in 0 1 2 3 4 5 6 7 8 9; do head -c 2048 /dev/urandom > app/f$i; done
 tar -cf h/artifact.tar app; printf 'host=HOST\\nrelease=REL\\n' > h/app.conf.tmpl; for h in \"$@\"; do mkdir -p h/$h; done; chown -R \"$user\" h";
-    let status = Command::new("sh").args(["-c", script, "sh"]).arg(dir).arg(&sshd.user).args(sshd.hosts()).status()?;
+    let status =
+        Command::new("sh").args(["-c", script, "sh"]).arg(dir).arg(&sshd.user).args(sshd.hosts()).status()?;
     anyhow::ensure!(status.success(), "preparing the targets");
     let config = format!(
         "Host 127.*\n Port {}\n User {}\n IdentityFile {}\n IdentitiesOnly yes\n UserKnownHostsFile {}\n GlobalKnownHostsFile /dev/null\n \
@@ -115,7 +132,8 @@ tar -cf h/artifact.tar app; printf 'host=HOST\\nrelease=REL\\n' > h/app.conf.tmp
 
 /// One ssh process per command and host over a master per host, 50 hosts at once; masters are charged to the peer.
 fn control_master(dir: &Path, sshd: &Sshd) -> Result<Sample> {
-    let one = "h=$1; while IFS= read -r c; do ssh -n -F ssh_config \"$h\" \"$c\" || exit 255; done < commands";
+    let one =
+        "h=$1; while IFS= read -r c; do ssh -n -F ssh_config \"$h\" \"$c\" || exit 255; done < commands";
     let all = format!(
         "cd '{}' && printf '%s\\n' {} | xargs -P 50 -I@ sh -c '{}' sh @ 2>/dev/null; for h in {}; do ssh -F ssh_config -O exit $h 2>/dev/null; done",
         dir.display(),
@@ -176,10 +194,9 @@ fn version(program: &str, args: &[&str]) -> String {
 /// The body of the child process that runs our executor alone on every host at once.
 pub(crate) fn executor(arguments: &[String]) -> Result<()> {
     let [dir, key, known_hosts, user, port, hosts @ ..] = arguments else { anyhow::bail!("arguments") };
-    e2e::throughput::executor_fanout(
-        Path::new(dir),
-        Path::new(key),
-        Path::new(known_hosts),
+    crate::executor::fan_out(
+        std::fs::read_to_string(key)?,
+        &std::fs::read_to_string(known_hosts)?,
         user,
         port.parse()?,
         hosts,

@@ -13,7 +13,10 @@ pub(crate) fn percentile(values: &[f64], p: f64) -> f64 {
 pub(crate) fn judged(name: &str, value: f64, unit: &str, bar: f64, higher_is_better: bool) {
     let met = if higher_is_better { value >= bar } else { value <= bar };
     let sign = if higher_is_better { ">=" } else { "<=" };
-    println!("{name:<58} {value:>10.3} {unit:<7} bar {sign} {bar:<8.3} {}", if met { "met" } else { "MISSED" });
+    println!(
+        "{name:<58} {value:>10.3} {unit:<7} bar {sign} {bar:<8.3} {}",
+        if met { "met" } else { "MISSED" }
+    );
 }
 
 /// Prints a figure that is not held to a bar.

@@ -12,7 +12,13 @@ pub(crate) async fn measure() -> Result<()> {
     let (manager, agent) = with_tls(dir.path())?;
     let pid = agent.process.as_ref().map(e2e::world::Process::pid).unwrap_or_default();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    judged("idle agent with TLS, 60 s after start: RssAnon", status_mib(pid, "RssAnon:")?, "MiB", 12.0, false);
+    judged(
+        "idle agent with TLS, 60 s after start: RssAnon",
+        status_mib(pid, "RssAnon:")?,
+        "MiB",
+        12.0,
+        false,
+    );
     judged("idle agent with TLS, 60 s after start: VmRSS", status_mib(pid, "VmRSS:")?, "MiB", 25.0, false);
     steps(&manager, pid, dir.path()).await?;
     Ok(())

@@ -40,11 +40,16 @@ pub(crate) async fn measure() -> Result<()> {
     for line in BufReader::new(child.stdout.take().context("output")?).lines() {
         let line = line?;
         let Some(at) = line.find(" -----") else { continue };
-        let Some(number) = line.get(at.saturating_sub(10)..at).and_then(|n| n.parse::<u64>().ok()) else { continue };
+        let Some(number) = line.get(at.saturating_sub(10)..at).and_then(|n| n.parse::<u64>().ok()) else {
+            continue;
+        };
         anyhow::ensure!(number == next, "line {next} is missing or out of order: {number} follows");
         next += 1;
     }
     child.wait()?;
-    println!("lines stored and read back in order: {next} of 16777216 {}", if next == 16_777_216 { "met" } else { "MISSED" });
+    println!(
+        "lines stored and read back in order: {next} of 16777216 {}",
+        if next == 16_777_216 { "met" } else { "MISSED" }
+    );
     Ok(())
 }

@@ -3,9 +3,15 @@
 //! Every figure is printed beside the bar it is held to; nothing here fails a build. The machine is usually noisy and
 //! has two cores, so walls are medians of several rounds and CPU is counted, not timed.
 
-#![expect(clippy::print_stdout, reason = "A bench prints its figures.")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "A bench prints its figures, compares with wall clocks of other processes, and may panic."
+)]
 
 mod dispatch;
+mod executor;
 mod fanout;
 mod figures;
 mod idle;

@@ -5,7 +5,8 @@ use anyhow::{Context, Result};
 /// One field of `/proc/PID/status` in MiB.
 pub(crate) fn status_mib(pid: u32, field: &str) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find(|l| l.starts_with(field)).with_context(|| format!("no {field} for {pid}"))?;
+    let line =
+        text.lines().find(|l| l.starts_with(field)).with_context(|| format!("no {field} for {pid}"))?;
     let kib: f64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
     Ok(kib / 1024.0)
 }

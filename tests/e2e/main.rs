@@ -1,5 +1,11 @@
 //! End-to-end scenarios against real peers; one binary, so that the stack is linked once.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "This crate is test code; a panic is its way to fail."
+)]
+
 mod secrets;
 mod ssh_fleet;
 mod vm_peer;

@@ -10,30 +10,30 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A folder of this package.
-pub fn package(path: &str) -> PathBuf {
+pub(crate) fn package(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The whole world of the scenario.
-pub struct World {
-    pub vm: Vm,
-    pub artifacts: Artifacts,
-    pub registry: Registry,
-    pub git: GitServer,
-    pub traffic: Traffic,
-    pub prometheus: Prometheus,
-    pub manager: Manager,
-    pub agent: AgentProcess,
+/// The whole world of the scenario. Fields that begin with `_` only live as long as it.
+pub(crate) struct World {
+    pub(crate) vm: Vm,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) _registry: Registry,
+    pub(crate) _git: GitServer,
+    pub(crate) traffic: Traffic,
+    pub(crate) prometheus: Prometheus,
+    pub(crate) manager: Manager,
+    pub(crate) _agent: AgentProcess,
     /// Dropped last: everything lies in it.
-    pub dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 /// The host as the seed writes it.
-pub const HOST: &str = "production-vm-01.example.com";
+pub(crate) const HOST: &str = "production-vm-01.example.com";
 
 impl World {
     /// Starts everything, installs version 0 of the application on the machine, applies the seed's entities.
-    pub async fn start() -> World {
+    pub(crate) async fn start() -> World {
         let dir = tempfile::tempdir().unwrap();
         let vm = Vm::boot(dir.path(), "production-vm-01").await;
         let artifacts = Artifacts::start(dir.path(), "deployer", "artifact-pw-1").await;
@@ -66,7 +66,17 @@ impl World {
             "zone-a",
             &[("DELEGATE_HOST_ALIASES", &aliases), ("DELEGATE_TAGS", "linux,dc1")],
         );
-        let world = World { vm, artifacts, registry, git, traffic, prometheus, manager, agent, dir };
+        let world = World {
+            vm,
+            artifacts,
+            _registry: registry,
+            _git: git,
+            traffic,
+            prometheus,
+            manager,
+            _agent: agent,
+            dir,
+        };
         world.install_version_0();
         world.apply_entities();
         world
@@ -97,7 +107,7 @@ impl World {
     }
 
     /// Publishes `myapp-<version>.tar.gz`, whose health endpoint will say `health`.
-    pub fn publish(&self, version: u32, health: &str) {
+    pub(crate) fn publish(&self, version: u32, health: &str) {
         let staging = self.dir.path().join(format!("release-{version}"));
         std::fs::create_dir_all(&staging).unwrap();
         let script = "set -e; cp -r \"$1\"/bin \"$1\"/config .; mkdir -p conf; echo \"$2\" > version; echo \"$3\" > health; tar -czf ../release.tar.gz .";
@@ -115,7 +125,7 @@ impl World {
     }
 
     /// The version that answers over HTTP.
-    pub async fn version(&self) -> String {
+    pub(crate) async fn version(&self) -> String {
         let url = format!("http://127.0.0.1:{}/version", self.vm.app_port);
         match reqwest::get(url).await {
             Ok(reply) => reply.text().await.unwrap(),
@@ -124,7 +134,7 @@ impl World {
     }
 
     /// Our folders on the machine: must be none after a run.
-    pub fn left_on_the_machine(&self) -> String {
+    pub(crate) fn left_on_the_machine(&self) -> String {
         let output =
             self.vm.sh("ls -d /root/.delegate /root/.delegate/* /var/tmp/delegate-* 2>/dev/null; true");
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -132,7 +142,7 @@ impl World {
 }
 
 /// The step `id` of the only stage, among steps and rollback steps.
-pub fn step<'a>(view: &'a Value, id: &str) -> &'a Value {
+pub(crate) fn step<'a>(view: &'a Value, id: &str) -> &'a Value {
     let stage = &view["stages"][0];
     ["steps", "rollbackSteps"]
         .iter()
