@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &Args, env: &Env) -> Result<Exit, CliError> {
     for id in &ids {
         loop {
             let row = client.get(&["tasks", id], &[]).await?;
-            if row.get("status").map(cell).as_deref() == Some("ended") {
+            if row.get("status").map(cell).is_some_and(|status| status.eq_ignore_ascii_case("ended")) {
                 rows.push(row);
                 break;
             }
