@@ -2,6 +2,7 @@
 
 mod support;
 
+use manager::store::{Effect, TaskStatus};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -332,5 +333,59 @@ async fn state_survives_a_restart_of_the_manager() {
     assert_eq!(listed, ["t1", "t3"], "assigned and queued tasks are still there");
     let again = m.acquire_as(&id, "t1", "i-1").await.unwrap();
     assert_eq!(again["delegateExt"]["fence"], 1, "the same instance keeps its fence");
+    m.stop().await;
+}
+
+#[tokio::test]
+async fn aborts_reach_the_holder_and_the_task_is_refused_from_then_on() {
+    let m = TestManager::start().await;
+    let own = m.register_own("i-1", "zone-a", &[NOOP], &[], "").await;
+    let foreign = m.register_dlite("f", &[DLITE], &[]).await;
+    let store = &m.app.store;
+    store.create_execution("e", "p", None, "me", 1, Box::new(|_| Ok(json!({})))).await.unwrap();
+    for (id, task_type, agent) in [("t1", NOOP, &own), ("t2", DLITE, &foreign), ("t3", NOOP, &own)] {
+        // t3 stays queued: nobody has its selector, so that it does not end the polls below.
+        let mut queued = task(id, task_type, if id == "t3" { &["nobody"] } else { &[] });
+        queued.execution_id = "e".to_owned();
+        queued.node = id.to_owned();
+        store.enqueue(queued).await.unwrap();
+        if id != "t3" {
+            m.acquire_as(agent, id, if task_type == NOOP { "i-1" } else { agent }).await.unwrap();
+        }
+    }
+    let cancels = ["t1", "t2", "t3"].map(|node| Effect::CancelTask {
+        node: node.to_owned(),
+        attempt: 1,
+        reason: "User".to_owned(),
+    });
+    let ask = async {
+        until("the poll is open", || async { m.app.queue.presence(&own).filter(|p| p.polls > 0) }).await;
+        store.transition("e", 0, json!(1), json!({}), cancels.to_vec(), 2).await.unwrap();
+    };
+    let ((), text) = tokio::join!(ask, m.poll_text(&own, "&wait_ms=20000"));
+    assert_eq!(
+        text,
+        r#"{"delegateTaskEvents":[{"eventType":"DelegateTaskAbortEvent","reason":"User","accountId":"default","delegateTaskId":"t1","sync":false,"taskType":null}]}"#
+    );
+    assert_eq!(m.poll(&foreign, "").await, ["t2"]);
+    assert!(m.poll(&foreign, "").await.is_empty(), "an abort is handed out once to a foreign client");
+    for (agent, id) in [(&own, "t1"), (&foreign, "t2"), (&own, "t3")] {
+        assert_eq!(m.acquire(agent, id).await, Err(StatusCode::CONFLICT), "{id}");
+    }
+    let queued = m.app.store.task("t3").await.unwrap().unwrap();
+    assert_eq!(
+        (queued.status, queued.abort.as_deref()),
+        (TaskStatus::Ended, Some("User")),
+        "ended without an agent"
+    );
+    let mut body = own_body("i-1", "zone-a", &[NOOP], &[], "", Some(json!([{"taskId": "t1", "fence": 1}])));
+    body["delegateId"] = json!(own);
+    let reply = m.heartbeat_own(body).await;
+    assert_eq!(reply["resource"]["delegateExt"]["verdicts"], json!([{"taskId": "t1", "verdict": "abort"}]));
+    assert_eq!(m.poll(&own, "&wait_ms=1000").await, ["t1"], "ours is told again until it answers");
+    let done = json!({"id": "t1", "type": NOOP, "code": "OK", "data": {"status": "Aborted", "fence": 1}});
+    assert_eq!(m.respond(&own, "t1", done.to_string()).await, StatusCode::NO_CONTENT);
+    assert_eq!(m.app.store.task("t1").await.unwrap().unwrap().result.unwrap()["status"], "Aborted");
+    assert!(m.poll(&own, "&wait_ms=50").await.is_empty());
     m.stop().await;
 }
