@@ -3,11 +3,10 @@ say() { printf '\001%s %s\n' "$NONCE" "$*"; }
 uid() { I=${I:-$(id -u)}; }
 # leaf KEY: D becomes the unit's folder if there is one.
 leaf() {
-  D=$HOME/.delegate/$1
-  [ -n "$HOME" ] && [ -d "$D" ] && return 0
-  uid
-  D=/var/tmp/delegate-$I/$1
-  [ -d "$D" ]
+  for D in "$HOME/.delegate/$1" /var/tmp/delegate-*/"$1"; do
+    [ -d "$D" ] && [ -O "$D" ] && return 0
+  done
+  return 1
 }
 # private DIR: a real folder of our own with mode 0700.
 private() {
@@ -24,7 +23,7 @@ base() {
       BASE=/var/tmp/delegate-$I
     fi
     [ "$BASE" = /.delegate ] && continue
-    [ -d "$BASE" ] || mkdir "$BASE" 2>/dev/null
+    [ -d "$BASE" ] || mkdir -m 700 "$BASE" 2>/dev/null
     [ -d "$BASE" ] && private "$BASE" && [ -w "$BASE" ] && return 0
     uid_base="$uid_base $BASE"
   done
@@ -83,7 +82,11 @@ follow() {
   cd "$1" || exit 0
   seek o "$2"
   seek e "$3"
-  z=0.01 turn=0
+  # Whoever completes the spool wakes this process, so that a short script ends at once.
+  woken=
+  trap 'woken=1' USR1
+  stamp $$ > watcher
+  z=0.05 turn=0
   while :; do
     over=
     [ -e o.eof ] && [ -e e.eof ] && over=1
@@ -94,15 +97,19 @@ follow() {
     pump o 3
     pump e 4 >&2
     [ -n "$over" ] && break
-    nap $z
+    if [ -z "$woken" ]; then
+      sleep $z > /dev/null 2>&1 &
+      wait $!
+      # Status 1 is a sleep that takes no fractions.
+      [ $? -eq 1 ] && sleep 1
+    fi
+    woken=
     turn=$((turn + 1))
-    case $z in 0.01) z=0.02 ;; 0.02) z=0.04 ;; 0.04) [ $turn -gt 6 ] && z=0.1 ;; 0.1) [ $turn -gt 100 ] && z=0.2 ;; esac
+    case $z in 0.05) [ $turn -gt 10 ] && z=0.1 ;; 0.1) [ $turn -gt 100 ] && z=0.2 ;; esac
   done
 }
 # boot KEY TOKEN OUT ERR HOLD START SCRIPTNAME SCRIPT MAIN: starts the unit unless it was started before, then follows.
 boot() {
-  MASK=$(umask)
-  umask 077
   if ! leaf "$1"; then
     base || { say refused "no folder of our own with mode 0700:$uid_base"; return; }
     D=$BASE/$1
@@ -110,7 +117,9 @@ boot() {
   round=0
   while :; do
     round=$((round + 1))
-    if why=$(mkdir "$D" 2>&1); then
+    if why=$(mkdir -m 700 "$D" 2>&1); then
+      { umask > "$D/mask"; } 2>/dev/null
+      umask 077
       if ! { stamp $$ > "$D/by" && printf %s "$2" > "$D/token" && printf %s "$5" > "$D/h" &&
         printf %s "$6" > "$D/start" && printf %s "$8" > "$D/$7" && printf %s "$9" > "$D/main" &&
         printf %s "$MARKER" > "$D/marker"; } 2>/dev/null; then
@@ -118,7 +127,7 @@ boot() {
         say refused "cannot write to $D (disk full or quota)"
         return
       fi
-      ( apart /bin/sh "$D/h" "$D" "$PWD" "$MASK" ) < /dev/null > /dev/null 2>&1 &
+      ( apart /bin/sh "$D/h" "$D" "$PWD" ) < /dev/null > /dev/null 2>&1 &
       say started "$2" "$D"
       break
     fi
@@ -268,7 +277,7 @@ fetch() {
 }
 # sweep KEY…: removes the folders of units that have ended, and the base when nothing is left in it.
 sweep() {
-  kept=
+  kept= BASE=
   for k in "$@"; do
     leaf "$k" || continue
     private "$D" || { kept="$kept $D"; continue; }
@@ -277,7 +286,8 @@ sweep() {
     # The spooler of a process that outlived the script may make one more segment meanwhile.
     while ! rm -rf "$D" 2>/dev/null && [ $t -lt 20 ]; do t=$((t + 1)); nap 0.05; done
     [ -e "$D" ] && kept="$kept $D"
-    rmdir "${D%/*}" 2>/dev/null
+    BASE=${D%/*}
   done
+  [ -z "$BASE" ] || rmdir "$BASE" 2>/dev/null
   say swept $kept
 }

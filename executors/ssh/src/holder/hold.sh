@@ -1,7 +1,7 @@
 # The holder: one process per unit, leader of its own session. It starts the script in a session of its own, spools
 # both outputs into numbered segments, and writes down how the script ended. Set in front: TOKEN MARKER LIMIT COUNT.
 cd "$1" || exit 1
-WORK=$2 MASK=$3
+WORK=$2
 umask 077
 trap : HUP INT TERM
 set -C
@@ -36,6 +36,7 @@ spool() {
     w=$((w + b)) n=$((n + 1))
   done
   { : > "$1.eof"; } 2>/dev/null
+  [ -e o.eof ] && [ -e e.eof ] && alive watcher && kill -USR1 "$P" 2>/dev/null
 }
 mkfifo o.p e.p || exit 1
 spool o < o.p &
@@ -43,7 +44,7 @@ spool e < e.p &
 exec 5> o.p 6> e.p
 DELEGATE_UNIT=$MARKER
 export DELEGATE_UNIT
-( exec 7>&-; apart /bin/sh "$1/start" "$1" "$WORK" "$MASK" ) < /dev/null >&5 2>&6 5>&- 6>&- &
+( exec 7>&-; apart /bin/sh "$1/start" "$1" "$WORK" ) < /dev/null >&5 2>&6 5>&- 6>&- &
 S=$!
 unset DELEGATE_UNIT
 stamp "$S" > pid

@@ -152,9 +152,9 @@ pub(crate) fn boot(
 }
 
 /// The text that sets up the environment and becomes the interpreter. `$1` is the unit's folder, `$2` the login
-/// directory, `$3` the login's umask.
+/// directory; the login's umask is in the folder.
 fn start(script: &Script<'_>, name: &str) -> String {
-    let mut text = String::from("delegate_dir=$1 delegate_mask=$3\ncd \"$2\"\n");
+    let mut text = String::from("delegate_dir=$1\nread -r delegate_mask < \"$1/mask\"\ncd \"$2\"\n");
     for (name, value) in script.env {
         text.push_str(&format!("{name}={}\nexport {name}\n", quote(value.expose_secret())));
     }
