@@ -12,10 +12,10 @@ use std::time::Duration;
 ///
 /// # Panics
 /// When the user cannot be made.
-pub fn test_user() -> (String, PathBuf) {
+pub fn test_user() -> String {
     let me = run("id", &["-un"]);
     if me != "root" {
-        return (me, PathBuf::from(std::env::var_os("HOME").expect("HOME")));
+        return me;
     }
     let name = "delegatetest";
     if !Command::new("id")
@@ -30,9 +30,8 @@ pub fn test_user() -> (String, PathBuf) {
         let _made_by_another =
             Command::new("useradd").args(["-m", "-s", "/bin/sh", "-p", "*", name]).output();
     }
-    let home = run("sh", &["-c", &format!("getent passwd {name} | cut -d: -f6")]);
-    assert!(!home.is_empty(), "user {name} could not be made");
-    (name.to_owned(), PathBuf::from(home))
+    run("id", &[name]);
+    name.to_owned()
 }
 
 fn run(program: &str, args: &[&str]) -> String {
@@ -72,7 +71,11 @@ impl Sshd {
         let binary = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|p| Path::new(p).exists());
         let binary = binary.expect("OpenSSH server (scripts/install-test-peers installs it)");
         let dir = std::fs::canonicalize(dir).expect("directory");
-        let (user, home) = test_user();
+        let user = test_user();
+        // A home of its own, so that what a scenario leaves behind is seen as its own.
+        let home = dir.join("home");
+        std::fs::create_dir_all(&home).expect("home");
+        let _not_root = Command::new("chown").arg(&user).arg(&home).stderr(Stdio::null()).status();
         let client_key = dir.join("id_ed25519");
         run(
             "ssh-keygen",
@@ -88,9 +91,9 @@ impl Sshd {
         let mut servers = Vec::new();
         for n in 0..count {
             let address = format!("127.0.0.{}", 2 + n);
-            let home = dir.join(format!("h{n}"));
-            std::fs::create_dir_all(&home).expect("server directory");
-            let key = home.join("host_key");
+            let place = dir.join(format!("h{n}"));
+            std::fs::create_dir_all(&place).expect("server directory");
+            let key = place.join("host_key");
             run(
                 "ssh-keygen",
                 &["-q", "-t", "ed25519", "-N", "", "-C", &address, "-f", key.to_str().expect("path")],
@@ -98,17 +101,18 @@ impl Sshd {
             let public = std::fs::read_to_string(key.with_extension("pub")).expect("host key");
             let public: Vec<&str> = public.split_whitespace().take(2).collect();
             known.push_str(&format!("[{address}]:{port} {}\n", public.join(" ")));
-            let config = home.join("sshd_config");
+            let config = place.join("sshd_config");
             let text = format!(
                 "ListenAddress {address}:{port}\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
                  UseDNS no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
-                 MaxStartups 1000\nMaxSessions 100\nPrintMotd no\nPrintLastLog no\nLogLevel ERROR\nSubsystem sftp internal-sftp\n",
+                 MaxStartups 1000\nMaxSessions 100\nPrintMotd no\nPrintLastLog no\nSetEnv HOME={}\nLogLevel ERROR\nSubsystem sftp internal-sftp\n",
                 key.display(),
-                dir.join("authorized_keys").display()
+                dir.join("authorized_keys").display(),
+                home.display()
             );
             std::fs::write(&config, text).expect("sshd_config");
             // sshd executes itself again from `/`, hence absolute paths everywhere.
-            let log = std::fs::File::create(home.join("log")).expect("log");
+            let log = std::fs::File::create(place.join("log")).expect("log");
             let child = Command::new(binary)
                 .args(["-D", "-e", "-f"])
                 .arg(&config)
