@@ -179,7 +179,12 @@ fn inputs_fill_variables_and_missing_ones_refuse_the_run() {
     assert!(error(&[("tag", "v3"), ("free", "x")]).contains("`v3` is not allowed; allowed are v1, v2"));
     assert!(error(&[("tag", "v1"), ("free", "x"), ("count", "many")]).contains("must be a number"));
     assert!(error(&[("tga", "v1"), ("tag", "v1"), ("free", "x")]).contains("did you mean `tag`?"));
-    // Validation asks for no inputs.
+    // Validation asks for no inputs, not even where one names an entity.
+    let open = deployment(&noop("a", "timeout: <+pipeline.variables.color>"), "")
+        .replace("environmentRef: prod", "environmentRef: <+pipeline.variables.color>")
+        .replace("value: blue", "value: <+input>");
+    let validation = validate("p.yaml", &open, Some(&catalog()), Mode::Lenient);
+    assert!(validation.faults.is_empty(), "{:?}", validation.faults);
     let validation = validate("p.yaml", &yaml, Some(&catalog()), Mode::Lenient);
     assert!(validation.faults.is_empty(), "{:?}", validation.faults);
 }

@@ -241,6 +241,20 @@ impl World {
     }
 }
 
+/// The stage or group whose list the outermost part of a node's id names, and whether it is the forward list.
+fn scope_of(node: &str) -> (&str, bool) {
+    match (node.find(".spec.execution.rollbackSteps."), node.find(".rollbackSteps.")) {
+        (Some(at), _) => (&node[..at], false),
+        (None, Some(at)) => (&node[..at], false),
+        (None, None) => (&node[..node.find(".spec.").unwrap()], true),
+    }
+}
+
+fn ancestors<'a>(state: &'a State, id: &'a str) -> impl Iterator<Item = &'a pipeline::machine::state::Run> {
+    let up = |run: &&'a pipeline::machine::state::Run| run.parent.as_ref().map(|parent| &state.runs[parent]);
+    std::iter::successors(state.runs.get(id), up)
+}
+
 fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
     let plan = planned(&stages);
     let first = State::new(plan);
@@ -263,8 +277,29 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
         let Some(event) = world.next(choice, outcome, &mut now, false) else {
             panic!("nothing is under way and it has not ended: {:#?}\n{}", state.runs, yaml(&stages));
         };
+        // An answer for another attempt than the one that is out changes nothing.
+        if let Event::TaskEnded { node, attempt, result, at } = &event {
+            for attempt in [attempt - 1, attempt + 1] {
+                let (node, result, at) = (node.clone(), result.clone(), *at);
+                let before = state.clone();
+                assert!(apply(&mut state, &Event::TaskEnded { node, attempt, result, at }).is_empty());
+                assert_eq!(state, before);
+            }
+        }
+        let advised: BTreeSet<String> =
+            state.runs.iter().filter(|(_, run)| run.rollback_advised).map(|(id, _)| id.clone()).collect();
         let actions = apply(&mut state, &event);
         for action in &actions {
+            if let Action::Enqueue(task) = action {
+                let (scope, is_forward) = scope_of(&task.node);
+                let looped = ancestors(&state, &task.node).any(|run| run.iteration.is_some());
+                if is_forward && task.attempt == 1 && !looped {
+                    assert!(!advised.contains(scope), "{} started after its rollback was advised", task.node);
+                }
+                if !is_forward {
+                    assert!(state.runs[scope].rollback_advised, "{}: nobody advised a rollback", task.node);
+                }
+            }
             if let Action::Enqueue(task) = action {
                 let stage = task.node.split(".spec.").next().unwrap();
                 assert!(!ended_stages.contains(stage), "{} started after its stage", task.node);

@@ -268,6 +268,21 @@ fn success_runs_every_step_once_in_order() {
     assert_eq!(spec.query, "sum(rate(http_requests_total[5m]))");
 }
 
+/// Every task of the seed, field by field: a change of any of them is read by a person.
+#[test]
+fn the_tasks_of_the_seed() {
+    let mut state = State::new(planned());
+    let mut tasks = Vec::new();
+    drive(&mut state, |task| {
+        tasks.push(serde_json::to_value(task).unwrap());
+        match task.task.step.identifier.as_str() {
+            "Run_Smoke_Tests_0" => failed(FailureKind::RemoteFailed),
+            _ => success(),
+        }
+    });
+    insta::assert_snapshot!(serde_json::to_string_pretty(&tasks).unwrap());
+}
+
 #[test]
 fn a_failing_health_check_rolls_back_once() {
     let mut state = State::new(planned());

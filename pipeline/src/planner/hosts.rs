@@ -166,9 +166,13 @@ pub(super) fn need_secret(
     let Some(catalog) = lookups.catalog else { return };
     let bare =
         reference.strip_prefix("account.").or_else(|| reference.strip_prefix("org.")).unwrap_or(reference);
-    let id =
-        lookups.find_quietly(EntityKind::Secret, reference, scope).map_or(bare, |entity| entity.id.as_str());
-    if catalog.has_secret_value(id) || catalog.has_secret_value(reference) || !lookups.running {
+    let entity = lookups.find_quietly(EntityKind::Secret, reference, scope);
+    let id = entity.map_or(bare, |entity| entity.id.as_str());
+    // Before a run an entity is enough: its value may still be set.
+    let known = catalog.has_secret_value(id)
+        || catalog.has_secret_value(reference)
+        || entity.is_some() && !lookups.running;
+    if known {
         return;
     }
     let message = format!("the secret `{reference}` has no value");
@@ -201,6 +205,7 @@ fn written_hosts(plan: &Plan, stage: usize, field: &Field, findings: &mut Findin
             findings.fault(&field.at, &field.path, format!("expected hosts, found {other}"));
             return Vec::new();
         }
+        Err(error) if error.kind == expr::Kind::Refused => return Vec::new(),
         Err(error) => {
             findings.fault(&field.at, &field.path, format!("must be known before the run: {error}"));
             return Vec::new();

@@ -175,8 +175,6 @@ fn fill_one(
                 findings
                     .push(Fault::at(&variable.value.at, &variable.value.path, message).suggest(Some(hint)));
             }
-            // Without a run the value stands for "some text".
-            None if asks => variable.value.value = Json::String(String::new()),
             None => {}
         }
     }

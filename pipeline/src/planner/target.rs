@@ -105,6 +105,8 @@ pub(super) fn known(plan: &Plan, stage: usize, field: &Field, findings: &mut Fin
     let context = super::context(plan, &scope);
     match render(field, &context, expr::Mode::Throw) {
         Ok(text) => Some(text),
+        // An input that nobody gave was told where it is asked for.
+        Err(error) if error.kind == expr::Kind::Refused => None,
         Err(error) => {
             let paths = super::known_paths(plan, stage);
             let near = match &error.kind {

@@ -292,6 +292,7 @@ fn plan_timeout(plan: &mut Plan, index: usize, field: &Field, findings: &mut Fin
                 findings.fault(&field.at, &field.path, format!("`{text}` is not a duration such as `10m`"))
             }
         },
+        Err(error) if error.kind == expr::Kind::Refused => {}
         Err(error) => findings.fault(&field.at, &field.path, error.to_string()),
     }
 }
@@ -324,7 +325,7 @@ pub(super) fn timeouts(plan: &mut Plan, findings: &mut Findings) {
                 ),
             },
             // What names an output is known only when the step starts.
-            Err(error) if error.is_unresolved() => {}
+            Err(error) if error.is_unresolved() || error.kind == expr::Kind::Refused => {}
             Err(error) => findings.fault(&field.at, &field.path, error.to_string()),
         }
     }
