@@ -1,12 +1,13 @@
 //! The log service (protocol.md §9.1, ADR 0002).
 
-use super::{CALL_LIMIT, exchange};
+use super::{CALL_LIMIT, MAX_CALLS, exchange};
 use bytes::Bytes;
 use proto::logs::StreamNext;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Replies of the log service are a line long.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
@@ -35,11 +36,19 @@ pub(crate) struct LogClient {
     base: Arc<str>,
     account: Arc<str>,
     token: Option<SecretString>,
+    /// One permit per call; apart from the manager's, so that a dead log service holds back nothing else.
+    gate: Arc<Semaphore>,
 }
 
 impl LogClient {
     pub(crate) fn new(http: reqwest::Client, base: &str, account: &str) -> LogClient {
-        LogClient { http, base: base.into(), account: account.into(), token: None }
+        LogClient {
+            http,
+            base: base.into(),
+            account: account.into(),
+            token: None,
+            gate: Arc::new(Semaphore::new(MAX_CALLS)),
+        }
     }
 
     /// The same service for a task with its own token.
@@ -62,7 +71,7 @@ impl LogClient {
         if resume {
             call = call.query(&[("resume", "true")]);
         }
-        next(&send(call).await?, resume)
+        next(&self.send(call).await?, resume)
     }
 
     /// Appends a JSON list of lines; `seq` is the number of the first one. Returns what the service expects next, where it
@@ -77,12 +86,40 @@ impl LogClient {
         if let Some(seq) = seq {
             call = call.query(&[("seq", seq)]);
         }
-        next(&send(call).await?, seq.is_some())
+        next(&self.send(call).await?, seq.is_some())
     }
 
     /// Closes a stream and keeps it as a blob.
     pub(crate) async fn close(&self, key: &str) -> Result<(), LogFault> {
-        send(self.call(Method::DELETE, key).query(&[("snapshot", "true")])).await.map(|_| ())
+        self.send(self.call(Method::DELETE, key).query(&[("snapshot", "true")])).await.map(|_| ())
+    }
+
+    async fn send(&self, call: reqwest::RequestBuilder) -> Result<Bytes, LogFault> {
+        // The gate is never closed.
+        let _permit = self.gate.acquire().await;
+        let away = |what| LogFault::Away { what, retry_after: None };
+        let (status, retry_after, body) = exchange(call, MAX_REPLY_BYTES).await.map_err(away)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        if status == StatusCode::CONFLICT
+            && let Ok(reply) = serde_json::from_slice::<StreamNext>(&body)
+        {
+            return Err(LogFault::Gap { next: reply.next });
+        }
+        // The service has no code for it, only this text, with status 400 on writes and 500 on close (observed).
+        if status == StatusCode::NOT_FOUND || String::from_utf8_lossy(&body).contains("stream: not found") {
+            return Err(LogFault::NotFound);
+        }
+        let is_passing = status.is_server_error()
+            || matches!(
+                status,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT
+            );
+        Err(match is_passing {
+            true => LogFault::Away { what: format!("status {status}"), retry_after },
+            false => LogFault::Refused { status: status.as_u16() },
+        })
     }
 }
 
@@ -94,30 +131,4 @@ fn next(body: &[u8], expected: bool) -> Result<Option<u64>, LogFault> {
         Ok(reply) => Ok(Some(reply.next)),
         Err(_) => Err(LogFault::Away { what: "an answer without `next`".to_owned(), retry_after: None }),
     }
-}
-
-async fn send(call: reqwest::RequestBuilder) -> Result<Bytes, LogFault> {
-    let away = |what| LogFault::Away { what, retry_after: None };
-    let (status, retry_after, body) = exchange(call, MAX_REPLY_BYTES).await.map_err(away)?;
-    if status.is_success() {
-        return Ok(body);
-    }
-    if status == StatusCode::CONFLICT
-        && let Ok(reply) = serde_json::from_slice::<StreamNext>(&body)
-    {
-        return Err(LogFault::Gap { next: reply.next });
-    }
-    // The service has no code for it, only this text, with status 400 on writes and 500 on close (observed).
-    if status == StatusCode::NOT_FOUND || String::from_utf8_lossy(&body).contains("stream: not found") {
-        return Err(LogFault::NotFound);
-    }
-    let is_passing = status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT
-        );
-    Err(match is_passing {
-        true => LogFault::Away { what: format!("status {status}"), retry_after },
-        false => LogFault::Refused { status: status.as_u16() },
-    })
 }

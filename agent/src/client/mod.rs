@@ -22,6 +22,7 @@ use reqwest::{Certificate, Identity, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Sent as `User-Agent` and in the registration.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -31,8 +32,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(15);
 /// A response may be 16 MiB over a slow line.
 const REPORT_LIMIT: Duration = Duration::from_secs(60);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Connections kept for reuse. A burst opens more; idle ones cost memory.
-const IDLE_CONNECTIONS: usize = 8;
+/// Calls about tasks under way at once, and connections kept for reuse: a burst of tasks must not open a connection each.
+/// Heartbeats and polls do not wait behind them.
+pub(crate) const MAX_CALLS: usize = 32;
+/// Idle connections cost memory; a burst is over by then.
+const IDLE_FOR: Duration = Duration::from_secs(15);
 
 /// What the manager announced (ADR 0002).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,6 +119,8 @@ pub(crate) struct ManagerClient {
     token_hash: Arc<str>,
     /// `Unregistered` until known.
     delegate_id: Arc<RwLock<Arc<str>>>,
+    /// One permit per call about a task.
+    gate: Arc<Semaphore>,
 }
 
 /// The HTTP client for manager and log service.
@@ -123,8 +129,8 @@ pub(crate) fn http_client(config: &Config) -> Result<reqwest::Client, ClientErro
         .user_agent(format!("delegate/{VERSION}"))
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_LIMIT)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .pool_idle_timeout(Duration::from_secs(50))
+        .pool_max_idle_per_host(MAX_CALLS)
+        .pool_idle_timeout(IDLE_FOR)
         .tcp_nodelay(true)
         .no_proxy();
     if let Some(path) = &config.ca_file {
@@ -187,6 +193,7 @@ impl ManagerClient {
             bearers: Arc::new(BearerCache::new(config, host, clock)),
             token_hash: config.token.hash().into(),
             delegate_id: Arc::new(RwLock::new("Unregistered".into())),
+            gate: Arc::new(Semaphore::new(MAX_CALLS)),
         }
     }
 
@@ -231,6 +238,17 @@ impl ManagerClient {
             }
         }
         Err(Fault::Status { status: status.as_u16(), retry_after })
+    }
+
+    /// The same for calls about tasks, of which only so many run at once.
+    async fn send_gated(
+        &self,
+        call: reqwest::RequestBuilder,
+        limit: usize,
+    ) -> Result<(StatusCode, Bytes), Fault> {
+        // The gate is never closed.
+        let _permit = self.gate.acquire().await.map_err(|error| Fault::Away(error.to_string()))?;
+        self.send(call, limit).await
     }
 
     async fn wrapped<T: DeserializeOwned>(&self, call: reqwest::RequestBuilder) -> Result<T, Fault> {
@@ -290,7 +308,7 @@ impl ManagerClient {
     ) -> Result<Option<(TaskPackage, Bytes)>, Fault> {
         let path = format!("/api/agent/v2/delegates/{}/tasks/{}/acquire", self.delegate_id(), segment(task));
         let call = self.call(Method::PUT, &path)?.query(&[("delegateInstanceId", instance)]).body("");
-        let body = match self.send(call, limits::MAX_PACKAGE_BODY_BYTES).await {
+        let body = match self.send_gated(call, limits::MAX_PACKAGE_BODY_BYTES).await {
             Ok((StatusCode::NO_CONTENT, _)) => return Ok(None),
             Ok((_, body)) => body,
             // The real manager answers a task that is gone with 500 (protocol.md §4.4).
@@ -316,7 +334,7 @@ impl ManagerClient {
         let call = self.call(Method::POST, path)?.timeout(REPORT_LIMIT);
         // Set once more: the content type belongs to the dialect.
         let call = call.header("Content-Type", content_type).body(body);
-        self.send(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
+        self.send_gated(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
     }
 
     /// Stores one checkpoint with the manager.
@@ -330,7 +348,7 @@ impl ManagerClient {
             .call(Method::PUT, &format!("/api/agent/ext/tasks/{}/checkpoint", segment(task)))?
             .query(&[("delegateId", self.delegate_id().as_ref()), ("fence", fence.to_string().as_str())])
             .json(checkpoint);
-        self.send(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
+        self.send_gated(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
     }
 
     /// Tells how far the units of a task are.
@@ -339,7 +357,7 @@ impl ManagerClient {
             .call(Method::PUT, &format!("/api/agent/ext/tasks/{}/progress", segment(task)))?
             .query(&[("delegateId", self.delegate_id().as_ref())])
             .json(units);
-        self.send(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
+        self.send_gated(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
     }
 
     /// Takes leave.

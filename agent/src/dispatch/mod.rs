@@ -211,6 +211,9 @@ async fn drive<E: Executor>(
         let found = executor.recover(spec, cx).await?;
         tracing::info!(task = cx.task_id, step = cx.task.step.identifier, verdict = ?found, "recovered a step");
         if let Recovery::Vanished { evidence } = found {
+            if let Err(error) = executor.clear(spec, cx).await {
+                tracing::warn!(task = cx.task_id, %error, "something is left of a vanished step");
+            }
             let text = format!(
                 "the step `{}` was started before the agent stopped, and left no result: {evidence}",
                 cx.task.step.identifier
