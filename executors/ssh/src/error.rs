@@ -2,6 +2,9 @@
 
 use executor_api::{CancelReason, Class, SecretError, StepError};
 
+/// Code of a script that was started, is gone, and left no exit code.
+pub(crate) const VANISHED: &str = "SSH-013";
+
 /// A failure at the border to the host.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -150,7 +153,7 @@ impl Error {
             ),
             Error::Vanished { .. } => (
                 Class::RemoteFailed { code: 255 },
-                "SSH-013",
+                VANISHED,
                 Some("look at what the script had done on the host before it is run again".into()),
             ),
             Error::Interpreter { interpreter, .. } => (

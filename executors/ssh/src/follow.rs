@@ -86,6 +86,9 @@ impl<'a> Follow<'a> {
                 self.log.line(Level::Warn, &text).await?;
                 continue;
             }
+            if (self.out.taken, self.err.taken) != before {
+                quick_ends = 0;
+            }
             // The connection is fine, so the host can say how the unit stands.
             match self.job.look(&session, self.key).await {
                 Ok(Found::Ended(ended)) => {

@@ -137,12 +137,19 @@ impl Executor for SshExecutor {
             Found::Running => Ok(Recovery::Running),
             Found::Ended(ended) => Ok(Recovery::Ended(ended.code)),
             Found::Vanished(evidence) => {
-                // `run` will not come again for it, so the folder goes here or at the next connection.
-                self.shared
-                    .leftovers
-                    .add(&format!("{}@{}", target.user, job.host), std::slice::from_ref(&key));
                 Ok(Recovery::Vanished { evidence: format!("unit {} on {}: {evidence}", unit.name, job.host) })
             }
+        }
+    }
+
+    async fn clear(&self, spec: &CommandSpec, cx: &StepContext) -> Result<(), StepError> {
+        let Some(target) = &spec.target else { return Ok(()) };
+        // A unit that was launched is only ever attached to: `run` reads its remaining output, meets the same verdict,
+        // and cleans up. That verdict is what it is expected to end with.
+        match Job::new(&self.shared, cx, target).run(spec).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code == error::VANISHED => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }
