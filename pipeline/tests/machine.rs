@@ -467,3 +467,14 @@ fn stages_follow_the_status_of_the_pipeline() {
     assert_eq!(world.status("pipeline.stages.u"), "Success");
     assert_eq!(world.finished.as_deref(), Some("Failed"));
 }
+
+#[test]
+fn after_a_rollback_was_advised_nothing_more_of_the_stage_starts() {
+    let steps =
+        noop("a", "") + &noop("b", "when: {stageStatus: All}") + &noop("c", "when: {stageStatus: Failure}");
+    let mut world = World::start(&deployment(&steps, &noop("undo", "")));
+    world.answer(failed(FailureKind::RemoteFailed));
+    world.answer_all(|_| success());
+    assert_eq!(world.order, ["a", "undo"]);
+    assert_eq!((world.step("b"), world.step("c")), ("NotStarted", "NotStarted"));
+}
