@@ -1,5 +1,7 @@
 //! Every resource of the client API: what it takes, what it refuses, and how it says so.
 
+#![expect(clippy::indexing_slicing, reason = "A test ends at the first fault.")]
+
 mod client_support;
 mod support;
 

@@ -238,3 +238,25 @@ async fn a_learned_host_key_goes_out_with_later_tasks() {
     let StepSpec::Command(command) = &last.task.step.spec else { panic!("not a Command") };
     assert_eq!(command.target.as_ref().unwrap().host_keys.known, [key]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_gets_what_the_last_successful_run_deployed() {
+    let (manager, client) = manager().await;
+    client.apply(ENTITIES).await;
+    client.set_secret("pem", PEM).await;
+    let undo = script("undo", "back to <+serviceVariables.LEVEL>");
+    client.apply(&deployment("d", &script("deploy", "go"), &undo)).await;
+    let agent = Agent::start(&manager, "zone-a", &[], |taken| {
+        let fails = taken.task.execution.sequence_id == 2 && taken.name().starts_with("deploy");
+        if fails { failed("exit code 1").into() } else { success().into() }
+    })
+    .await;
+    assert_eq!(client.ended(&client.run("d").await).await["status"], "Success");
+    client.apply(&ENTITIES.replace("value: info", "value: debug")).await;
+    let view = client.ended(&client.run("d").await).await;
+    assert_eq!((&view["status"], &view["rolledBack"]), (&json!("Failed"), &json!(true)), "{view:#}");
+    let taken = agent.stop().await;
+    let undo = taken.iter().find(|taken| taken.name().starts_with("undo")).unwrap();
+    let text = serde_json::to_string(&undo.task.step).unwrap();
+    assert!(text.contains("back to info"), "{text}");
+}

@@ -39,7 +39,9 @@ pub(super) async fn show(
 ) -> Answer<Json<Value>> {
     let entity = find(&api, &kind, &id, within.scope.as_deref()).await?;
     let mut document = head(&entity);
-    document["yaml"] = Value::from(entity.yaml);
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert("yaml".to_owned(), Value::from(entity.yaml));
+    }
     Ok(Json(document))
 }
 

@@ -31,6 +31,9 @@ pub(super) struct Start {
     inputs_yaml: Option<String>,
     #[serde(default)]
     rehearse: Option<Value>,
+    /// What faults call the document: the file it was applied from. Default: the identifier.
+    #[serde(default)]
+    source: Option<String>,
 }
 
 pub(super) async fn start(
@@ -43,6 +46,7 @@ pub(super) async fn start(
     let rehearsal = rehearsal(start.rehearse.as_ref())?;
     let request = Request {
         pipeline: start.pipeline,
+        source: start.source,
         inputs: start.inputs,
         inputs_yaml: start.inputs_yaml,
         rehearsal,

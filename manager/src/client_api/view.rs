@@ -34,10 +34,12 @@ pub(super) async fn of(api: &Api, execution_id: &str) -> Answer<Shown> {
     let ended = record.machine.finished;
     let mut document = serde_json::to_value(view)
         .map_err(|error| ApiError::request(format!("the view cannot be written: {error}")))?;
-    document["version"] = json!(version);
-    // An execution that was created and has not begun says when it was asked for.
-    if document["startedAt"].is_null() {
-        document["startedAt"] = json!(row.created_at);
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert("version".to_owned(), json!(version));
+        // An execution that was created and has not begun says when it was asked for.
+        if fields.get("startedAt").is_none_or(Value::is_null) {
+            fields.insert("startedAt".to_owned(), json!(row.created_at));
+        }
     }
     Ok(Shown { version, ended, document })
 }

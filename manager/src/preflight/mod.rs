@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Request {
     /// Identifier of a stored pipeline.
     pub(crate) pipeline: String,
+    /// What faults call its document.
+    pub(crate) source: Option<String>,
     /// Pipeline variables by name.
     pub(crate) inputs: Map<String, Value>,
     /// An input document.
@@ -82,6 +84,7 @@ pub(crate) struct Prepared {
     pub(crate) warnings: Vec<Warning>,
     /// Applied rules.
     pub(crate) notices: Vec<Notice>,
+    source: String,
     entity: Entity,
     catalog: Snapshot,
     options: PlanOptions,
@@ -91,7 +94,7 @@ impl Prepared {
     /// The plan under the sequence id that the store allotted.
     pub(crate) fn plan(&self, sequence_id: u64) -> Result<Plan, Vec<Fault>> {
         let options = PlanOptions { sequence_id, ..self.options.clone() };
-        planner::plan(&self.entity.id, &self.entity.yaml, &self.catalog, &options)
+        planner::plan(&self.source, &self.entity.yaml, &self.catalog, &options)
     }
 }
 
@@ -123,9 +126,18 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
         inputs_file: request.inputs_yaml.map(|text| ("inputs".to_owned(), text)),
         last_successful: last_run::all(app.store.as_ref(), &entity.id).await?,
     };
-    let plan = planner::plan(&entity.id, &entity.yaml, &catalog, &options).map_err(Refusal::Invalid)?;
+    let source = request.source.unwrap_or_else(|| entity.id.clone());
+    let plan = planner::plan(&source, &entity.yaml, &catalog, &options).map_err(Refusal::Invalid)?;
     let warnings = warnings(app, &plan, &planner::preflight(&plan));
-    Ok(Prepared { pipeline: entity.id.clone(), warnings, notices: plan.notices, entity, catalog, options })
+    Ok(Prepared {
+        pipeline: entity.id.clone(),
+        warnings,
+        notices: plan.notices,
+        source,
+        entity,
+        catalog,
+        options,
+    })
 }
 
 /// Every fault and notice of a document that need not be stored.

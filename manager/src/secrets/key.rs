@@ -128,11 +128,9 @@ impl ManagerKey {
         let text = Zeroizing::new(fs::read(path).map_err(file)?);
         let key = Self::parse(&text).ok_or_else(|| KeyError::Malformed { path: path.to_owned() })?;
         match expected_id {
-            Some(expected) if expected != key.id => Err(KeyError::Other {
-                path: path.to_owned(),
-                found: key.id,
-                expected: expected.to_owned(),
-            }),
+            Some(expected) if expected != key.id => {
+                Err(KeyError::Other { path: path.to_owned(), found: key.id, expected: expected.to_owned() })
+            }
             _ => Ok(key),
         }
     }
@@ -195,8 +193,7 @@ impl ManagerKey {
         let mut line = Zeroizing::new(format!("{HEADER} "));
         line.push_str(&Zeroizing::new(hex::encode(bytes.as_ref())));
         line.push('\n');
-        let mut out =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(file)?;
+        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(file)?;
         out.write_all(line.as_bytes()).map_err(file)?;
         // The database names this key next; it must not be durable before the key is.
         out.sync_all().map_err(file)?;

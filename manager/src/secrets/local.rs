@@ -4,6 +4,7 @@ use super::{KeyError, ManagerKey, SecretBytes};
 use crate::app::{SealError, SecretProvider};
 use crate::store::{Applied, Millis, Store, StoreError};
 use async_trait::async_trait;
+use pipeline::entities::{CatalogEntity, EntityKind, Snapshot};
 use proto::text::SecretRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -107,14 +108,32 @@ impl LocalSecrets {
         Ok(self.store.delete_secret(id).await?)
     }
 
-    /// The stored id that serves `reference`, if any.
+    /// The stored id that serves `reference`, if any: the reference itself, or the id of the secret entity that it
+    /// names by rule R1.
     pub async fn find(&self, reference: &str) -> Result<Option<String>, SecretsError> {
         for id in scoped_candidates(reference) {
             if self.store.secret(id).await?.is_some() {
                 return Ok(Some(id.to_owned()));
             }
         }
-        Ok(None)
+        let entities = self.store.entities("secret").await?;
+        let catalog = Snapshot {
+            entities: entities
+                .into_iter()
+                .map(|entity| CatalogEntity {
+                    kind: EntityKind::Secret,
+                    id: entity.id,
+                    name: entity.name,
+                    scope: entity.scope,
+                    yaml: String::new(),
+                })
+                .collect(),
+            secrets: Vec::new(),
+        };
+        let Ok(entity) = pipeline::entities::find(&catalog, EntityKind::Secret, reference, "") else {
+            return Ok(None);
+        };
+        Ok(self.store.secret(&entity.id).await?.map(|_| entity.id.clone()))
     }
 
     /// The references of `wanted` that no stored value serves, in their order.
@@ -148,10 +167,10 @@ impl LocalSecrets {
     }
 
     async fn open(&self, reference: &str) -> Result<SecretBytes, SecretsError> {
-        for id in scoped_candidates(reference) {
-            if let Some(sealed) = self.store.secret(id).await? {
-                return Ok(self.key.unseal(&seal_name(id), &sealed)?);
-            }
+        if let Some(id) = self.find(reference).await?
+            && let Some(sealed) = self.store.secret(&id).await?
+        {
+            return Ok(self.key.unseal(&seal_name(&id), &sealed)?);
         }
         let id = scoped_candidates(reference).last().unwrap_or(reference);
         Err(SecretsError::Missing { reference: reference.to_owned(), id: id.to_owned() })

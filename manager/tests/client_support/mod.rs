@@ -1,5 +1,6 @@
 //! Calls as the command line makes them, and a scripted agent that speaks the real protocol.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test ends at the first fault.")]
 #![expect(dead_code, reason = "Each test binary uses a part of it.")]
 
 use crate::support::{TestManager, own_body};
