@@ -38,6 +38,18 @@ pub trait Executor: Send + Sync {
         spec: &Self::Spec,
         cx: &StepContext,
     ) -> impl Future<Output = Result<Recovery, StepError>> + Send;
+
+    /// After `recover` said `Vanished`: brings home what is left of its output and removes what is ours from the target.
+    /// Starts nothing and changes nothing else. The default has nothing to clear.
+    ///
+    /// **Errors**: something stays; the text says what and where. **Repeat**: safe.
+    fn clear(
+        &self,
+        _spec: &Self::Spec,
+        _cx: &StepContext,
+    ) -> impl Future<Output = Result<(), StepError>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// A fault in a spec, found without I/O.
