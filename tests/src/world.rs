@@ -265,7 +265,7 @@ impl Manager {
             rows.push(
                 until(&format!("task {id} ends"), limit, || async {
                     let row = self.task(id).await;
-                    (row["status"] == "ended").then_some(row)
+                    (row["status"].as_str().is_some_and(|s| s.eq_ignore_ascii_case("ended"))).then_some(row)
                 })
                 .await,
             );
