@@ -1,5 +1,7 @@
 //! The connection to the manager: certificates are checked, the client certificate is shown, a proxy is used.
 
+#![allow(clippy::unwrap_used, reason = "only tests use it: a panic is a failed test")]
+
 mod scripted;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
