@@ -260,3 +260,18 @@ async fn a_rollback_gets_what_the_last_successful_run_deployed() {
     let text = serde_json::to_string(&undo.task.step).unwrap();
     assert!(text.contains("back to info"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_takes_too_long_is_cancelled_by_its_timer() {
+    let (manager, client) = manager().await;
+    client.apply(&custom("p", "", &noop("a", "timeout: 1s"))).await;
+    let agent = Agent::start(&manager, "zone-a", &[], |_| Say::Hold).await;
+    let view = client.ended(&client.run("p").await).await;
+    let step = find_step(&view, "a").unwrap();
+    assert_eq!(
+        (&step["status"], &step["failure"]["class"]),
+        (&json!("Expired"), &json!("Timeout")),
+        "{view:#}"
+    );
+    agent.stop().await;
+}

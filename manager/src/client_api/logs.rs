@@ -253,7 +253,7 @@ fn levels(base: &str) -> impl Iterator<Item = &str> {
     base.split('/').filter_map(|part| {
         let (name, value) = part.split_once(':')?;
         let number = name.strip_prefix("level")?;
-        number.bytes().all(|b| b.is_ascii_digit()).then_some(value)
+        (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(value)
     })
 }
 
