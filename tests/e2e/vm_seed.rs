@@ -129,3 +129,17 @@ async fn the_seed_pipeline_deploys_verifies_and_rolls_back() {
     let logs = world.manager.ok(&["execution", "logs", view["executionId"].as_str().unwrap()]);
     assert!(logs.contains("a line on stderr") && !logs.contains("git-token-1"), "{logs}");
 }
+
+/// `make demo-vm-realtime`: nothing divided, about 12 minutes, what a person would see on the terminal.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes 12 minutes; run by make demo-vm-realtime"]
+async fn demo_vm_realtime() {
+    let world = World::start().await;
+    world.traffic.set_rate(400_000);
+    world.publish(1, "UP");
+    println!("before: version {} answers", world.version().await);
+    let status = world.manager.cli(&["pipeline", "run", &seed(), "--follow"]).status().unwrap();
+    println!("after: version {} answers; the client ended with {status}", world.version().await);
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(world.version().await, "1");
+}
