@@ -211,13 +211,14 @@ async fn drive<E: Executor>(
         let found = executor.recover(spec, cx).await?;
         tracing::info!(task = cx.task_id, step = cx.task.step.identifier, verdict = ?found, "recovered a step");
         if let Recovery::Vanished { evidence } = found {
-            if let Err(error) = executor.clear(spec, cx).await {
-                tracing::warn!(task = cx.task_id, %error, "something is left of a vanished step");
-            }
-            let text = format!(
-                "the step `{}` was started before the agent stopped, and left no result: {evidence}",
-                cx.task.step.identifier
+            let step = &cx.task.step.identifier;
+            let mut text = format!(
+                "the step `{step}` was started before the agent stopped, and left no result: {evidence}"
             );
+            // Its last output is fetched and what is ours goes; if that fails, people must know what stays.
+            if let Err(error) = executor.clear(spec, cx).await {
+                text = format!("{text}; clearing up after it failed: {error}");
+            }
             // 255 is what a shell reports for a command whose end nobody saw.
             return Err(StepError::new(Class::RemoteFailed { code: 255 }, vanished, text)
                 .hint("look at the target to see how far it got; it is not run again by itself"));
