@@ -34,6 +34,8 @@ pub(crate) struct Job<'a> {
     pub(crate) parts: Mutex<Vec<String>>,
     /// Set when a script could not be ended because its host was away.
     pub(crate) unended: AtomicBool,
+    /// Set where nothing may be started any more: a unit whose folder is gone then counts as vanished.
+    pub(crate) attach_only: AtomicBool,
 }
 
 /// How the list of units ended.
@@ -55,6 +57,7 @@ impl<'a> Job<'a> {
             notices: Mutex::default(),
             parts: Mutex::default(),
             unended: AtomicBool::new(false),
+            attach_only: AtomicBool::new(false),
         }
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use executor_api::{Level, Stream, UnitLog};
 use futures::future::BoxFuture;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The position of one stream.
 struct Position {
@@ -56,7 +57,7 @@ impl<'a> Follow<'a> {
     /// **Errors**: those of the host; a lost connection only when it stays lost until the deadline.
     /// **Cancel**: the script runs on. **Repeat**: attaches.
     pub(crate) async fn run(&mut self, script: &Script<'_>) -> Result<Ended, Error> {
-        let mut confirmed = false;
+        let mut confirmed = self.job.attach_only.load(Ordering::Relaxed);
         let mut quick_ends = 0u32;
         loop {
             let session = self.job.patient(confirmed, self.log.as_ref()).await?;

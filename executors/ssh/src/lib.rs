@@ -144,9 +144,11 @@ impl Executor for SshExecutor {
 
     async fn clear(&self, spec: &CommandSpec, cx: &StepContext) -> Result<(), StepError> {
         let Some(target) = &spec.target else { return Ok(()) };
-        // A unit that was launched is only ever attached to: `run` reads its remaining output, meets the same verdict,
-        // and cleans up. That verdict is what it is expected to end with.
-        match Job::new(&self.shared, cx, target).run(spec).await {
+        // `run` reads what is left of the output, meets the same verdict, and cleans up; that verdict is what it is
+        // expected to end with. Nothing is started, not even when the folder has gone meanwhile.
+        let job = Job::new(&self.shared, cx, target);
+        job.attach_only.store(true, std::sync::atomic::Ordering::Relaxed);
+        match job.run(spec).await {
             Ok(_) => Ok(()),
             Err(error) if error.code == error::VANISHED => Ok(()),
             Err(error) => Err(error),

@@ -222,7 +222,11 @@ async fn recover_tells_ended_never_started_and_vanished() {
         matches!(&found, Recovery::Vanished { evidence } if evidence.contains("no exit code")),
         "{found:?}"
     );
-    // Its folder goes at the next connection of this agent.
+    world.logs.crash();
+    second.clear(&spec, &cx).await.unwrap();
+    assert_eq!(world.logs.output("u", Stream::Stdout), ["begun"], "what it had printed is brought home");
+    assert!(host.leaves().is_empty(), "{:?}", host.leaves());
+    second.clear(&spec, &cx).await.unwrap();
     let spec = command(host.target(), vec![script("u", Shell::Sh, "echo hi")], &[]);
     host.cut();
     let world = host.world("after", &spec);
