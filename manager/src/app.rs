@@ -54,6 +54,14 @@ pub enum SealError {
     /// There is no secret of this reference. The task cannot run anywhere.
     #[error("secret `{0}` does not exist")]
     Missing(String),
+    /// No step of the execution has given this secret output.
+    #[error("the execution has no secret output `{output}` of `{node}`")]
+    NoOutput {
+        /// Node of the step.
+        node: String,
+        /// Path of the output.
+        output: String,
+    },
     /// The agent's public key cannot be used.
     #[error("the agent's public key cannot be used")]
     PublicKey,
@@ -65,11 +73,13 @@ pub enum SealError {
 /// Seals secrets to one agent (DESIGN D11). Implemented by the secret store.
 #[async_trait]
 pub trait SecretProvider: Send + Sync {
-    /// The sealed value of each reference, base64, sealed to `public_key` (base64 X25519).
+    /// The sealed value of each reference, base64, sealed to `public_key` (base64 X25519). `output/NODE/NAME` is a secret
+    /// output of `execution`; a task outside of an execution has none.
     ///
     /// **Errors**: the first reference that does not exist; nothing is returned for the others then.
     async fn sealed_for(
         &self,
+        execution: &str,
         refs: &[String],
         public_key: &str,
     ) -> Result<BTreeMap<String, String>, SealError>;

@@ -6,6 +6,7 @@ mod support;
 use client_support::{
     Agent, Client, ENTITIES, PEM, Say, custom, deployment, failed, find_step, noop, output, script, success,
 };
+use proto::result::Output;
 use proto::task::StepSpec;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -74,6 +75,77 @@ async fn a_failing_host_rolls_the_stage_back_and_secrets_arrive_sealed() {
         let bytes = std::fs::read(manager.dir.path().join(file)).unwrap_or_default();
         assert!(!bytes.windows(14).any(|window| window == b"not a real one"), "a clear secret in {file}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_output_reaches_a_later_step_sealed_and_nobody_else() {
+    let (manager, client) = manager().await;
+    client.apply(ENTITIES).await;
+    client.set_secret("pem", PEM).await;
+    let token = "<+execution.steps.login.output.outputVariables.token>";
+    let steps = script("login", "go") + &script("use", &format!("call {token}"));
+    client.apply(&deployment("d", &steps, &script("undo", "back"))).await;
+    let agent = Agent::start(&manager, "zone-a", &[], |taken| match taken.name().as_str() {
+        "login@h1" | "login_0@h1" => {
+            let mut result = output("outputVariables.host", json!("open-value"));
+            let token = Output { value: json!("s3cr3t-output"), secret: true };
+            result.outputs.insert("outputVariables.token".to_owned(), token);
+            result.into()
+        }
+        _ => success().into(),
+    })
+    .await;
+    // The start is not refused: nobody asks for a stored secret of this name.
+    let view = client.ended(&client.run("d").await).await;
+    assert_eq!(view["status"], "Success", "{view:#}");
+    let variables = &find_step(&view, "login").unwrap()["outputs"]["outputVariables"];
+    assert_eq!(
+        (&variables["host"], &variables["token"]),
+        (&json!("open-value"), &json!("********")),
+        "{view:#}"
+    );
+    assert!(!view.to_string().contains("s3cr3t-output"));
+    let taken = agent.stop().await;
+    let users: Vec<_> = taken.iter().filter(|taken| taken.name().starts_with("use")).collect();
+    assert_eq!(users.len(), 2);
+    for taken in users {
+        let (reference, value) =
+            taken.secrets.iter().find(|(reference, _)| reference.starts_with("output/")).unwrap();
+        assert_eq!(value, "s3cr3t-output");
+        assert!(reference.ends_with("/outputVariables.token"), "{reference}");
+        let StepSpec::Command(command) = &taken.task.step.spec else { panic!("{:?}", taken.task.step.spec) };
+        let document = serde_json::to_string(command).unwrap();
+        assert!(
+            document.contains(&format!("call ${{ngSecretManager.obtain(\\\"{reference}\\\", ")),
+            "{document}"
+        );
+    }
+    for taken in &taken {
+        assert!(!taken.raw.contains("s3cr3t-output"), "a clear secret output in an acquire body");
+    }
+    for file in ["manager.db", "manager.db-wal"] {
+        let bytes = std::fs::read(manager.dir.path().join(file)).unwrap_or_default();
+        assert!(
+            !bytes.windows(13).any(|window| window == b"s3cr3t-output"),
+            "a clear secret output in {file}"
+        );
+    }
+    let body = client.request(Method::PUT, "/secrets/output%2Fa%2Fb").body("x").send().await.unwrap();
+    assert_eq!(body.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_output_that_was_never_given_fails_the_step_that_needs_it() {
+    let (manager, client) = manager().await;
+    client.apply(ENTITIES).await;
+    client.set_secret("pem", PEM).await;
+    let forged = "<+secrets.getValue(\"output/\" + \"nowhere/x\")>";
+    client.apply(&deployment("d", &script("use", &format!("call {forged}")), &script("undo", "back"))).await;
+    let _agent = Agent::start(&manager, "zone-a", &[], |_| success().into()).await;
+    let view = client.ended(&client.run("d").await).await;
+    let failure = &find_step(&view, "use").unwrap()["hosts"][0]["failure"];
+    assert_eq!(failure["code"], "MGR-010", "{view:#}");
+    assert!(failure["message"].as_str().unwrap().contains("no secret output `x` of `nowhere`"), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -153,7 +153,8 @@ impl From<SecretsError> for ApiError {
         match error {
             SecretsError::Store(error) => error.into(),
             SecretsError::TooLarge { .. } => Self::request(error.to_string()),
-            SecretsError::Missing { .. } => Self::missing(error.to_string()),
+            SecretsError::State(error) => error.into(),
+            SecretsError::Missing { .. } | SecretsError::NoOutput { .. } => Self::missing(error.to_string()),
             SecretsError::Key(_) | SecretsError::Seal { .. } => Self::internal(
                 &error,
                 StatusCode::INTERNAL_SERVER_ERROR,

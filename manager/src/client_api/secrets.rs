@@ -63,6 +63,11 @@ fn check_id(id: &str) -> Answer<()> {
     let fits = !id.trim().is_empty()
         && id.chars().count() <= MAX_ID_CHARS
         && !id.chars().any(|c| c.is_control() || matches!(c, '"' | '$' | '{' | '}' | '<' | '>'));
+    if id.starts_with("output/") {
+        return Err(ApiError::request(format!(
+            "secret `{id}`: `output/…` names a secret output of a step; take another name"
+        )));
+    }
     if fits {
         return Ok(());
     }

@@ -60,7 +60,7 @@ async fn package(
         let sealed_secrets = if task.secrets.is_empty() {
             BTreeMap::new()
         } else {
-            match app.secrets.sealed_for(&task.secrets, &agent.public_key).await {
+            match app.secrets.sealed_for(&task.execution_id, &task.secrets, &agent.public_key).await {
                 Ok(sealed) => sealed,
                 Err(error) => return Err(refuse(app, agent, &task.id, row.fence, &error).await?),
             }
@@ -97,16 +97,18 @@ async fn refuse(
     fence: u64,
     error: &SealError,
 ) -> Result<Refusal, Refusal> {
-    let missing = match error {
-        SealError::Missing(name) => name,
+    let (missing, hint) = match error {
+        SealError::Missing(name) => (name, format!("set it with `delegate secret set {name}` and run again")),
+        SealError::NoOutput { output, .. } => {
+            (output, "the step that gives it must have ended before this one; look at its outputs".to_owned())
+        }
         SealError::PublicKey | SealError::Broken(_) => {
             tracing::error!(task, agent = %agent.name, %error, "secrets of a task cannot be sealed");
             return Ok(Refusal::with(StatusCode::SERVICE_UNAVAILABLE, error.to_string()));
         }
     };
-    let failure = Failure::new(FailureKind::BadSpec, "MGR-010", error.to_string())
-        .target(missing.clone())
-        .hint(format!("set it with `delegate secret set {missing}` and run again"));
+    let failure =
+        Failure::new(FailureKind::BadSpec, "MGR-010", error.to_string()).target(missing.clone()).hint(hint);
     let result = StepResult {
         status: StepStatus::Failed,
         failure: Some(failure),

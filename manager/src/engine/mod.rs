@@ -19,6 +19,7 @@ mod timers;
 mod versions;
 
 pub use record::{OpenTask, Record, execution_id, task_id};
+pub(crate) use shard::load;
 
 use crate::clock::Clock;
 use crate::store::changes::Changes;

@@ -30,7 +30,7 @@ pub(super) struct Shard {
 }
 
 /// Reads the latest state of an execution.
-pub(super) async fn load(
+pub(crate) async fn load(
     store: &dyn Store,
     execution_id: &str,
 ) -> Result<Option<(u64, Record)>, EngineError> {

@@ -2,9 +2,11 @@
 
 use super::{KeyError, ManagerKey, SecretBytes};
 use crate::app::{SealError, SecretProvider};
+use crate::engine::{self, EngineError};
 use crate::store::{Applied, Millis, Store, StoreError};
 use async_trait::async_trait;
 use pipeline::entities::{CatalogEntity, EntityKind, Snapshot};
+use pipeline::machine::State;
 use proto::text::SecretRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +31,17 @@ pub enum SecretsError {
         /// Its id in the store.
         id: String,
     },
+    /// A task needs a secret output that its execution does not have.
+    #[error("the execution has no secret output `{output}` of `{node}`")]
+    NoOutput {
+        /// Node of the step.
+        node: String,
+        /// Path of the output.
+        output: String,
+    },
+    /// The state of the execution cannot be read.
+    #[error(transparent)]
+    State(#[from] EngineError),
     /// Too large.
     #[error("secret `{id}` has {found} bytes; at most {MAX_SECRET_BYTES} are stored")]
     TooLarge {
@@ -62,6 +75,22 @@ pub struct LocalSecrets {
 pub fn scoped_candidates(reference: &str) -> impl Iterator<Item = &str> {
     let bare = reference.strip_prefix("account.").or_else(|| reference.strip_prefix("org."));
     std::iter::once(reference).chain(bare)
+}
+
+/// Node and path of a secret output: pipelines write `output/NODE/PATH` for one (`pipeline::scope`). A stored
+/// secret cannot have such an id: the API refuses it.
+fn output_reference(reference: &str) -> Option<(&str, &str)> {
+    reference.strip_prefix("output/")?.split_once('/')
+}
+
+/// The clear text of a secret output. One that is not secret has no reference of this kind.
+fn secret_output(machine: &State, node: &str, output: &str) -> Option<SecretBytes> {
+    let output = machine.runs.get(node)?.outputs.get(output).filter(|output| output.secret)?;
+    let text = match &output.value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    Some(SecretBytes::new(text.into_bytes()))
 }
 
 /// The name under which a value is sealed; tokens are sealed with the same key under another prefix.
@@ -148,17 +177,34 @@ impl LocalSecrets {
     }
 
     /// The values of `references`, each sealed to the agent's X25519 `public_key` (base64) with the reference as
-    /// associated data: what the acquire answer carries in `sealedSecrets`.
+    /// associated data: what the acquire answer carries in `sealedSecrets`. References to secret outputs are those of
+    /// `execution`.
     ///
-    /// **Errors**: `Missing` names the first reference without a value.
+    /// **Errors**: `Missing` or `NoOutput` names the first reference without a value.
     pub async fn sealed_for(
         &self,
+        execution: &str,
         references: &[String],
         public_key: &str,
     ) -> Result<BTreeMap<String, String>, SecretsError> {
         let mut sealed = BTreeMap::new();
+        // The outputs of an execution stand in its state, which is read once and only for those who need it.
+        let mut machine = None;
         for reference in references {
-            let value = self.open(reference).await?;
+            let value = match output_reference(reference) {
+                Some((node, output)) => {
+                    if machine.is_none() {
+                        machine = engine::load(self.store.as_ref(), execution).await?;
+                    }
+                    let found =
+                        machine.as_ref().and_then(|(_, record)| secret_output(&record.machine, node, output));
+                    found.ok_or_else(|| SecretsError::NoOutput {
+                        node: node.to_owned(),
+                        output: output.to_owned(),
+                    })?
+                }
+                None => self.open(reference).await?,
+            };
             let text = proto::seal::seal(public_key, reference, value.expose())
                 .map_err(|source| SecretsError::Seal { reference: reference.clone(), source })?;
             sealed.insert(reference.clone(), text);
@@ -181,14 +227,17 @@ impl LocalSecrets {
 impl SecretProvider for LocalSecrets {
     async fn sealed_for(
         &self,
+        execution: &str,
         refs: &[String],
         public_key: &str,
     ) -> Result<BTreeMap<String, String>, SealError> {
-        LocalSecrets::sealed_for(self, refs, public_key).await.map_err(|error| match error {
+        LocalSecrets::sealed_for(self, execution, refs, public_key).await.map_err(|error| match error {
             SecretsError::Missing { reference, .. } => SealError::Missing(reference),
+            SecretsError::NoOutput { node, output } => SealError::NoOutput { node, output },
             SecretsError::Seal { source: proto::seal::SealError::PublicKey, .. } => SealError::PublicKey,
             SecretsError::Store(_)
             | SecretsError::Key(_)
+            | SecretsError::State(_)
             | SecretsError::TooLarge { .. }
             | SecretsError::Seal { .. } => SealError::Broken(error.to_string()),
         })
