@@ -61,4 +61,8 @@ pub(crate) enum Command {
     /// The artifact server of quickstart
     #[command(hide = true)]
     QuickstartArtifacts(quickstart::artifacts::Args),
+    /// The embedded SSH server of quickstart
+    #[cfg(feature = "ssh")]
+    #[command(hide = true)]
+    QuickstartTarget(quickstart::embedded::Args),
 }

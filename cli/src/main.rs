@@ -89,5 +89,7 @@ async fn dispatch(command: Command, env: &Env) -> Result<Exit, CliError> {
         Command::Completion(args) => commands::completion::run(&args),
         Command::QuickstartApp(args) => quickstart::app::run(&args).await,
         Command::QuickstartArtifacts(args) => quickstart::artifacts::run(&args).await,
+        #[cfg(feature = "ssh")]
+        Command::QuickstartTarget(args) => quickstart::embedded::run(&args, env).await,
     }
 }

@@ -41,7 +41,7 @@ fn the_documented_commands_are_parsed() {
         "delegate connector test c --host h --selectors a,b --output json",
         "delegate expression eval x --context f",
         "delegate probe --count 3 --selectors a,b",
-        "delegate quickstart --break --serve",
+        "delegate quickstart --break --serve --embedded-target",
         "delegate init vm --host u@h",
         "delegate completion bash",
     ] {

@@ -69,6 +69,11 @@ impl Child {
         Ok((Child { name, process, drain: Some(drain) }, line))
     }
 
+    /// Whether the process has ended by itself.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.process.try_wait(), Ok(None))
+    }
+
     /// Asks the process to end, then kills it.
     pub(super) async fn end(mut self) {
         let pid = self.process.id().and_then(|id| i32::try_from(id).ok());

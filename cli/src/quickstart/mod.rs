@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! this process ── children of the same binary ──> manager, agent, artifact server
-//!              ── sshd (OpenSSH) ──> the sample host ── started by the pipeline ──> the sample application
+//!              ── sshd, or the embedded SSH server ──> the sample host ── the pipeline starts ──> the sample application
 //!              ── client API ──> apply, run, follow
 //! ```
 //! Everything lies in one private folder and on loopback. Children live as long as [`World`]; it ends them in order.
@@ -10,6 +10,8 @@
 pub(crate) mod app;
 pub(crate) mod artifacts;
 mod child;
+#[cfg(feature = "ssh")]
+pub(crate) mod embedded;
 mod project;
 mod target;
 
@@ -17,13 +19,14 @@ use crate::client::Client;
 use crate::commands::{apply, pipeline};
 use crate::exit::{CliError, Exit};
 use crate::output::{say, tell};
+use crate::progress::has_ended;
 use crate::settings::{ContextFile, Env, read_context};
 use crate::shutdown::Signals;
 use child::Child;
 use project::Project;
 use rand::RngExt;
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -35,8 +38,10 @@ use tokio::time::Instant;
 
 /// Marks the context file as ours.
 const WRITTEN_BY: &str = "delegate quickstart";
-/// How long Prometheus may take to its first sample.
-const SAMPLES_LIMIT: Duration = Duration::from_secs(10);
+/// How long Prometheus may take to answer; without it the pipeline goes without Verify.
+const PROMETHEUS_LIMIT: Duration = Duration::from_secs(5);
+/// How long an execution may take to end after it was told to.
+const ABORT_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// The version that runs before the deployment.
 const OLD: &str = "1.0.0";
@@ -52,28 +57,34 @@ pub(crate) struct Args {
     /// Keep everything up until Ctrl-C
     #[arg(long)]
     pub(crate) serve: bool,
+    /// Deploy to the embedded SSH server even where OpenSSH is installed
+    #[arg(long)]
+    pub(crate) embedded_target: bool,
 }
 
-/// Runs it. 0 when the deployment succeeded, 1 when it failed; what was started is ended in either case.
+/// Runs it. 0 when the deployment succeeded, 1 when it failed, 130 after Ctrl-C during the deployment; what was started
+/// is ended in any case.
 pub(crate) async fn run(args: &Args, env: &Env) -> Result<Exit, CliError> {
     let mut signals = Signals::take()?;
     let mut world = World::new(env)?;
     let result = tokio::select! {
+        // Following also ends on a signal, but here the execution must not go on.
+        biased;
+        name = signals.next() => {
+            tell(format!("{name}: ending what was started"));
+            world.abort().await;
+            Ok(Exit::Interrupted)
+        }
         result = world.play(args, env) => result,
-        _ = signals.next() => Ok(Exit::Interrupted),
     };
-    let exit = match result {
+    let result = match result {
         Ok(exit) if args.serve && exit != Exit::Interrupted => {
-            world.serve(env, &mut signals).await?;
-            exit
+            world.serve(env, &mut signals).await.map(|()| exit)
         }
-        other => {
-            world.end().await;
-            return other;
-        }
+        other => other,
     };
     world.end().await;
-    Ok(exit)
+    result
 }
 
 /// Everything that quickstart started.
@@ -85,6 +96,7 @@ struct World {
     children: Vec<Child>,
     project: Option<Project>,
     access: Option<(String, String)>,
+    client: Option<Client>,
     context: Option<PathBuf>,
 }
 
@@ -101,7 +113,17 @@ impl World {
         let exe = std::env::current_exe()
             .map_err(|e| CliError::failed(format!("the path of this program is unknown: {e}")))?;
         let path = env.get("PATH").unwrap_or("/usr/bin:/bin:/usr/sbin:/sbin").to_owned();
-        Ok(World { dir, home, path, exe, children: Vec::new(), project: None, access: None, context: None })
+        Ok(World {
+            dir,
+            home,
+            path,
+            exe,
+            children: Vec::new(),
+            project: None,
+            access: None,
+            client: None,
+            context: None,
+        })
     }
 
     /// A command of this binary with a clean environment.
@@ -112,10 +134,13 @@ impl World {
     }
 
     /// Starts a child whose output says `ready`; returns the rest of that line.
-    async fn start(&mut self, name: &'static str, command: Command, ready: &str) -> Result<String, CliError> {
-        let (child, line) = Child::start(name, command, &self.dir, Some(ready)).await?;
-        self.children.push(child);
-        Ok(line)
+    async fn start(
+        &self,
+        name: &'static str,
+        command: Command,
+        ready: &str,
+    ) -> Result<(Child, String), CliError> {
+        Child::start(name, command, &self.dir, Some(ready)).await
     }
 
     async fn play(&mut self, args: &Args, env: &Env) -> Result<Exit, CliError> {
@@ -144,31 +169,69 @@ impl World {
 
     async fn start_services(&mut self, args: &Args) -> Result<Client, CliError> {
         let app_port = free_port()?;
-        // First of all: it takes five seconds until it looks at its targets.
-        let prometheus = self.start_prometheus(app_port).await?;
-        let target = Target::start(&self.dir, &self.path).await?;
-        tell(format!("sample host    {} as {} on port {}", target.kind, target.user, target.port));
-        let (port, app_dir) = (app_port, self.dir.join("host/opt/myapp"));
-        project::write_release(&self.dir, &self.exe, OLD, "UP", port, &self.path).await?;
-        project::write_release(
-            &self.dir,
-            &self.exe,
-            NEW,
-            if args.broken { "DOWN" } else { "UP" },
-            port,
-            &self.path,
-        )
-        .await?;
-        project::install(&self.dir, OLD, &app_dir, &self.path).await?;
-        tell(format!("application    version {OLD} answers on http://127.0.0.1:{port}"));
-        let releases = self.dir.join("artifacts").display().to_string();
-        let command = self.own(&["quickstart-artifacts", "--dir", &releases]);
-        let artifacts = self.start("artifacts", command, "artifacts ready ").await?;
+        let app_dir = self.dir.join("host/opt/myapp");
+        // Nothing here waits for another; a failure drops, and thereby ends, what the others have started.
+        let (prometheus, (), (artifacts_child, artifacts), target, (manager, agent, access)) = tokio::try_join!(
+            self.start_prometheus(app_port),
+            self.start_application(args, app_port, &app_dir),
+            self.start_artifacts(),
+            Target::start(self, args.embedded_target),
+            self.start_manager_and_agent(),
+        )?;
+        let url = access.0.clone();
+        let client = Client::connect(&url, SecretString::from(access.1.clone()), None)?;
+        let Target { kind, user, port, client_key, child } = target;
+        tell(format!("sample host    {kind} as {user} on port {port}"));
+        tell(format!("application    version {OLD} answers on http://127.0.0.1:{app_port}"));
+        tell(format!("manager        {url}"));
+        let (agent, name) = agent;
+        tell(format!("agent          {}", name.split(' ').next().unwrap_or("ready")));
+        let prometheus = prometheus.map(|(child, url)| {
+            tell(format!("Prometheus     {url}"));
+            self.children.push(child);
+            url
+        });
+        // The agent ends first, while everything that its steps use is still there.
+        self.children.extend([artifacts_child, child, manager, agent]);
+        let facts = project::Facts {
+            user: &user,
+            ssh_port: port,
+            app_dir: &app_dir,
+            app_port,
+            artifacts: &artifacts,
+            prometheus: prometheus.as_deref(),
+            version: NEW,
+        };
+        self.project = Some(project::write(&self.dir, client_key, &facts)?);
+        self.access = Some(access);
+        self.client = Some(client.clone());
+        Ok(client)
+    }
+
+    /// The releases, and the old one running.
+    async fn start_application(&self, args: &Args, port: u16, app_dir: &Path) -> Result<(), CliError> {
+        let status = if args.broken { "DOWN" } else { "UP" };
+        let (dir, exe, path) = (&self.dir, &self.exe, &self.path);
+        tokio::try_join!(project::write_release(dir, exe, NEW, status, port, path), async {
+            project::write_release(dir, exe, OLD, "UP", port, path).await?;
+            project::install(dir, OLD, app_dir, path).await
+        })?;
+        Ok(())
+    }
+
+    async fn start_artifacts(&self) -> Result<(Child, String), CliError> {
+        let releases = self.dir.join("artifacts");
+        std::fs::create_dir_all(&releases).map_err(|e| CliError::file("made", &releases, &e))?;
+        let command = self.own(&["quickstart-artifacts", "--dir", &releases.display().to_string()]);
+        self.start("artifacts", command, "artifacts ready ").await
+    }
+
+    /// The manager, the agent with its name, and the manager's URL and API key.
+    async fn start_manager_and_agent(&self) -> Result<(Child, (Child, String), (String, String)), CliError> {
         let data = self.dir.join("manager");
         let command =
             self.own(&["manager", "--listen", "127.0.0.1:0", "--data-dir", &data.display().to_string()]);
-        let url = self.start("manager", command, "manager ready ").await?;
-        tell(format!("manager        {url}"));
+        let (manager, url) = self.start("manager", command, "manager ready ").await?;
         let bootstrap = data.join("bootstrap.json");
         let text = std::fs::read_to_string(&bootstrap).map_err(|e| CliError::file("read", &bootstrap, &e))?;
         let bootstrap: Value = serde_json::from_str(&text)
@@ -185,35 +248,11 @@ impl World {
             .env("DELEGATE_DATA_DIR", self.dir.join("agent"))
             .env("DELEGATE_HEALTH_LISTEN", "127.0.0.1:0");
         let agent = self.start("agent", command, "agent ready ").await?;
-        tell(format!("agent          {}", agent.split(' ').next().unwrap_or("ready")));
-
-        let client = Client::connect(&url, SecretString::from(field("apiKey")), None)?;
-        self.access = Some((url, field("apiKey")));
-        let (client_key, children) = (target.client_key.clone(), target.children);
-        self.children.extend(children);
-        let prometheus = match prometheus {
-            Some(url) if has_samples(&url).await => Some(url),
-            Some(_) => {
-                tell("Prometheus has no samples yet; the pipeline goes without its Verify step");
-                None
-            }
-            None => None,
-        };
-        let facts = project::Facts {
-            user: &target.user,
-            ssh_port: target.port,
-            app_dir: &app_dir,
-            app_port: port,
-            artifacts: &artifacts,
-            prometheus: prometheus.as_deref(),
-            version: NEW,
-        };
-        self.project = Some(project::write(&self.dir, client_key, &facts)?);
-        Ok(client)
+        Ok((manager, agent, (url, field("apiKey"))))
     }
 
-    /// Prometheus, if it is installed. The Verify step is part of the pipeline only then.
-    async fn start_prometheus(&mut self, app_port: u16) -> Result<Option<String>, CliError> {
+    /// Prometheus, if it is installed and answers. The Verify step is part of the pipeline only then.
+    async fn start_prometheus(&self, app_port: u16) -> Result<Option<(Child, String)>, CliError> {
         let Some(binary) = find(&self.path, "prometheus") else { return Ok(None) };
         let (config, port) = (self.dir.join("prometheus.yml"), free_port()?);
         let text = format!(
@@ -228,11 +267,30 @@ impl World {
             .env_clear()
             .env("HOME", &self.home)
             .stdout(Stdio::null());
-        let (child, _) = Child::start("prometheus", command, &self.dir, None).await?;
-        self.children.push(child);
+        let (mut child, _) = Child::start("prometheus", command, &self.dir, None).await?;
         let url = format!("http://127.0.0.1:{port}");
-        tell(format!("Prometheus     {url}"));
-        Ok(Some(url))
+        let deadline = Instant::now() + PROMETHEUS_LIMIT;
+        loop {
+            let answer = reqwest::get(format!("{url}/-/ready")).await;
+            if answer.is_ok_and(|reply| reply.status().is_success()) {
+                return Ok(Some((child, url)));
+            }
+            if child.has_ended() || Instant::now() >= deadline {
+                tell("Prometheus does not answer; the pipeline goes without its Verify step");
+                child.end().await;
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Aborts what runs and waits for its end, so that nothing of it is left on the host.
+    async fn abort(&self) {
+        let Some(client) = &self.client else { return };
+        let deadline = Instant::now() + ABORT_LIMIT;
+        if let Err(error) = tokio::time::timeout_at(deadline, abort_all(client)).await.unwrap_or(Ok(())) {
+            tell(error.to_string());
+        }
     }
 
     /// What the application says now, and what the reader can do next.
@@ -307,7 +365,7 @@ impl World {
         if self.project.is_some() || self.dir.join("host/opt/myapp/run/pid").exists() {
             project::stop(&self.dir.join("host/opt/myapp"), &self.path).await;
         }
-        // The last one started depends on the ones before it.
+        // The last one depends on the ones before it.
         while let Some(child) = self.children.pop() {
             child.end().await;
         }
@@ -317,20 +375,20 @@ impl World {
     }
 }
 
-/// Waits for the first sample of the application.
-async fn has_samples(prometheus: &str) -> bool {
-    let query = format!("{prometheus}/api/v1/query?query=app_errors");
-    let deadline = Instant::now() + SAMPLES_LIMIT;
-    while Instant::now() < deadline {
-        if let Ok(reply) = reqwest::get(&query).await
-            && let Ok(answer) = reply.json::<Value>().await
-            && answer.pointer("/data/result/0").is_some()
-        {
-            return true;
+/// Aborts every execution, and waits until all have ended.
+async fn abort_all(client: &Client) -> Result<(), CliError> {
+    let executions = client.get(&["executions"], &[]).await?;
+    for execution in executions.as_array().into_iter().flatten() {
+        let Some(id) = execution.get("executionId").and_then(Value::as_str) else { continue };
+        if has_ended(&client.execution(id, None).await?) {
+            continue;
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        client.post(&["executions", id, "abort"], &json!({})).await?;
+        while !has_ended(&client.execution(id, None).await?) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
-    false
+    Ok(())
 }
 
 /// Writes a file that only its owner reads.

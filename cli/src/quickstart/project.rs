@@ -53,7 +53,8 @@ stop)
   pid=$(cat "$dir/run/pid" 2>/dev/null) || exit 0
   kill "$pid" 2>/dev/null
   tries=0
-  while kill -0 "$pid" 2>/dev/null && [ $tries -lt 100 ]; do
+  # It removes the mark once its port is free; some machines keep an ended process in the list for seconds.
+  while [ -f "$dir/run/ready" ] && kill -0 "$pid" 2>/dev/null && [ $tries -lt 100 ]; do
     tries=$((tries + 1))
     sleep 0.05
   done
@@ -273,6 +274,10 @@ fn pipeline_text(dir: &Path, facts: &Facts<'_>) -> String {
         ),
     ];
     if facts.prometheus.is_some() {
+        // Prometheus first looks at its targets some five seconds after its start; a check of nothing would say nothing.
+        steps.push(format!(
+            "- step:\n    type: Http\n    name: Wait for the first measurements\n    identifier: First_Measurements\n    timeout: 30s\n    spec:\n      url: http://127.0.0.1:{port}/measured\n      method: GET\n      headers: []\n      assertion: <+httpResponseCode> == 200\n"
+        ));
         steps.push(
             "- step:\n    type: Verify\n    name: Watch the errors for a minute\n    identifier: Verify\n    timeout: 5m\n    spec:\n      type: Prometheus\n      spec:\n        connectorRef: quickstart_prometheus\n        metricName: errors\n        query: sum(app_errors)\n        threshold:\n          type: Absolute\n          spec:\n            value: 5\n      duration: 1m\n".to_owned(),
         );

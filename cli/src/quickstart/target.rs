@@ -1,5 +1,6 @@
-//! The private SSH target: an OpenSSH server of our own configuration, for the current user, on a high port.
+//! The private SSH target: a server of our own configuration, for the current user, on a high port.
 
+use super::World;
 use super::child::Child;
 use super::{find, free_port};
 use crate::exit::CliError;
@@ -17,35 +18,59 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// A host to deploy to.
 pub(super) struct Target {
     /// What it is, for people.
-    pub(super) kind: &'static str,
+    pub(super) kind: String,
     pub(super) user: String,
     pub(super) port: u16,
     /// Private key that may log in.
     pub(super) client_key: PathBuf,
-    pub(super) children: Vec<Child>,
+    pub(super) child: Child,
 }
 
 impl Target {
-    /// Starts it with fresh keys below `dir`.
-    pub(super) async fn start(dir: &Path, path: &str) -> Result<Target, CliError> {
-        let (Some(sshd), Some(keygen)) = (find(path, "sshd"), find(path, "ssh-keygen")) else {
-            return Err(CliError::failed("there is no OpenSSH server here to deploy to")
-                .hint("install it: sudo apt-get install openssh-server"));
-        };
-        let ssh = dir.join("ssh");
+    /// Starts OpenSSH; where that is impossible, or with `embedded`, the embedded server. Fresh keys lie below the
+    /// world's folder.
+    pub(super) async fn start(world: &World, embedded: bool) -> Result<Target, CliError> {
+        let ssh = world.dir.join("ssh");
         std::fs::create_dir(&ssh).map_err(|e| CliError::file("made", &ssh, &e))?;
-        let (host_key, client_key) = (ssh.join("host_key"), ssh.join("client_key"));
-        for key in [&host_key, &client_key] {
-            let mut command = Command::new(&keygen);
-            command.args(["-q", "-t", "ed25519", "-N", "", "-C", "quickstart", "-f"]).arg(key);
-            output_of("ssh-keygen", command).await?;
-        }
+        // A container may run a user without a name; OpenSSH lets nobody in whom it cannot look up.
         let user = output_of("id", {
             let mut command = Command::new("id");
             command.arg("-un");
             command
         })
-        .await?;
+        .await;
+        let why =
+            match (embedded, user.as_deref(), find(&world.path, "sshd"), find(&world.path, "ssh-keygen")) {
+                (true, ..) => "as asked for".to_owned(),
+                (false, Ok(user), Some(sshd), Some(keygen)) => {
+                    match Target::openssh(world, &ssh, user, &sshd, &keygen).await {
+                        Ok(target) => return Ok(target),
+                        Err(error) => {
+                            tracing::debug!(%error, "OpenSSH cannot be used");
+                            "the OpenSSH server here does not start".to_owned()
+                        }
+                    }
+                }
+                (false, Err(_), ..) => "the current user has no name for OpenSSH".to_owned(),
+                (false, ..) => "no OpenSSH server is installed".to_owned(),
+            };
+        let user = user.unwrap_or_else(|_| "quickstart".to_owned());
+        Target::embedded(world, &ssh, user, &why).await
+    }
+
+    async fn openssh(
+        world: &World,
+        ssh: &Path,
+        user: &str,
+        sshd: &Path,
+        keygen: &Path,
+    ) -> Result<Target, CliError> {
+        let (host_key, client_key) = (ssh.join("host_key"), ssh.join("client_key"));
+        for key in [&host_key, &client_key] {
+            let mut command = Command::new(keygen);
+            command.args(["-q", "-t", "ed25519", "-N", "", "-C", "quickstart", "-f"]).arg(key);
+            output_of("ssh-keygen", command).await?;
+        }
         let (config, port) = (ssh.join("sshd_config"), free_port()?);
         let text = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nUseDNS no\n\
@@ -63,16 +88,42 @@ impl Target {
         }
         let mut command = Command::new(sshd);
         command.args(["-D", "-e", "-f"]).arg(&config).stdout(Stdio::null());
-        let (child, _) = Child::start("sshd", command, dir, None).await?;
+        let (mut child, _) = Child::start("sshd", command, &world.dir, None).await?;
         let deadline = Instant::now() + LISTEN_LIMIT;
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            if Instant::now() >= deadline {
-                let log = std::fs::read_to_string(dir.join("sshd.log")).unwrap_or_default();
+            if child.has_ended() || Instant::now() >= deadline {
+                let log = std::fs::read_to_string(world.dir.join("sshd.log")).unwrap_or_default();
                 return Err(CliError::failed(format!("sshd does not listen: {}", log.trim())));
             }
             tokio::time::sleep(TRY_AGAIN).await;
         }
-        Ok(Target { kind: "OpenSSH", user, port, client_key, children: vec![child] })
+        Ok(Target { kind: "OpenSSH server".to_owned(), user: user.to_owned(), port, client_key, child })
+    }
+
+    /// A child of this binary that serves SSH itself.
+    #[cfg(feature = "ssh")]
+    async fn embedded(world: &World, ssh: &Path, user: String, why: &str) -> Result<Target, CliError> {
+        let client_key = ssh.join("embedded_client_key");
+        let mut command = world.own(&[
+            "quickstart-target",
+            "--user",
+            &user,
+            "--key-file",
+            &client_key.display().to_string(),
+        ]);
+        command.current_dir(&world.home);
+        let (child, line) = Child::start("target", command, &world.dir, Some("target ready ")).await?;
+        let port = line
+            .trim()
+            .parse()
+            .map_err(|_| CliError::failed(format!("the embedded SSH server named no port but `{line}`")))?;
+        Ok(Target { kind: format!("embedded SSH server ({why})"), user, port, client_key, child })
+    }
+
+    #[cfg(not(feature = "ssh"))]
+    async fn embedded(_: &World, _: &Path, _: String, why: &str) -> Result<Target, CliError> {
+        Err(CliError::failed(format!("there is no SSH server to deploy to ({why})"))
+            .hint("this binary was built without the feature `ssh`, which brings an embedded one"))
     }
 }
 
