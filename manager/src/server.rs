@@ -186,7 +186,8 @@ impl Started {
             tokio::spawn(queue.watch_over(store, app.config.agent_wait, stop.clone())),
             tokio::spawn(logs.keep_synced(clock, stop)),
         ];
-        let (engine, running) = Engine::start(app.store.clone(), &app.changes, app.clock.clone());
+        let (engine, running) =
+            Engine::start(app.store.clone(), &app.changes, app.queue.clone(), app.clock.clone());
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .merge(delegate_api::router(app.clone()))

@@ -11,6 +11,7 @@ use client_faults::{Death, MortalStore};
 use client_support::{ENTITIES, deployment, script};
 use manager::clock::{Clock, SystemClock};
 use manager::engine::{Engine, Record};
+use manager::queue::Queue;
 use manager::secrets::ManagerKey;
 use manager::store::changes::Changes;
 use manager::store::sqlite::SqliteStore;
@@ -95,7 +96,12 @@ async fn agent(store: &dyn Store, done: &mut Done) -> Option<()> {
 
 /// Runs until the execution has ended or the store has died; says whether it has ended.
 async fn live(store: Arc<dyn Store>, changes: &Changes, is_dead: impl Fn() -> bool, done: &mut Done) -> bool {
-    let (engine, running) = Engine::start(store.clone(), changes, Arc::new(SystemClock));
+    // A store that dies while the queue is read dies as it does later.
+    let Ok(queue) = Queue::load(store.as_ref(), Arc::new(SystemClock)).await else {
+        assert!(is_dead(), "the queue cannot be read");
+        return false;
+    };
+    let (engine, running) = Engine::start(store.clone(), changes, Arc::new(queue), Arc::new(SystemClock));
     let _resumed_or_dead = engine.resume_all().await;
     let limit = tokio::time::Instant::now() + Duration::from_secs(10);
     let ended = loop {

@@ -4,7 +4,7 @@
 mod support;
 
 use pipeline::machine::state::Status;
-use pipeline::machine::{Event, stage_records};
+use pipeline::machine::{Event, Holdup, stage_records};
 use pipeline::plan::RecordedValue;
 use pipeline::planner::PlanOptions;
 use pipeline::view::execution_view;
@@ -140,6 +140,53 @@ fn an_agent_that_says_nothing_is_given_up() {
     let before = world.state.clone();
     world.answer(success());
     assert_eq!(world.state, before);
+}
+
+#[test]
+fn the_step_of_a_lost_agent_fails_at_its_timeout_without_waiting_for_it() {
+    let mut world = World::start(&custom("", &noop("a", "timeout: 10m"), ""));
+    let task = world.tasks.pop_front().unwrap();
+    let (node, attempt) = (task.node.clone(), task.attempt);
+    let since = world.now + 60_000;
+    world.fire_with("timeout/1", Some(Holdup::Lost { agent: "zone-a".into(), since }));
+    assert_eq!(world.cancelled, [(node.clone(), "Deadline".to_owned())]);
+    assert_eq!(world.finished.as_deref(), Some("Failed"));
+    let failure = world.state.runs[&node].failure.clone().unwrap();
+    assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::DelegateRestart, "PIPE-007"));
+    assert!(failure.message.contains("the agent zone-a that runs it has been silent for 9m"), "{failure:?}");
+    // Its late result changes nothing.
+    let before = world.state.clone();
+    world.event(|at| Event::TaskEnded { node, attempt, result: Box::new(success()), at });
+    assert_eq!(world.state, before);
+}
+
+#[test]
+fn a_lost_agent_is_a_failure_of_its_own_class_that_a_strategy_may_repeat() {
+    let retry = "timeout: 10m
+failureStrategies:
+  - onFailure: {errors: [DelegateRestart], action: {type: Retry, spec: {retryCount: 1, retryIntervals: [10s], onRetryFailure: {action: {type: Ignore}}}}}";
+    let mut world = World::start(&custom("", &noop("a", retry), ""));
+    let first = world.tasks.pop_front().unwrap();
+    world.fire_with("timeout/1", Some(Holdup::Lost { agent: "zone-a".into(), since: 1 }));
+    world.fire("retry/1");
+    let (node, attempt) = (first.node.clone(), first.attempt);
+    world.event(|at| Event::TaskEnded { node, attempt, result: Box::new(success()), at });
+    assert_eq!(world.step("a"), "Running", "the late result of the first attempt is not the second's");
+    world.answer(success());
+    assert_eq!(world.step("a"), "Success");
+}
+
+#[test]
+fn a_step_that_waits_for_busy_agents_times_out_and_says_so() {
+    let mut world = World::start(&custom("", &noop("a", "timeout: 10m"), ""));
+    let node = world.tasks[0].node.clone();
+    world.fire_with("timeout/1", Some(Holdup::Waiting { why: "all 2 fitting agents are busy".into() }));
+    // The queue drops what nobody had taken and says so.
+    world.answer(failed(FailureKind::Timeout));
+    let failure = world.state.runs[&node].failure.clone().unwrap();
+    assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::Timeout, "PIPE-004"));
+    assert!(failure.message.contains("all 2 fitting agents are busy"), "{failure:?}");
+    assert_eq!(world.step("a"), "Expired");
 }
 
 #[test]

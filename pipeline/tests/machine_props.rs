@@ -5,7 +5,7 @@
 use pipeline::Plan;
 use pipeline::entities::Snapshot;
 use pipeline::machine::state::Status;
-use pipeline::machine::{Action, Event, State, apply};
+use pipeline::machine::{Action, Event, Holdup, State, apply};
 use pipeline::planner::{PlanOptions, plan};
 use proptest::prelude::*;
 use proto::failure::{Failure, FailureKind};
@@ -232,7 +232,12 @@ impl World {
         if use_timer && let Some((timer, due)) = self.timers.clone().into_iter().min_by_key(|(_, due)| *due) {
             *now = (*now).max(due);
             self.timers.remove(&timer);
-            return Some(Event::TimerFired { timer, at: *now });
+            let holdup = match outcome {
+                3 => Some(Holdup::Lost { agent: "a".into(), since: 1 }),
+                4 => Some(Holdup::Waiting { why: "all 1 fitting agents are busy".into() }),
+                _ => None,
+            };
+            return Some(Event::TimerFired { timer, at: *now, holdup });
         }
         let (node, attempt) = tasks.get(usize::from(choice) % tasks.len().max(1))?.clone();
         self.tasks.remove(&(node.clone(), attempt));

@@ -22,6 +22,7 @@ pub use record::{OpenTask, Record, execution_id, task_id};
 pub(crate) use shard::load;
 
 use crate::clock::Clock;
+use crate::queue::Queue;
 use crate::store::changes::Changes;
 use crate::store::{Store, StoreError};
 use std::collections::BTreeSet;
@@ -112,6 +113,8 @@ struct Command {
 /// What all shards and handles share.
 struct Shared {
     store: Arc<dyn Store>,
+    /// Says why nobody works on a task whose time is over.
+    queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
     versions: Versions,
     /// Woken when a timer was set or cleared, and when an execution must be tried again.
@@ -158,11 +161,17 @@ impl Running {
 }
 
 impl Engine {
-    /// Starts the shards, the feed and the timer task. `changes` is the store's own. Executions that were open before
+    /// Starts the shards, the feed and the timer task. `changes` is the store's own and `queue` listens to it. Executions that were open before
     /// go on with [`Engine::resume_all`].
-    pub fn start(store: Arc<dyn Store>, changes: &Changes, clock: Arc<dyn Clock>) -> (Engine, Running) {
+    pub fn start(
+        store: Arc<dyn Store>,
+        changes: &Changes,
+        queue: Arc<Queue>,
+        clock: Arc<dyn Clock>,
+    ) -> (Engine, Running) {
         let shared = Arc::new(Shared {
             store,
+            queue,
             clock,
             versions: Versions::default(),
             timers: Notify::new(),

@@ -4,7 +4,7 @@ use super::record::{self, RECORD_VERSION, Record};
 use super::{Command, EngineError, Input, Shared, host_keys};
 use crate::preflight;
 use crate::store::{Effect, Store, StoreError, TaskRow, TaskStatus};
-use pipeline::machine::{self, Action, Event};
+use pipeline::machine::{self, Action, Event, Holdup};
 use proto::failure::{Failure, FailureKind};
 use proto::result::{StepResult, StepStatus};
 use std::collections::{BTreeMap, HashMap};
@@ -116,12 +116,16 @@ impl Shard {
                 }
                 let due = self.shared.store.due_timers(self.shared.now()).await?;
                 for timer in due.into_iter().filter(|timer| timer.execution_id == execution_id) {
-                    self.apply(execution_id, self.fired(timer.timer)).await?;
+                    let event = self.fired(execution_id, timer.timer).await?;
+                    self.apply(execution_id, event).await?;
                 }
                 Ok(())
             }
             Input::Task(task_id) => self.task(execution_id, task_id).await,
-            Input::Timer(timer) => self.apply(execution_id, self.fired(timer.clone())).await,
+            Input::Timer(timer) => {
+                let event = self.fired(execution_id, timer.clone()).await?;
+                self.apply(execution_id, event).await
+            }
             Input::Abort(by) => {
                 let event = Event::AbortRequested { by: by.clone(), at: self.shared.now() };
                 self.apply(execution_id, event).await
@@ -129,8 +133,30 @@ impl Shard {
         }
     }
 
-    fn fired(&self, timer: String) -> Event {
-        Event::TimerFired { timer, at: self.shared.now() }
+    async fn fired(&self, execution_id: &str, timer: String) -> Result<Event, EngineError> {
+        let holdup = self.holdup(execution_id, &timer).await?;
+        Ok(Event::TimerFired { timer, at: self.shared.now(), holdup })
+    }
+
+    /// Why nobody works on the task whose step times out; `None` when its agent is there.
+    async fn holdup(&self, execution_id: &str, timer: &str) -> Result<Option<Holdup>, EngineError> {
+        let Some((node, attempt)) = machine::step_timeout(timer) else { return Ok(None) };
+        let open = &self.current(execution_id)?.record.open;
+        let Some((task, _)) = open.iter().find(|(_, open)| open.node == node && open.attempt == attempt)
+        else {
+            return Ok(None);
+        };
+        let Some(row) = self.shared.store.task(task).await? else { return Ok(None) };
+        let queue = &self.shared.queue;
+        Ok(match (row.status, &row.agent_id) {
+            (TaskStatus::Queued, _) => {
+                queue.explain(task).map(|explanation| Holdup::Waiting { why: explanation.sentence() })
+            }
+            (TaskStatus::Assigned, Some(agent)) => {
+                queue.lost(agent).map(|(agent, since)| Holdup::Lost { agent, since })
+            }
+            (TaskStatus::Assigned | TaskStatus::Ended, _) => None,
+        })
     }
 
     async fn ensure_loaded(&mut self, execution_id: &str) -> Result<(), EngineError> {

@@ -18,6 +18,7 @@ use crate::store::changes::{Change, Listener};
 use crate::store::{Agent, Millis, NewTask, Store, StoreError, TaskStatus};
 use index::Index;
 use pipeline::machine::SelectorSet;
+use proto::limits::CONNECTED_FOR;
 use proto::register::{Held, TaskVerdict, Verdict};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +52,8 @@ pub struct Queue {
     registering: tokio::sync::Mutex<()>,
     /// When the heartbeat of each agent was last stored.
     stored: Mutex<HashMap<String, Millis>>,
+    /// When this queue was built.
+    loaded_at: Millis,
 }
 
 impl Listener for Queue {
@@ -97,6 +100,7 @@ impl Queue {
             changed: Notify::new(),
             registering: tokio::sync::Mutex::new(()),
             stored: Mutex::default(),
+            loaded_at: now,
         })
     }
 
@@ -161,6 +165,19 @@ impl Queue {
             polls: state.polls,
             tasks: state.assigned.keys().cloned().collect(),
         })
+    }
+
+    /// Name and last sign of life of an agent that is lost: it took its leave, or was silent for as long as makes it
+    /// unconnected. Silence counts from the start of this manager at the earliest, because nobody could hear it before
+    /// (settled facts §1.7). `None`: it is there, or not known.
+    pub fn lost(&self, id: &str) -> Option<(String, Millis)> {
+        let now = self.now();
+        let index = self.lock();
+        let state = index.agents.get(id)?;
+        let since = state.agent.last_heartbeat;
+        let limit = u64::try_from(CONNECTED_FOR.as_millis()).unwrap_or(u64::MAX);
+        let silent = state.polls == 0 && now >= since.max(self.loaded_at).saturating_add(limit);
+        (state.agent.gone || silent).then(|| (state.agent.name.clone(), since))
     }
 
     /// Every agent that is not gone.

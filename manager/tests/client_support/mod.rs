@@ -281,13 +281,24 @@ impl Agent {
         tags: &[&str],
         script: impl Fn(&Taken) -> Say + Send + Sync + 'static,
     ) -> Agent {
-        Self::continue_with(manager, name, tags, Arc::default(), Arc::new(script)).await
+        Self::continue_with(manager, name, tags, 256, Arc::default(), Arc::new(script)).await
+    }
+
+    /// The same, for one that takes few tasks at once.
+    pub(crate) async fn start_with_capacity(
+        manager: &Arc<TestManager>,
+        name: &str,
+        capacity: u32,
+        script: impl Fn(&Taken) -> Say + Send + Sync + 'static,
+    ) -> Agent {
+        Self::continue_with(manager, name, &[], capacity, Arc::default(), Arc::new(script)).await
     }
 
     async fn continue_with(
         manager: &Arc<TestManager>,
         name: &str,
         tags: &[&str],
+        capacity: u32,
         taken: Arc<Mutex<Vec<Taken>>>,
         script: Script,
     ) -> Agent {
@@ -295,7 +306,8 @@ impl Agent {
         let types: Vec<String> = task_types();
         let types: Vec<&str> = types.iter().map(String::as_str).collect();
         let id = manager.register_own(name, name, &types, tags, keys.public()).await;
-        let heartbeat = own_body(name, name, &types, tags, keys.public(), None);
+        let mut heartbeat = own_body(name, name, &types, tags, keys.public(), None);
+        heartbeat["delegateExt"]["capacity"] = capacity.into();
         manager.heartbeat_own(heartbeat).await;
         let stop = CancellationToken::new();
         let (held, manager) = (stop.clone(), manager.clone());

@@ -14,6 +14,7 @@ mod timers;
 pub use state::{State, Status};
 pub use task::stage_records;
 pub(crate) use task::{Builder, field_value, render, retoken, stage_key};
+pub use timers::step_timeout;
 
 use crate::plan::{NodeKind, Plan, PlanNode};
 use proto::result::StepResult;
@@ -64,6 +65,9 @@ pub enum Event {
         timer: String,
         /// When.
         at: Millis,
+        /// Where the task of the step stands whose timeout it is (see [`step_timeout`]), if nothing runs it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        holdup: Option<Holdup>,
     },
     /// Somebody wants the execution to end. No rollback runs. A second one changes nothing.
     AbortRequested {
@@ -71,6 +75,24 @@ pub enum Event {
         by: String,
         /// When.
         at: Millis,
+    },
+}
+
+/// Why nobody works on the task of a step when its timeout runs out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Holdup {
+    /// No agent has taken it.
+    Waiting {
+        /// One sentence: all fitting agents are busy, or what they lack.
+        why: String,
+    },
+    /// The agent that has it is not connected.
+    Lost {
+        /// Its name.
+        agent: String,
+        /// Its last sign of life.
+        since: Millis,
     },
 }
 
@@ -177,7 +199,7 @@ pub fn apply(state: &mut State, event: &Event) -> Vec<Action> {
         _ if !started => {}
         Event::TaskAssigned { node, attempt, agent, .. } => machine.assigned(node, *attempt, agent),
         Event::TaskEnded { node, attempt, result, .. } => machine.task_ended(node, *attempt, result),
-        Event::TimerFired { timer, .. } => machine.timer_fired(timer),
+        Event::TimerFired { timer, holdup, .. } => machine.timer_fired(timer, holdup.as_ref()),
     }
     machine.settle();
     machine.actions

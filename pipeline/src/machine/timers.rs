@@ -1,7 +1,7 @@
 //! Timers: `KIND/ATTEMPT/NODE`.
 
 use super::state::{Ending, Phase, Status};
-use super::{Action, Machine, is_step, node_of};
+use super::{Action, Holdup, Machine, is_step, node_of};
 use crate::model::duration::show_duration;
 use proto::failure::{Failure, FailureKind};
 
@@ -16,8 +16,15 @@ pub(super) fn name(kind: &str, attempt: u32, id: &str) -> String {
     format!("{kind}/{attempt}/{id}")
 }
 
+/// Node and attempt of the step whose timeout a timer is. Other timers, those of groups and stages too, have none.
+pub fn step_timeout(timer: &str) -> Option<(&str, u32)> {
+    let mut parts = timer.strip_prefix("timeout/")?.splitn(2, '/');
+    let attempt = parts.next()?.parse().ok().filter(|attempt| *attempt > 0)?;
+    Some((parts.next()?, attempt))
+}
+
 impl Machine<'_> {
-    pub(super) fn timer_fired(&mut self, timer: &str) {
+    pub(super) fn timer_fired(&mut self, timer: &str, holdup: Option<&Holdup>) {
         let mut parts = timer.splitn(3, '/');
         let (Some(kind), Some(attempt), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
             return;
@@ -36,8 +43,14 @@ impl Machine<'_> {
         match kind {
             "timeout" if !is_leaf && attempt == 0 => self.expire(&id),
             "timeout" if current && ending.is_none() => {
-                let failure = self.timeout_failure(&id, &node.identifier);
+                let failure = self.timeout_failure(&id, &node.identifier, holdup);
                 match phase {
+                    // Nobody is there to confirm the end. The agent hears of it when it comes back.
+                    Phase::Task if matches!(holdup, Some(Holdup::Lost { .. })) => {
+                        let reason = "Deadline".to_owned();
+                        self.actions.push(Action::CancelTask { node: id.clone(), attempt, reason });
+                        self.fail(&id, failure, Status::Failed);
+                    }
                     Phase::Task => self.cancel_task(&id, Ending::Expired(Box::new(failure))),
                     Phase::Wait => {
                         self.actions.push(Action::ClearTimer { timer: name("wait", attempt, &id) });
@@ -58,17 +71,29 @@ impl Machine<'_> {
         }
     }
 
-    fn timeout_failure(&self, id: &str, identifier: &str) -> Failure {
+    fn timeout_failure(&self, id: &str, identifier: &str, holdup: Option<&Holdup>) -> Failure {
         let started = self.run(id).and_then(|run| run.started_at).unwrap_or(self.at);
         let waited_for_agent = self.run(id).is_some_and(|run| run.agent.is_none());
         let message = format!(
             "the step `{identifier}` did not end within {}",
             show_duration(self.at - started.min(self.at))
         );
-        let hint = if waited_for_agent {
-            "no agent had taken its task: all fitting agents were busy or away"
-        } else {
-            "raise the step's `timeout`, or read its log to see what it waited for"
+        let hint = match holdup {
+            Some(Holdup::Lost { agent, since }) => {
+                let silent = show_duration(self.at.saturating_sub(*since));
+                let message = format!(
+                    "{message}: the agent {agent} that runs it has been silent for {silent}; what it left on the target is unknown"
+                );
+                return Failure::new(FailureKind::DelegateRestart, "PIPE-007", message)
+                    .hint(format!("look at the target and at {agent}; a result that it still sends is kept with the task and changes nothing"));
+            }
+            Some(Holdup::Waiting { why }) => {
+                let message = format!("{message}: {why}");
+                return Failure::new(FailureKind::Timeout, "PIPE-004", message)
+                    .hint("no agent had taken its task: start another agent, raise DELEGATE_TASK_CAPACITY or the step's `timeout`");
+            }
+            None if waited_for_agent => "no agent had taken its task: all fitting agents were busy or away",
+            None => "raise the step's `timeout`, or read its log to see what it waited for",
         };
         Failure::new(FailureKind::Timeout, "PIPE-004", message).hint(hint)
     }

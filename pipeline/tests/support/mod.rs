@@ -307,11 +307,16 @@ impl World {
 
     /// Lets the timer whose id begins so run out.
     pub fn fire(&mut self, kind: &str) {
+        self.fire_with(kind, None);
+    }
+
+    /// The same, with what is known of the task.
+    pub fn fire_with(&mut self, kind: &str, holdup: Option<pipeline::machine::Holdup>) {
         let timer = self.timers.keys().find(|timer| timer.starts_with(kind)).cloned();
         let timer = timer.unwrap_or_else(|| panic!("no timer {kind}: {:?}", self.timers));
         let due = self.timers.remove(&timer).unwrap();
         self.now = self.now.max(due);
-        self.event(|at| Event::TimerFired { timer, at });
+        self.event(|at| Event::TimerFired { timer, at, holdup });
     }
 
     pub fn abort(&mut self) -> Vec<Action> {
