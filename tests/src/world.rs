@@ -178,6 +178,10 @@ impl Manager {
         command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("DELEGATE_MANAGER_URL", &self.url).env("DELEGATE_API_KEY", &self.api_key);
         command.env("HOME", &self.dir).stdin(Stdio::null());
+        if self.url.starts_with("https:") {
+            // Where `certificates` puts the authority of this scenario.
+            command.env("DELEGATE_CA_FILE", self.dir.with_file_name("ca.pem"));
+        }
         command
     }
 
