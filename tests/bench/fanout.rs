@@ -51,26 +51,30 @@ pub(crate) async fn measure() -> Result<()> {
     let mut mux = Vec::new();
     let mut executor = Vec::new();
     let mut whole = Vec::new();
+    let mut one_script = Vec::new();
     for round in 0..=ROUNDS {
-        let mut order = [0, 1, 2];
-        order.rotate_left(round % 3);
+        let mut order = [0, 1, 2, 3];
+        order.rotate_left(round % 4);
         for which in order {
             let sample = match which {
                 0 => control_master(dir.path(), &sshd)?,
-                1 => executor_alone(dir.path(), &sshd)?,
+                1 => executor_alone(dir.path(), &sshd, "units")?,
+                2 => executor_alone(dir.path(), &sshd, "one-script")?,
                 _ => through_manager(&manager, agent_pid).await?,
             };
             if round > 0 {
                 match which {
                     0 => mux.push(sample),
                     1 => executor.push(sample),
+                    2 => one_script.push(sample),
                     _ => whole.push(sample),
                 }
             }
         }
     }
     report("OpenSSH ControlMaster, 50 at once", &mux, None);
-    report("executor alone", &executor, Some((&mux, 0.5, 0.05)));
+    report("executor alone, seven units", &executor, Some((&mux, 0.5, 0.05)));
+    report("executor alone, the seven commands as one script", &one_script, Some((&mux, 0.5, 0.05)));
     report("through manager and agent", &whole, Some((&mux, 1.0, 0.5)));
     Ok(())
 }
@@ -154,11 +158,12 @@ fn children_cpu() -> Result<f64> {
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-fn executor_alone(dir: &Path, sshd: &Sshd) -> Result<Sample> {
+fn executor_alone(dir: &Path, sshd: &Sshd, shape: &str) -> Result<Sample> {
     let before = children_cpu()?;
     let begin = Instant::now();
     let status = Command::new(std::env::current_exe()?)
         .arg("executor-fanout")
+        .arg(shape)
         .arg(dir)
         .arg(&sshd.client_key)
         .arg(&sshd.known_hosts)
@@ -193,13 +198,19 @@ fn version(program: &str, args: &[&str]) -> String {
 
 /// The body of the child process that runs our executor alone on every host at once.
 pub(crate) fn executor(arguments: &[String]) -> Result<()> {
-    let [dir, key, known_hosts, user, port, hosts @ ..] = arguments else { anyhow::bail!("arguments") };
+    let [shape, dir, key, known_hosts, user, port, hosts @ ..] = arguments else {
+        anyhow::bail!("arguments")
+    };
+    let mut commands = COMMANDS.map(|c| per_host(Path::new(dir), c)).to_vec();
+    if shape == "one-script" {
+        commands = vec![commands.join("\n")];
+    }
     crate::executor::fan_out(
         std::fs::read_to_string(key)?,
         &std::fs::read_to_string(known_hosts)?,
         user,
         port.parse()?,
         hosts,
-        &COMMANDS.map(|c| per_host(Path::new(dir), c)),
+        &commands,
     )
 }
