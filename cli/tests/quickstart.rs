@@ -84,5 +84,8 @@ fn a_machine_without_openssh_gets_the_embedded_target() {
         .unwrap();
     let text = text(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains("embedded SSH server (the OpenSSH server here does not start)"), "{text}");
+    assert!(
+        text.contains("embedded SSH server (the OpenSSH server here cannot be used by this user)"),
+        "{text}"
+    );
 }

@@ -47,7 +47,7 @@ impl Target {
                         Ok(target) => return Ok(target),
                         Err(error) => {
                             tracing::debug!(%error, "OpenSSH cannot be used");
-                            "the OpenSSH server here does not start".to_owned()
+                            "the OpenSSH server here cannot be used by this user".to_owned()
                         }
                     }
                 }
@@ -97,6 +97,24 @@ impl Target {
             }
             tokio::time::sleep(TRY_AGAIN).await;
         }
+        // A server that listens may still refuse this user: no login shell, a locked account, a rule of the system.
+        let Some(ssh) = find(&world.path, "ssh") else {
+            return Err(CliError::failed("no SSH client is installed to try the login with"));
+        };
+        let mut command = Command::new(ssh);
+        command.args(["-F", "none", "-p", &port.to_string(), "-l", user, "-i"]).arg(&client_key);
+        for option in [
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "ConnectTimeout=5",
+        ] {
+            command.args(["-o", option]);
+        }
+        command.args(["127.0.0.1", "exit 0"]);
+        output_of("ssh", command).await?;
         Ok(Target { kind: "OpenSSH server".to_owned(), user: user.to_owned(), port, client_key, child })
     }
 
@@ -129,7 +147,7 @@ impl Target {
 
 /// Runs a program to its end; its output, trimmed.
 pub(super) async fn output_of(name: &str, mut command: Command) -> Result<String, CliError> {
-    let output = command.stdin(Stdio::null()).output().await;
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.map_err(|e| CliError::failed(format!("{name} cannot be started: {e}")))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
