@@ -159,7 +159,9 @@ async fn run_with(
         telemetry: telemetry.clone(),
     });
     let _shipping = ship.guard();
-    let executors = dispatch::Executors::new(&config)?;
+    let cache = data.join("cache");
+    let executors = dispatch::Executors::new(&config, &cache)?;
+    executors.prune().await;
     let address = config.health_listen;
     let listener =
         health::bind(address).await.map_err(|source| AgentError::HealthListen { address, source })?;
@@ -185,7 +187,7 @@ async fn run_with(
         masker: masked_everywhere(&config),
         aliases: Arc::new(config.host_aliases.clone()),
         scratch: data.join("scratch"),
-        cache: data.join("cache"),
+        cache,
         config,
     });
     let ended = supervisor::run(deps, replayed, shutdown.watch(), on_ready).await;

@@ -19,8 +19,8 @@ const DEFAULT_DRAIN: Duration = Duration::from_secs(540);
 const DELEGATE_TYPES: [&str; 6] =
     ["KUBERNETES", "HELM_DELEGATE", "DOCKER", "SHELL_SCRIPT", "CE_KUBERNETES", "ECS"];
 const MIB: u64 = 1024 * 1024;
-/// Below this a single batch would fill the spool.
-const MIN_SPOOL: u64 = MIB;
+/// Below this a single batch would fill the spool, and a cache would hold nothing.
+const MIN_SIZE: u64 = MIB;
 
 struct Value {
     text: String,
@@ -293,6 +293,7 @@ impl Reader {
             agent_bytes: self.parsed("spool_limit", 1024 * MIB, bytes),
             unit_bytes: self.parsed("spool_unit_limit", 256 * MIB, bytes),
         };
+        let cache_limit = self.parsed("cache_limit", 2048 * MIB, bytes);
         let known_hosts_mode = self.parsed("known_hosts_mode", None, |text| match text {
             "strict" => Ok(Some(HostKeyMode::Strict)),
             "accept-new" => Ok(Some(HostKeyMode::AcceptNew)),
@@ -322,6 +323,7 @@ impl Reader {
             foreign_task_types: self.list("foreign_task_types"),
             drain_limit,
             spool,
+            cache_limit,
             known_hosts_mode,
             notices: std::mem::take(&mut self.notices),
         })
@@ -390,7 +392,7 @@ fn bytes(text: &str) -> Result<u64, String> {
         "GiB" => 1024 * MIB,
         _ => return Err(problem()),
     };
-    number.checked_mul(unit).filter(|size| *size >= MIN_SPOOL).ok_or_else(problem)
+    number.checked_mul(unit).filter(|size| *size >= MIN_SIZE).ok_or_else(problem)
 }
 
 fn aliases(text: &str) -> Result<HostAliases, String> {

@@ -70,6 +70,8 @@ pub struct Config {
     pub drain_limit: Duration,
     /// Disk for logs.
     pub spool: SpoolLimits,
+    /// Disk for downloaded artifacts, bytes.
+    pub cache_limit: u64,
     /// Host-key policy that overrides the task's, if stricter checks are wanted here.
     pub known_hosts_mode: Option<HostKeyMode>,
     /// Things a person should read once: settings that mean something else here than with Harness.

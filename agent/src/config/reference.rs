@@ -175,6 +175,13 @@ pub const SETTINGS: &[Setting] = &[
         "Disk for unsent logs of one unit.",
     ),
     setting(
+        "cache_limit",
+        &["DELEGATE_CACHE_LIMIT"],
+        None,
+        "2GiB",
+        "Disk for downloaded artifacts. The longest unused go first; what was used within a minute stays.",
+    ),
+    setting(
         "known_hosts_mode",
         &["DELEGATE_KNOWN_HOSTS_MODE"],
         None,

@@ -28,6 +28,7 @@ fn harness_names_and_defaults() {
     assert_eq!(config.capacity.get(), 256);
     assert_eq!(config.health_listen.to_string(), "0.0.0.0:3460");
     assert_eq!(config.notices.len(), 1);
+    assert_eq!(config.cache_limit, 2 << 30);
     assert!(config.foreign_task_types.is_empty());
 }
 
@@ -57,6 +58,7 @@ fn every_fault_is_told_at_once_and_names_what_was_written() {
     let pairs = [
         ("DELEGATE_TASK_CAPACITY", "0"),
         ("DELEGATE_HEALTH_LISTEN", "x"),
+        ("DELEGATE_CACHE_LIMIT", "2 GB"),
         ("DELEGATE_CLIENT_CERTIFICATE_PATH", "/c"),
     ];
     let mut env = env(&pairs);
@@ -75,6 +77,7 @@ fn every_fault_is_told_at_once_and_names_what_was_written() {
         "environment: `DELEGATE_TASK_CAPACITY` is `0`",
         "agent.toml: `drain_limt` is no setting; did you mean `drain_limit`?",
         "agent.toml: `spool_limit` is `5`",
+        "environment: `DELEGATE_CACHE_LIMIT` is `2 GB`; expected a size",
         "agent.toml: `host_aliases` holds `3`",
         "`DELEGATE_CLIENT_CERTIFICATE_PATH` is set, but its key is not",
     ] {

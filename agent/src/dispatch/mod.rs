@@ -1,13 +1,16 @@
 //! From step to executor: the one exhaustive match over [`StepSpec`] (D3).
 
+mod artifacts;
 mod internal;
 
 use crate::config::Config;
+use artifacts::ArtifactCache;
 use executor_api::{Class, Executor, Recovery, StepContext, StepError, StepOutput};
 use executor_http::HttpExecutor;
 use executor_verify::VerifyExecutor;
 use proto::task::{CommandSpec, ConnectorTestSpec, HostKeyMode, STEP_KINDS, StepSpec, StepTask};
 use serde_json::Value;
+use std::path::Path;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
@@ -28,6 +31,7 @@ pub(crate) struct Executors {
     #[cfg(feature = "ssh")]
     ssh_dir: std::path::PathBuf,
     client: OnceCell<sources::Client>,
+    artifacts: ArtifactCache,
     known_hosts_mode: Option<HostKeyMode>,
 }
 
@@ -43,8 +47,8 @@ fn setup(step: &str, source: impl std::error::Error + Send + Sync + 'static) -> 
 }
 
 impl Executors {
-    /// Reads what all executors need. Blocks for a small read.
-    pub(crate) fn new(config: &Config) -> Result<Executors, SetupError> {
+    /// Reads what all executors need. Blocks for a small read. `cache` is where steps keep downloaded artifacts.
+    pub(crate) fn new(config: &Config, cache: &Path) -> Result<Executors, SetupError> {
         Ok(Executors {
             ca_pem: config.ca_file.as_ref().map(std::fs::read).transpose().map_err(SetupError)?,
             http: OnceCell::new(),
@@ -54,6 +58,7 @@ impl Executors {
             #[cfg(feature = "ssh")]
             ssh_dir: config.data_dir.join("ssh"),
             client: OnceCell::new(),
+            artifacts: ArtifactCache::new(cache.to_owned(), config.cache_limit),
             known_hosts_mode: config.known_hosts_mode,
         })
     }
@@ -115,10 +120,24 @@ impl Executors {
         }
     }
 
+    /// Brings the artifact cache down to its limit: at the start, before any step uses it.
+    pub(crate) async fn prune(&self) {
+        self.artifacts.prune().await;
+    }
+
     /// Checks and runs a step; with `recover` it first finds out what became of it.
     ///
     /// **Cancel**: by `cx.cancel`.
     pub(crate) async fn run(&self, cx: &StepContext, recover: bool) -> Result<StepOutput, StepError> {
+        let ended = self.run_step(cx, recover).await;
+        // Whether it went well or not, it may have brought files in.
+        if let Some(client) = self.client.get() {
+            self.artifacts.grew_to(client.transferred()).await;
+        }
+        ended
+    }
+
+    async fn run_step(&self, cx: &StepContext, recover: bool) -> Result<StepOutput, StepError> {
         match &cx.task.step.spec {
             #[cfg(feature = "ssh")]
             StepSpec::Command(spec) => drive(self.ssh().await?, spec, cx, recover, "SSH-013").await,

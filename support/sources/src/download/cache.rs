@@ -1,12 +1,12 @@
 //! The cache on the agent's disk.
 
 use crate::error;
-use executor_api::StepError;
+use executor_api::{Clock, StepError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::AsyncSeekExt;
 use url::Url;
@@ -155,11 +155,16 @@ impl Cache {
     }
 }
 
+/// A file used within this time is kept: whoever asked for it may not have opened it yet.
+const IN_USE: Duration = Duration::from_secs(60);
+
 /// Makes room: removes cached files, longest unused first, until at most `max_bytes` remain. Returns the bytes removed.
+/// Files used within the last minute stay, also when more than `max_bytes` remain then.
 ///
 /// **Errors**: the cache folder cannot be read; single files that cannot be removed are passed over.
 pub async fn prune(cache: &Path, max_bytes: u64) -> std::io::Result<u64> {
     let root = cache.join("sha256");
+    let in_use = now().checked_sub(IN_USE).unwrap_or(SystemTime::UNIX_EPOCH);
     tokio::task::spawn_blocking(move || {
         let mut files = Vec::new();
         let shards = match std::fs::read_dir(&root) {
@@ -176,8 +181,8 @@ pub async fn prune(cache: &Path, max_bytes: u64) -> std::io::Result<u64> {
         files.sort();
         let mut left: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
         let mut removed = 0;
-        for (_, bytes, path) in files {
-            if left <= max_bytes {
+        for (used, bytes, path) in files {
+            if left <= max_bytes || used > in_use {
                 break;
             }
             if std::fs::remove_file(path).is_ok() {
@@ -228,7 +233,9 @@ async fn hash(path: PathBuf) -> std::io::Result<(String, u64)> {
 }
 
 fn touch(path: &Path) -> std::io::Result<()> {
-    use executor_api::Clock;
-    let now = std::time::Duration::from_millis(executor_api::SystemClock.wall());
-    std::fs::File::open(path)?.set_modified(SystemTime::UNIX_EPOCH + now)
+    std::fs::File::open(path)?.set_modified(now())
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(executor_api::SystemClock.wall())
 }

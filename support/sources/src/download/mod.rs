@@ -259,6 +259,7 @@ impl Transfer<'_> {
             }
         }
         self.cache.file(&entry).await?;
+        self.access.client.count_transfer();
         Ok(entry)
     }
 }

@@ -6,6 +6,7 @@ use reqwest::header::HeaderValue;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
@@ -64,6 +65,8 @@ struct Inner {
     routed: Mutex<BTreeMap<String, reqwest::Client>>,
     /// Downloads under way, by key: a second one of the same file waits and then finds it cached.
     downloads: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Files brought into a cache.
+    transferred: AtomicU64,
 }
 
 impl fmt::Debug for Client {
@@ -87,12 +90,27 @@ impl Client {
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
         let direct = build(&options, None)?;
         Ok(Client {
-            inner: Arc::new(Inner { options, direct, routed: Mutex::default(), downloads: Mutex::default() }),
+            inner: Arc::new(Inner {
+                options,
+                direct,
+                routed: Mutex::default(),
+                downloads: Mutex::default(),
+                transferred: AtomicU64::new(0),
+            }),
         })
     }
 
     pub(crate) fn options(&self) -> &ClientOptions {
         &self.inner.options
+    }
+
+    /// How many files this client has brought into a cache: whoever keeps the cache small sees that it grew.
+    pub fn transferred(&self) -> u64 {
+        self.inner.transferred.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_transfer(&self) {
+        self.inner.transferred.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The lock of one download.

@@ -269,6 +269,9 @@ async fn pruning_removes_the_longest_unused_first() {
     download(&world.access, &source(anonymous(&nginx.url("open")), "", "a"), cache.path()).await.unwrap();
     assert_eq!(prune(cache.path(), 30).await.unwrap(), 12);
     assert!(paths[0].exists() && !paths[1].exists() && paths[2].exists());
+    // What was asked for just now stays, however little room there is.
+    assert_eq!(prune(cache.path(), 0).await.unwrap(), 12);
+    assert!(paths[0].exists() && !paths[2].exists());
     assert_eq!(prune(Path::new("/nonexistent/cache"), 0).await.unwrap(), 0);
 }
 
