@@ -360,7 +360,7 @@ async fn aborts_reach_the_holder_and_the_task_is_refused_from_then_on() {
     });
     let ask = async {
         until("the poll is open", || async { m.app.queue.presence(&own).filter(|p| p.polls > 0) }).await;
-        store.transition("e", 0, json!(1), json!({}), cancels.to_vec(), 2).await.unwrap();
+        store.transition("e", 0, json!(1), json!({}).into(), cancels.to_vec(), 2).await.unwrap();
     };
     let ((), text) = tokio::join!(ask, m.poll_text(&own, "&wait_ms=20000"));
     assert_eq!(

@@ -311,7 +311,7 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
             }
         }
         world.take(&actions, &state);
-        for (id, run) in &state.runs {
+        for (id, run) in state.runs.iter() {
             if run.status.is_final() && id.matches('.').count() == 2 {
                 ended_stages.insert(id.clone());
             }

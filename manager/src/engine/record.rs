@@ -1,6 +1,6 @@
 //! What the store keeps per execution: the machine's state and the little that only the manager knows.
 
-use crate::store::{Effect, Millis, NewTask};
+use crate::store::{Effect, Millis, NewTask, Part};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pipeline::machine::{Action, State, TaskRequest};
@@ -44,6 +44,68 @@ impl Record {
     /// The record of an execution that has not started.
     pub fn new(machine: State) -> Self {
         Record { version: RECORD_VERSION, started: false, log_prefix: None, open: BTreeMap::new(), machine }
+    }
+}
+
+/// What a transition may change in a record beside the runs, as it was before.
+pub(super) struct Before {
+    started: bool,
+    log_prefix: Option<String>,
+    open: BTreeMap<String, OpenTask>,
+    aborted_by: Option<String>,
+    learned: BTreeMap<String, Vec<String>>,
+    finished: bool,
+}
+
+impl Before {
+    /// Everything of it is small beside the runs and the plan.
+    pub(super) fn of(record: &mut Record) -> Self {
+        // From here on the machine notes which runs change.
+        let _noted = record.machine.runs.take_changed();
+        Before {
+            started: record.started,
+            log_prefix: record.log_prefix.clone(),
+            open: record.open.clone(),
+            aborted_by: record.machine.aborted_by.clone(),
+            learned: record.machine.learned.clone(),
+            finished: record.machine.finished,
+        }
+    }
+
+    /// What differs in `record`. The plan never does.
+    pub(super) fn parts(self, record: &mut Record) -> Result<Vec<Part>, serde_json::Error> {
+        let mut parts = Vec::new();
+        for id in record.machine.runs.take_changed() {
+            parts.push(match record.machine.runs.get(&id) {
+                Some(run) => Part::set(&["machine", "runs", &id], serde_json::to_value(run)?),
+                None => Part::remove(&["machine", "runs", &id]),
+            });
+        }
+        for task in self.open.keys().filter(|task| !record.open.contains_key(*task)) {
+            parts.push(Part::remove(&["open", task]));
+        }
+        for (task, open) in record.open.iter().filter(|(task, open)| self.open.get(*task) != Some(open)) {
+            parts.push(Part::set(&["open", task], serde_json::to_value(open)?));
+        }
+        // Every other field is named, so that a new one cannot be forgotten here.
+        let Record { version: _, started, log_prefix, open: _, machine } = &*record;
+        let State { plan: _, runs: _, aborted_by, learned, finished } = machine;
+        if self.started != *started {
+            parts.push(Part::set(&["started"], serde_json::to_value(started)?));
+        }
+        if self.log_prefix != *log_prefix {
+            parts.push(Part::set(&["logPrefix"], serde_json::to_value(log_prefix)?));
+        }
+        if self.aborted_by != *aborted_by {
+            parts.push(Part::set(&["machine", "abortedBy"], serde_json::to_value(aborted_by)?));
+        }
+        if self.learned != *learned {
+            parts.push(Part::set(&["machine", "learned"], serde_json::to_value(learned)?));
+        }
+        if self.finished != *finished {
+            parts.push(Part::set(&["machine", "finished"], serde_json::to_value(finished)?));
+        }
+        Ok(parts)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::record::{self, RECORD_VERSION, Record};
 use super::{Command, EngineError, Input, Shared, host_keys};
 use crate::preflight;
-use crate::store::{Effect, Store, StoreError, TaskRow, TaskStatus};
+use crate::store::{Effect, NextState, Store, StoreError, TaskRow, TaskStatus};
 use pipeline::machine::{self, Action, Event, Holdup};
 use proto::failure::{Failure, FailureKind};
 use proto::result::{StepResult, StepStatus};
@@ -16,10 +16,14 @@ use tokio_util::sync::CancellationToken;
 const MAX_CONFLICTS: u32 = 10;
 /// Executions kept in memory by a shard; more are read from the store as needed.
 const MAX_LOADED: usize = 64;
+/// Transitions between two that store the state whole. More would make each reader put more parts in place.
+const WHOLE_EVERY: u32 = 64;
 
 struct Loaded {
     version: u64,
     record: Record,
+    /// Transitions until the state is stored whole again.
+    whole_in: u32,
     ended: bool,
 }
 
@@ -167,7 +171,9 @@ impl Shard {
         let store = self.shared.store.as_ref();
         let row = store.execution(execution_id).await?.ok_or_else(missing)?;
         let (version, record) = load(store, execution_id).await?.ok_or_else(missing)?;
-        self.loaded.insert(execution_id.to_owned(), Loaded { version, record, ended: row.ended });
+        // How many parts are stored already is not known, so the first transition stores the state whole.
+        let loaded = Loaded { version, record, whole_in: 0, ended: row.ended };
+        self.loaded.insert(execution_id.to_owned(), loaded);
         Ok(())
     }
 
@@ -210,43 +216,61 @@ impl Shard {
 
     /// One transition: decide, then commit. Those who wait hear of it from the store.
     async fn apply(&mut self, execution_id: &str, event: Event) -> Result<(), EngineError> {
-        let unwritable = |source| EngineError::Unwritable { execution_id: execution_id.to_owned(), source };
-        let shared = self.shared.clone();
-        let loaded = self.current(execution_id)?;
-        if loaded.ended {
+        if self.current(execution_id)?.ended {
             return Ok(());
         }
+        // Changed in place and put back when it is committed; whatever goes wrong before, it is read again.
+        let Some(loaded) = self.loaded.remove(execution_id) else { return Ok(()) };
+        let loaded = self.advance(execution_id, loaded, event).await?;
+        self.loaded.insert(execution_id.to_owned(), loaded);
+        Ok(())
+    }
+
+    async fn advance(
+        &self,
+        execution_id: &str,
+        mut loaded: Loaded,
+        event: Event,
+    ) -> Result<Loaded, EngineError> {
+        let unwritable = |source| EngineError::Unwritable { execution_id: execution_id.to_owned(), source };
+        let shared = self.shared.as_ref();
         let now = shared.now();
-        let mut next = loaded.record.clone();
-        let mut actions = machine::apply(&mut next.machine, &event);
-        note(&mut next, &event);
+        let record = &mut loaded.record;
+        let before = record::Before::of(record);
+        let mut effects = seen(record, &event);
+        let mut actions = machine::apply(&mut record.machine, &event);
+        note(record, &event);
         for action in &mut actions {
             if let Action::Enqueue(request) = action {
                 host_keys::fill_known(shared.store.as_ref(), &mut request.task).await?;
             }
         }
-        let mut effects = seen(&loaded.record, &event);
         if let Event::TimerFired { timer, .. } = &event {
             // A fired timer is gone, whether or not the machine still knew it; an action may set it again.
             effects.push(Effect::ClearTimer { timer: timer.clone() });
         }
         effects.extend(
-            record::effects(&mut next, execution_id, actions, now)
-                .map_err(|error| unwritable(error.source))?,
+            record::effects(record, execution_id, actions, now).map_err(|error| unwritable(error.source))?,
         );
-        if effects.is_empty() && next == loaded.record {
-            return Ok(());
+        let parts = before.parts(record).map_err(unwritable)?;
+        if effects.is_empty() && parts.is_empty() {
+            return Ok(loaded);
         }
         let ended = effects.iter().any(|effect| matches!(effect, Effect::Finish { .. }));
         if ended {
-            preflight::remember(shared.store.as_ref(), &next.machine).await?;
+            preflight::remember(shared.store.as_ref(), &record.machine).await?;
         }
         let event = serde_json::to_value(&event).map_err(unwritable)?;
-        let state = serde_json::to_value(&next).map_err(unwritable)?;
-        let version = loaded.version;
-        shared.store.transition(execution_id, version, event, state, effects, now).await?;
-        self.loaded.insert(execution_id.to_owned(), Loaded { version: version + 1, record: next, ended });
-        Ok(())
+        let whole = ended || loaded.whole_in == 0;
+        let next = match whole {
+            true => NextState::Whole(serde_json::to_value(&*record).map_err(unwritable)?),
+            false => NextState::Parts(parts),
+        };
+        shared.store.transition(execution_id, loaded.version, event, next, effects, now).await?;
+        loaded.version += 1;
+        loaded.whole_in = if whole { WHOLE_EVERY } else { loaded.whole_in - 1 };
+        loaded.ended = ended;
+        Ok(loaded)
     }
 }
 

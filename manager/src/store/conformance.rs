@@ -52,6 +52,7 @@ pub async fn run<B: Backend, F: Fn() -> B>(fresh: F) {
     tasks::news(&fresh()).await;
     tasks::changes(&fresh()).await;
     executions::life_of_an_execution(&fresh()).await;
+    executions::parts_of_a_state(&fresh()).await;
     executions::effects_are_atomic(&fresh()).await;
     executions::one_transition_wins(&fresh()).await;
     executions::timers(&fresh()).await;

@@ -9,7 +9,10 @@
 
 pub mod changes;
 pub mod conformance;
+mod next;
 pub mod sqlite;
+
+pub use next::{NextState, Part};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -424,14 +427,14 @@ pub trait Store: Send + Sync {
     ) -> Result<ExecutionRow, StoreError>;
     /// The latest state.
     async fn snapshot(&self, execution_id: &str) -> Result<Option<Snapshot>, StoreError>;
-    /// Commits one transition: `event` is appended, `state` replaces the state, `effects` happen – all or nothing.
+    /// Commits one transition: `event` is appended, `state` is the next state, `effects` happen – all or nothing.
     /// `Conflict` unless the stored version is `expected_version`.
     async fn transition(
         &self,
         execution_id: &str,
         expected_version: u64,
         event: Value,
-        state: Value,
+        state: NextState,
         effects: Vec<Effect>,
         now: Millis,
     ) -> Result<(), StoreError>;

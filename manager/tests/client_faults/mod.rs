@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use manager::store::{
     Acquire, Agent, Answered, Applied, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis, NewTask,
-    Snapshot, Store, StoreError, TaskRow,
+    NextState, Snapshot, Store, StoreError, TaskRow,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -289,7 +289,7 @@ impl Store for MortalStore {
         execution_id: &str,
         expected_version: u64,
         event: Value,
-        state: Value,
+        state: NextState,
         effects: Vec<Effect>,
         now: Millis,
     ) -> Result<(), StoreError> {

@@ -6,11 +6,13 @@
 
 mod ends;
 mod failure;
+mod runs;
 mod sequence;
 pub mod state;
 mod task;
 mod timers;
 
+pub use runs::Runs;
 pub use state::{State, Status};
 pub use task::stage_records;
 pub(crate) use task::{Builder, field_value, render, retoken, stage_key};

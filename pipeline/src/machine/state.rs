@@ -1,6 +1,6 @@
 //! What the machine remembers of a run.
 
-use super::Millis;
+use super::{Millis, Runs};
 use crate::plan::Plan;
 use proto::failure::Failure;
 use proto::result::{Output, UnitProgress};
@@ -210,7 +210,7 @@ pub struct State {
     /// What is run.
     pub plan: Arc<Plan>,
     /// Runs by id.
-    pub runs: BTreeMap<String, Run>,
+    pub runs: Runs,
     /// Somebody or a strategy ended it.
     #[serde(default)]
     pub aborted_by: Option<String>,
@@ -230,7 +230,7 @@ impl State {
     pub fn new(plan: Plan) -> Self {
         State {
             plan: Arc::new(plan),
-            runs: BTreeMap::new(),
+            runs: Runs::default(),
             aborted_by: None,
             learned: BTreeMap::new(),
             finished: false,

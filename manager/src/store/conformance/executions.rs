@@ -1,7 +1,7 @@
 //! Executions: transitions, effects, timers.
 
 use super::{Backend, open, task};
-use crate::store::{DueTimer, Effect, StoreError, TaskStatus};
+use crate::store::{DueTimer, Effect, NextState, Part, StoreError, TaskStatus};
 use serde_json::json;
 
 pub(super) async fn life_of_an_execution(backend: &dyn Backend) {
@@ -27,9 +27,9 @@ pub(super) async fn life_of_an_execution(backend: &dyn Backend) {
     assert_eq!(s.execution("e9").await.unwrap(), None);
     let next = s.create_execution("e3", "p", None, "me", 11, Box::new(|_| Ok(json!({})))).await.unwrap();
     assert_eq!(next.sequence_id, 3, "a failed creation uses no number");
-    s.transition("e0", 0, json!({"ev": 1}), json!({"st": 1}), vec![], 20).await.unwrap();
+    s.transition("e0", 0, json!({"ev": 1}), json!({"st": 1}).into(), vec![], 20).await.unwrap();
     let finish = Effect::Finish { status: "Success".to_owned() };
-    s.transition("e0", 1, json!({"ev": 2}), json!({"st": 2}), vec![finish], 30).await.unwrap();
+    s.transition("e0", 1, json!({"ev": 2}), json!({"st": 2}).into(), vec![finish], 30).await.unwrap();
     let row = s.execution("e0").await.unwrap().unwrap();
     assert_eq!((row.status.as_str(), row.ended, row.ended_at), ("Success", true, Some(30)));
     assert_eq!(s.execution("e1").await.unwrap().unwrap().rehearsal, Some(60));
@@ -38,6 +38,33 @@ pub(super) async fn life_of_an_execution(backend: &dyn Backend) {
     let ids = |rows: Vec<crate::store::ExecutionRow>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
     assert_eq!(ids(s.executions(None, 2).await.unwrap()), ["e3", "e2"]);
     assert_eq!(ids(s.executions(Some("p"), 9).await.unwrap()), ["e3", "e1", "e0"]);
+}
+
+pub(super) async fn parts_of_a_state(backend: &dyn Backend) {
+    let o = open(backend).await;
+    let s = &o.store;
+    let first = json!({ "runs": { "a": { "n": 1 }, "b": null }, "small": 1 });
+    let build = first.clone();
+    s.create_execution("e", "p", None, "me", 1, Box::new(|_| Ok(build))).await.unwrap();
+    let parts = vec![
+        Part::set(&["runs", "a.b/c"], json!({ "null": null })),
+        Part::set(&["runs", "a", "n"], json!(2)),
+        Part::remove(&["runs", "b"]),
+    ];
+    s.transition("e", 0, json!(1), NextState::Parts(parts), vec![], 2).await.unwrap();
+    let small = vec![Part::set(&["small"], json!(null)), Part::remove(&["absent"])];
+    s.transition("e", 1, json!(2), NextState::Parts(small.clone()), vec![], 3).await.unwrap();
+    let stale = s.transition("e", 1, json!(2), NextState::Parts(small), vec![], 3).await;
+    assert!(matches!(stale, Err(StoreError::Conflict { .. })));
+    let snapshot = s.snapshot("e").await.unwrap().unwrap();
+    let expected = json!({ "runs": { "a": { "n": 2 }, "a.b/c": { "null": null } }, "small": null });
+    assert_eq!((snapshot.version, snapshot.state), (2, expected));
+    s.transition("e", 2, json!(3), first.clone().into(), vec![], 4).await.unwrap();
+    let snapshot = s.snapshot("e").await.unwrap().unwrap();
+    assert_eq!((snapshot.version, snapshot.state), (3, first), "earlier parts are gone");
+    let lost = vec![Part::set(&["nothing", "below"], json!(1))];
+    s.transition("e", 3, json!(4), NextState::Parts(lost), vec![], 5).await.unwrap();
+    assert!(matches!(s.snapshot("e").await, Err(StoreError::Backend(_))), "damage is told, not guessed over");
 }
 
 pub(super) async fn effects_are_atomic(backend: &dyn Backend) {
@@ -51,7 +78,7 @@ pub(super) async fn effects_are_atomic(backend: &dyn Backend) {
         Effect::Enqueue(task("fresh", "e", "n")),
         Effect::Enqueue(task("taken", "e", "n")),
     ];
-    assert!(s.transition("e", 0, json!(1), json!({"v": 1}), effects, 2).await.is_err());
+    assert!(s.transition("e", 0, json!(1), json!({"v": 1}).into(), effects, 2).await.is_err());
     let snapshot = s.snapshot("e").await.unwrap().unwrap();
     assert_eq!((snapshot.version, snapshot.state), (0, json!({"v": 0})));
     assert_eq!(s.task("fresh").await.unwrap(), None);
@@ -59,13 +86,20 @@ pub(super) async fn effects_are_atomic(backend: &dyn Backend) {
     assert_eq!(s.events("e").await.unwrap().len(), 0);
     // Neighbours of a failing operation are not touched by it.
     let (bad, good) = tokio::join!(
-        s.transition("e", 7, json!(1), json!({"v": 7}), vec![], 2),
-        s.transition("e", 0, json!(1), json!({"v": 1}), vec![Effect::Enqueue(task("fresh", "e", "n"))], 2),
+        s.transition("e", 7, json!(1), json!({"v": 7}).into(), vec![], 2),
+        s.transition(
+            "e",
+            0,
+            json!(1),
+            json!({"v": 1}).into(),
+            vec![Effect::Enqueue(task("fresh", "e", "n"))],
+            2
+        ),
     );
     assert!(matches!(bad, Err(StoreError::Conflict { .. })));
     good.unwrap();
     assert!(s.task("fresh").await.unwrap().is_some());
-    let unknown = s.transition("nobody", 0, json!(1), json!(1), vec![], 2).await;
+    let unknown = s.transition("nobody", 0, json!(1), json!(1).into(), vec![], 2).await;
     assert!(matches!(unknown, Err(StoreError::NotFound { .. })));
 }
 
@@ -75,9 +109,9 @@ pub(super) async fn one_transition_wins(backend: &dyn Backend) {
     let tries: Vec<_> = (0..16)
         .map(|n| {
             let store = o.store.clone();
-            tokio::spawn(
-                async move { store.transition("e", 0, json!(n), json!({ "by": n }), vec![], 2).await },
-            )
+            tokio::spawn(async move {
+                store.transition("e", 0, json!(n), json!({ "by": n }).into(), vec![], 2).await
+            })
         })
         .collect();
     let mut won = 0;
@@ -101,8 +135,8 @@ pub(super) async fn timers(backend: &dyn Backend) {
         s.create_execution(id, "p", None, "me", 1, Box::new(|_| Ok(json!({})))).await.unwrap();
     }
     let set = |timer: &str, at| Effect::SetTimer { timer: timer.to_owned(), at };
-    s.transition("e1", 0, json!(1), json!({}), vec![set("a", 10), set("b", 20)], 2).await.unwrap();
-    s.transition("e2", 0, json!(1), json!({}), vec![set("a", 5)], 2).await.unwrap();
+    s.transition("e1", 0, json!(1), json!({}).into(), vec![set("a", 10), set("b", 20)], 2).await.unwrap();
+    s.transition("e2", 0, json!(1), json!({}).into(), vec![set("a", 5)], 2).await.unwrap();
     assert_eq!(s.next_timer().await.unwrap(), Some(5));
     let due = |execution: &str, timer: &str, at| DueTimer {
         execution_id: execution.to_owned(),
@@ -111,14 +145,14 @@ pub(super) async fn timers(backend: &dyn Backend) {
     };
     assert_eq!(s.due_timers(10).await.unwrap(), [due("e2", "a", 5), due("e1", "a", 10)]);
     let clear = Effect::ClearTimer { timer: "a".to_owned() };
-    s.transition("e1", 1, json!(2), json!({}), vec![clear, set("b", 15)], 3).await.unwrap();
+    s.transition("e1", 1, json!(2), json!({}).into(), vec![clear, set("b", 15)], 3).await.unwrap();
     assert_eq!(
         s.due_timers(99).await.unwrap(),
         [due("e2", "a", 5), due("e1", "b", 15)],
         "an equal id replaces"
     );
     let finish = Effect::Finish { status: "Aborted".to_owned() };
-    s.transition("e2", 1, json!(2), json!({}), vec![finish], 3).await.unwrap();
+    s.transition("e2", 1, json!(2), json!({}).into(), vec![finish], 3).await.unwrap();
     assert_eq!(s.due_timers(99).await.unwrap(), [due("e1", "b", 15)], "an ended execution has none");
 }
 
@@ -135,7 +169,7 @@ pub(super) async fn cancels(backend: &dyn Backend) {
         reason: reason.to_owned(),
     };
     let effects = vec![cancel("n1", "User"), cancel("n2", "User"), cancel("n3", "User")];
-    s.transition("e", 0, json!(1), json!({}), effects, 3).await.unwrap();
+    s.transition("e", 0, json!(1), json!({}).into(), effects, 3).await.unwrap();
     let queued = s.task("queued").await.unwrap().unwrap();
     assert_eq!(
         (queued.status, queued.result, queued.abort.as_deref()),
@@ -146,7 +180,7 @@ pub(super) async fn cancels(backend: &dyn Backend) {
     assert_eq!(s.tasks_of_agent("a").await.unwrap()[0].abort.as_deref(), Some("User"), "the agent is told");
     assert!(matches!(s.acquire("held", "a", "i", 4).await.unwrap(), crate::store::Acquire::NotYours));
     // A second reason does not replace the first.
-    s.transition("e", 1, json!(2), json!({}), vec![cancel("n2", "Deadline")], 5).await.unwrap();
+    s.transition("e", 1, json!(2), json!({}).into(), vec![cancel("n2", "Deadline")], 5).await.unwrap();
     assert_eq!(s.task("held").await.unwrap().unwrap().abort.as_deref(), Some("User"));
     assert!(matches!(
         s.answer("held", "a", 1, json!({"status": "Aborted"}), 6).await.unwrap(),
@@ -169,7 +203,7 @@ pub(super) async fn durable(backend: &dyn Backend) {
         write.await.unwrap().unwrap();
     }
     let effects = vec![Effect::SetTimer { timer: "a".to_owned(), at: 9 }];
-    o.store.transition("e", 0, json!(1), json!({"s": 2}), effects, 2).await.unwrap();
+    o.store.transition("e", 0, json!(1), json!({"s": 2}).into(), effects, 2).await.unwrap();
     o.store.acquire("t7", "a", "i", 3).await.unwrap();
     o.store.checkpoint("t7", "a", 1, json!({"c": 1})).await.unwrap();
     drop(o);

@@ -135,11 +135,11 @@ pub(super) async fn news(backend: &dyn Backend) {
     assert_eq!(ids(s.news(1).await.unwrap()), ["t1"]);
     let seen = |task: &str, status| Effect::Seen { task: task.to_owned(), status };
     let effects = vec![seen("t1", TaskStatus::Assigned), seen("t2", TaskStatus::Assigned)];
-    s.transition("e1", 0, json!(1), json!({}), effects, 3).await.unwrap();
+    s.transition("e1", 0, json!(1), json!({}).into(), effects, 3).await.unwrap();
     let rows = s.news(10).await.unwrap();
     assert_eq!(ids(rows.clone()), ["t2"], "its end is still to be told");
     assert_eq!(rows[0].result, Some(json!({"done": true})));
-    s.transition("e1", 1, json!(2), json!({}), vec![seen("t2", TaskStatus::Ended)], 4).await.unwrap();
+    s.transition("e1", 1, json!(2), json!({}).into(), vec![seen("t2", TaskStatus::Ended)], 4).await.unwrap();
     s.answer("t1", "a", 1, json!(1), 5).await.unwrap();
     assert_eq!(ids(s.news(10).await.unwrap()), ["t1"]);
     drop(o);
@@ -152,15 +152,16 @@ pub(super) async fn changes(backend: &dyn Backend) {
     let s = &o.store;
     let mut feed = o.changes.subscribe();
     s.create_execution("e1", "p", None, "me", 1, Box::new(|_| Ok(json!({})))).await.unwrap();
-    s.transition("e1", 0, json!(1), json!({}), vec![Effect::Enqueue(task("t1", "e1", "n"))], 2)
+    s.transition("e1", 0, json!(1), json!({}).into(), vec![Effect::Enqueue(task("t1", "e1", "n"))], 2)
         .await
         .unwrap();
     s.acquire("t1", "a", "i", 3).await.unwrap();
     s.acquire("t1", "a", "i", 3).await.unwrap();
     s.answer("t1", "a", 1, json!(1), 4).await.unwrap();
     s.answer("t1", "a", 1, json!(1), 4).await.unwrap();
-    let failed =
-        s.transition("e1", 9, json!(1), json!({}), vec![Effect::Enqueue(task("t2", "e1", "n"))], 2).await;
+    let failed = s
+        .transition("e1", 9, json!(1), json!({}).into(), vec![Effect::Enqueue(task("t2", "e1", "n"))], 2)
+        .await;
     assert!(failed.is_err());
     let mut told = Vec::new();
     while let Ok(change) = feed.try_recv() {

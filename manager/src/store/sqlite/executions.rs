@@ -3,7 +3,7 @@
 use super::writer::Tx;
 use super::{Session, StoreError, int, tasks, uint};
 use crate::store::changes::Change;
-use crate::store::{DueTimer, Effect, ExecutionRow, Millis, Snapshot};
+use crate::store::{DueTimer, Effect, ExecutionRow, Millis, NextState, Part, Snapshot};
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::Value;
 
@@ -67,16 +67,31 @@ pub(super) fn create(
 }
 
 pub(super) fn snapshot(s: &Session<'_>, id: &str) -> Result<Option<Snapshot>, StoreError> {
+    // Both reads see the same commit; the transaction ends by being dropped.
+    let reading = s.conn.unchecked_transaction()?;
     let found: Option<(i64, Vec<u8>)> = s
         .conn
         .prepare_cached("SELECT version, state FROM execution WHERE id = ?1")?
         .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    found
-        .map(|(version, sealed)| {
-            Ok(Snapshot { version: uint(version), state: s.open("execution.state", id, &sealed)? })
-        })
-        .transpose()
+    let Some((version, sealed)) = found else { return Ok(None) };
+    let mut state = s.open("execution.state", id, &sealed)?;
+    let parts: Vec<(i64, Vec<u8>)> = s
+        .conn
+        .prepare_cached("SELECT version, doc FROM state_part WHERE execution_id = ?1 ORDER BY version")?
+        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    drop(reading);
+    for (at, sealed) in parts {
+        let damaged =
+            || StoreError::Backend(format!("version {at} of execution {id} cannot be put in place"));
+        let parts = s.open("execution.part", &format!("{id}/{at}"), &sealed)?;
+        let parts: Vec<Part> = serde_json::from_value(parts).map_err(|_| damaged())?;
+        if !parts.into_iter().all(|part| part.put(&mut state)) {
+            return Err(damaged());
+        }
+    }
+    Ok(Some(Snapshot { version: uint(version), state }))
 }
 
 pub(super) fn transition(
@@ -84,22 +99,43 @@ pub(super) fn transition(
     id: &str,
     expected: u64,
     event: &Value,
-    state: &Value,
+    state: NextState,
     effects: Vec<Effect>,
     now: Millis,
 ) -> Result<(), StoreError> {
     let version = expected + 1;
-    let sealed = tx.session().seal("execution.state", id, state)?;
-    let changed = tx
-        .conn
-        .prepare_cached("UPDATE execution SET state = ?3, version = ?4 WHERE id = ?1 AND version = ?2")?
-        .execute(params![id, int(expected), sealed, int(version)])?;
+    let changed = match &state {
+        NextState::Whole(state) => {
+            let sealed = tx.session().seal("execution.state", id, state)?;
+            tx.conn
+                .prepare_cached(
+                    "UPDATE execution SET state = ?3, version = ?4 WHERE id = ?1 AND version = ?2",
+                )?
+                .execute(params![id, int(expected), sealed, int(version)])?
+        }
+        NextState::Parts(_) => tx
+            .conn
+            .prepare_cached("UPDATE execution SET version = ?3 WHERE id = ?1 AND version = ?2")?
+            .execute(params![id, int(expected), int(version)])?,
+    };
     if changed == 0 {
         let what = format!("execution {id}");
         return Err(match one(&tx.session(), id)? {
             Some(_) => StoreError::Conflict { what },
             None => StoreError::NotFound { what },
         });
+    }
+    match state {
+        NextState::Whole(_) => {
+            tx.conn.prepare_cached("DELETE FROM state_part WHERE execution_id = ?1")?.execute([id])?;
+        }
+        NextState::Parts(parts) => {
+            let doc = serde_json::to_vec(&parts).map_err(|e| StoreError::Backend(e.to_string()))?;
+            let sealed = tx.session().seal_text("execution.part", &format!("{id}/{version}"), &doc)?;
+            tx.conn
+                .prepare_cached("INSERT INTO state_part (execution_id, version, doc) VALUES (?1, ?2, ?3)")?
+                .execute(params![id, int(version), sealed])?;
+        }
     }
     let sealed = tx.session().seal("event", &format!("{id}/{version}"), event)?;
     tx.conn

@@ -20,7 +20,7 @@ mod writer;
 use super::changes::Changes;
 use super::{
     Acquire, Agent, Answered, Applied, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis, NewTask,
-    Snapshot, Store, StoreError, TaskRow,
+    NextState, Snapshot, Store, StoreError, TaskRow,
 };
 use crate::secrets::ManagerKey;
 use async_trait::async_trait;
@@ -343,12 +343,12 @@ impl Store for SqliteStore {
         execution_id: &str,
         expected_version: u64,
         event: Value,
-        state: Value,
+        state: NextState,
         effects: Vec<Effect>,
         now: Millis,
     ) -> Result<(), StoreError> {
         let id = execution_id.to_owned();
-        self.write(move |tx| executions::transition(tx, &id, expected_version, &event, &state, effects, now))
+        self.write(move |tx| executions::transition(tx, &id, expected_version, &event, state, effects, now))
             .await
     }
 

@@ -4,7 +4,7 @@ use super::StoreError;
 use rusqlite::Connection;
 
 /// Each step brings the schema from its index to the next version. Steps are never edited once released, only added.
-const STEPS: [&str; 1] = [V1];
+const STEPS: [&str; 2] = [V1, V2];
 
 const V1: &str = "
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -51,6 +51,12 @@ CREATE TABLE timer (
   execution_id TEXT NOT NULL, timer TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (execution_id, timer))
   WITHOUT ROWID;
 CREATE INDEX timer_at ON timer (at);
+";
+
+/// What transitions changed in the state of an execution since it was last written whole.
+const V2: &str = "
+CREATE TABLE state_part (
+  execution_id TEXT NOT NULL, version INTEGER NOT NULL, doc BLOB NOT NULL, PRIMARY KEY (execution_id, version));
 ";
 
 /// The version of this build.

@@ -95,7 +95,7 @@ async fn nothing_of_an_execution_is_readable_in_the_files() {
     let state = doc.clone();
     store.create_execution("e", "p", None, "me", 1, Box::new(move |_| Ok(state))).await.unwrap();
     let task = task_with("t", &doc.to_string());
-    store.transition("e", 0, doc.clone(), doc.clone(), vec![Effect::Enqueue(task)], 2).await.unwrap();
+    store.transition("e", 0, doc.clone(), doc.clone().into(), vec![Effect::Enqueue(task)], 2).await.unwrap();
     store.acquire("t", "a", "i", 3).await.unwrap();
     store.progress("t", "a", doc.clone()).await.unwrap();
     store.checkpoint("t", "a", 1, doc.clone()).await.unwrap();
@@ -176,7 +176,10 @@ async fn whatever_was_acknowledged_is_there_after_the_plug_was_pulled() {
         for write in writes {
             write.await.unwrap().unwrap();
         }
-        store.transition("e", round - 1, json!(round), json!({ "n": round }), vec![], round).await.unwrap();
+        store
+            .transition("e", round - 1, json!(round), json!({ "n": round }).into(), vec![], round)
+            .await
+            .unwrap();
         // The files as a killed process leaves them: nothing was closed, nothing folded in. The writer is idle here, so
         // the copy is of one moment.
         let copy = tempfile::tempdir().unwrap();

@@ -209,7 +209,7 @@ pub fn stage_records(state: &State) -> Vec<(String, StageRecord)> {
     let plan = &state.plan;
     let at = state.runs.get(ROOT_RUN).and_then(|run| run.ended_at).unwrap_or_default();
     let mut records = Vec::new();
-    for (id, run) in &state.runs {
+    for (id, run) in state.runs.iter() {
         let Some(node) = node_of(plan, run) else { continue };
         if !matches!(node.kind, NodeKind::Stage(_)) || run.status != Status::Success {
             continue;
