@@ -140,7 +140,7 @@ async fn run_with(
         Ok(opened) => opened?,
         Err(error) => return Err(AgentError::DataDir { path: data, source: io::Error::other(error) }),
     };
-    let http = client::http_client(&config)?;
+    let http = client::http_client(&config, clock.clone())?;
     let identity = Identity {
         host: config.host_name.clone().unwrap_or_else(machine_name),
         ip: lease::own_address(&config.manager_url),

@@ -1,8 +1,11 @@
 //! The manager and the log service over HTTP. Owns connections and bearers; decides nothing about tasks.
 
 mod bearer;
+mod dns;
 mod logs;
 mod retry;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use logs::{LogClient, LogFault};
 pub(crate) use retry::RetryPolicy;
@@ -10,6 +13,7 @@ pub(crate) use retry::RetryPolicy;
 use crate::config::Config;
 use bearer::BearerCache;
 use bytes::Bytes;
+use dns::RememberingResolver;
 use executor_api::{Checkpoint, Clock};
 use proto::events::TaskEvents;
 use proto::limits;
@@ -124,7 +128,7 @@ pub(crate) struct ManagerClient {
 }
 
 /// The HTTP client for manager and log service.
-pub(crate) fn http_client(config: &Config) -> Result<reqwest::Client, ClientError> {
+pub(crate) fn http_client(config: &Config, clock: Arc<dyn Clock>) -> Result<reqwest::Client, ClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(format!("delegate/{VERSION}"))
         .redirect(reqwest::redirect::Policy::none())
@@ -132,6 +136,7 @@ pub(crate) fn http_client(config: &Config) -> Result<reqwest::Client, ClientErro
         .pool_max_idle_per_host(MAX_CALLS)
         .pool_idle_timeout(IDLE_FOR)
         .tcp_nodelay(true)
+        .dns_resolver(RememberingResolver::new(clock))
         .no_proxy();
     if let Some(path) = &config.ca_file {
         let file = |source: Box<dyn std::error::Error + Send + Sync>| ClientError::File {
@@ -393,6 +398,18 @@ pub(crate) fn segment(id: &str) -> String {
     url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
+/// Adds what to do about a certificate that is its own authority: the library's word for it tells nobody.
+fn explained(text: String) -> String {
+    if !text.contains("CaUsedAsEndEntity") {
+        return text;
+    }
+    format!(
+        "{text}: the server shows the certificate of an authority (CA:TRUE) as its own. Make an authority and let it sign a \
+         certificate for the server, or make a self-signed one with basicConstraints=CA:FALSE; name the authority, or \
+         that certificate, in ca_file (DELEGATE_CA_FILE)"
+    )
+}
+
 /// One exchange: status, the server's wish for a pause, and the body, cut off with an error beyond `limit`.
 async fn exchange(
     call: reqwest::RequestBuilder,
@@ -407,7 +424,7 @@ async fn exchange(
             text = format!("{text}: {inner}");
             cause = inner.source();
         }
-        text
+        explained(text)
     };
     let mut reply = call.send().await.map_err(text)?;
     let status = reply.status();

@@ -236,9 +236,13 @@ impl Unit {
                 let mut writer = self.writer.lock().await;
                 (writer.spool.take_unsynced().map_err(|_| LogClosed)?, writer.written)
             };
-            let outcome =
-                tokio::task::spawn_blocking(move || files.iter().try_for_each(std::fs::File::sync_data))
-                    .await;
+            // Steps that end together would otherwise take a thread each.
+            let worker = self.workers.clone().acquire_owned().await.map_err(|_| LogClosed)?;
+            let outcome = tokio::task::spawn_blocking(move || {
+                let _worker = worker;
+                files.iter().try_for_each(std::fs::File::sync_data)
+            })
+            .await;
             if let Err(error) = outcome.map_err(|_| LogClosed)? {
                 tracing::error!(code = "AGT-006", unit = self.shared.name, %error, "the spool cannot be made durable");
                 return Err(LogClosed);
