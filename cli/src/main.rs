@@ -62,6 +62,8 @@ fn run(command: Command, env: &Env) -> Result<Exit, CliError> {
     };
     let runtime = runtime
         .enable_all()
+        // File and name look-ups are short; more threads than this would only cost memory after a burst.
+        .max_blocking_threads(32)
         .build()
         .map_err(|error| CliError::failed(format!("the runtime cannot be started: {error}")))?;
     runtime.block_on(dispatch(command, env))
