@@ -13,11 +13,15 @@ use proto::limits::MAX_LONG_POLL;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Rows listed when nobody says how many.
 const DEFAULT_LIMIT: u32 = 50;
 /// Most rows listed at once.
 const MAX_LIMIT: u32 = 1000;
+/// Versions that follow each other within this time are told to a waiting client at once: a fan-out makes dozens in a
+/// second, and each view is made of the whole state.
+const GATHER: Duration = Duration::from_millis(100);
 /// A rehearsal that is faster than this divides minutes into nothing.
 const MAX_REHEARSAL: u32 = 100_000;
 
@@ -154,6 +158,9 @@ pub(super) async fn show(
     let wait = Duration::from_millis(since.wait_ms).min(MAX_LONG_POLL);
     let until = api.app.clock.mono() + wait;
     loop {
+        if since.since.is_some() {
+            gather(&api, &id, &mut versions, until).await?;
+        }
         versions.borrow_and_update();
         let shown = view::of(&api, &id).await?;
         let news = since.since.is_none_or(|since| shown.version > since);
@@ -166,6 +173,28 @@ pub(super) async fn show(
             () = api.app.stop.cancelled() => {}
         }
     }
+}
+
+/// Waits a little for more versions, not beyond `until` and not once the execution has ended.
+async fn gather(
+    api: &Api,
+    id: &str,
+    versions: &mut watch::Receiver<u64>,
+    until: tokio::time::Instant,
+) -> Answer<()> {
+    let over = until.min(api.app.clock.mono() + GATHER);
+    while api.app.clock.mono() < over {
+        versions.borrow_and_update();
+        if api.app.store.execution(id).await?.is_none_or(|row| row.ended) {
+            return Ok(());
+        }
+        tokio::select! {
+            changed = versions.changed() => if changed.is_err() { return Ok(()) },
+            () = api.app.clock.sleep_until(over) => {}
+            () = api.app.stop.cancelled() => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// Repeatable: aborting what has ended, or is being aborted, changes nothing.

@@ -59,6 +59,8 @@ struct Cursor {
 struct Tail {
     api: Api,
     execution_id: String,
+    /// What the log keys of the execution begin with, once it is known.
+    prefix: Option<String>,
     step: Option<String>,
     follow: bool,
     cursors: Vec<Cursor>,
@@ -86,6 +88,7 @@ pub(super) async fn read(
         versions: api.engine.subscribe(&execution_id),
         api,
         execution_id,
+        prefix: None,
         step: wanted.step,
         follow: wanted.follow,
         cursors: Vec::new(),
@@ -126,10 +129,12 @@ impl Tail {
     async fn list(&mut self) -> std::io::Result<()> {
         self.keys.borrow_and_update();
         self.versions.borrow_and_update();
-        let Some((_, record)) = self.api.engine.record(&self.execution_id).await.map_err(io)? else {
-            return Ok(());
-        };
-        let Some(prefix) = record.log_prefix else { return Ok(()) };
+        if self.prefix.is_none() {
+            let record = self.api.engine.record(&self.execution_id).await.map_err(io)?;
+            // It never changes once it is known, and the record may be large.
+            self.prefix = record.and_then(|(_, record)| record.log_prefix);
+        }
+        let Some(prefix) = self.prefix.clone() else { return Ok(()) };
         let (logs, account) = (&self.api.app.logs, &self.api.app.account);
         let mut fresh = Vec::new();
         for stream in logs.keys(account, &prefix, MAX_STREAMS).await.map_err(io)? {
