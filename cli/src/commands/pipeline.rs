@@ -108,7 +108,15 @@ pub(crate) async fn start(client: &Client, args: &RunArgs, env: &Env) -> Result<
     let inputs: Map<String, Value> =
         args.input.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     let inputs_yaml = args.inputs.as_deref().map(read).transpose()?;
-    let mut body = json!({"pipeline": identifier, "inputs": inputs, "inputsYaml": inputs_yaml, "rehearse": args.rehearse});
+    // Faults that only a run can find then name the file, as those of `apply` do.
+    let source = file_of(&args.pipeline).map(|path| path.display().to_string());
+    let mut body = json!({
+        "pipeline": identifier,
+        "inputs": inputs,
+        "inputsYaml": inputs_yaml,
+        "rehearse": args.rehearse,
+        "source": source,
+    });
     if let Some(entries) = body.as_object_mut() {
         entries.retain(|_, value| !value.is_null());
     }
