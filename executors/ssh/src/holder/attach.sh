@@ -201,15 +201,21 @@ gather() {
   { read -r S RS RB < "$1/pid"; } 2>/dev/null
   m=
   { read -r m < "$1/marker"; } 2>/dev/null
-  group=
+  group= own=
   if [ -n "$S" ]; then
     boot_id
     if [ "$RB" = "${B:--}" ]; then
       # A process of this pid that started at another time is a stranger, and then the old group is gone.
-      if born "$S"; then [ "$R" = "$RS" ] && [ "$PG" = "$S" ] && group=1; else group=1; fi
+      if ! born "$S"; then
+        group=1
+      elif [ "$R" = "$RS" ]; then
+        # It may not have come to its own session yet.
+        own=$S
+        [ "$PG" = "$S" ] && group=1
+      fi
     fi
   fi
-  found=" "
+  found=" $own "
   [ -n "$m" ] && for f in $(grep -lF "DELEGATE_UNIT=$m" /proc/[0-9]*/environ 2>/dev/null); do
     f=${f#/proc/}
     found="$found${f%/environ} "
@@ -242,9 +248,12 @@ finish() {
   [ -r /proc/self/environ ] || scope=group
   turn=0 sent=" " first=
   while :; do
+    # A holder that has not written down its script is about to start it; that is looked up before the processes are.
+    settled=
+    { [ -s "$D/pid" ] || { [ -s "$D/go" ] && ! alive "$D/go"; } || [ $turn -gt 140 ]; } && settled=1
     gather "$D"
     [ $turn -eq 0 ] && first=$Q
-    if [ -z "$Q" ]; then
+    if [ -z "$Q" ] && [ -n "$settled" ]; then
       say over "$scope" "first${first:- -}" "foreign${X:- -}"
       return
     fi
