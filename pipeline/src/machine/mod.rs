@@ -6,6 +6,7 @@
 
 mod ends;
 mod failure;
+mod loops;
 mod runs;
 mod sequence;
 pub mod state;

@@ -2,17 +2,10 @@
 
 use super::state::{Ending, Iteration, Phase, ROOT_RUN, Run, Status};
 use super::{Action, Machine, Work, is_step, node_of};
-use crate::model::step::{Looping, WhenStatus};
+use crate::model::step::WhenStatus;
 use crate::plan::{NodeKind, PlanNode, ROOT};
 use crate::scope::NodeScope;
 use proto::failure::{Failure, FailureKind};
-use serde_json::Value as Json;
-
-/// Iterations of rule R7 at once (settled facts §1.6).
-const MAX_HOSTS_AT_ONCE: usize = 50;
-
-/// Most iterations of a loop. More is a mistake in the expression that gives the items.
-pub(crate) const MAX_ITERATIONS: usize = 10_000;
 
 /// Stage and pipeline timeout when none is written.
 const DEFAULT_LONG_MS: u64 = 8 * 7 * 86_400_000;
@@ -89,7 +82,7 @@ impl Machine<'_> {
         }
     }
 
-    fn skip(&mut self, id: &str) {
+    pub(super) fn skip(&mut self, id: &str) {
         self.end(id, Status::Skipped);
     }
 
@@ -124,7 +117,7 @@ impl Machine<'_> {
         }
     }
 
-    fn condition(&mut self, id: &str, node: &PlanNode) -> Result<bool, Box<Failure>> {
+    pub(super) fn condition(&mut self, id: &str, node: &PlanNode) -> Result<bool, Box<Failure>> {
         let Some(condition) = node.when.as_ref().and_then(|when| when.condition.as_ref()) else {
             return Ok(true);
         };
@@ -154,97 +147,6 @@ impl Machine<'_> {
         }
     }
 
-    // --- loops ---
-
-    /// Items, how many at once, and whether they are hosts.
-    fn loop_items(&self, id: &str, node: &PlanNode) -> Result<(Vec<Json>, usize, bool), Box<Failure>> {
-        let bad = |what: &str, error: String| {
-            Box::new(Failure::new(FailureKind::BadSpec, "PIPE-003", format!("`{what}` of the loop: {error}")))
-        };
-        let scope = self.scope(id);
-        let context = self.context(&scope);
-        let number = |field: &crate::model::Field, what: &str| -> Result<usize, Box<Failure>> {
-            let value =
-                super::task::field_value(field, &context).map_err(|error| bad(what, error.to_string()))?;
-            let number = match &value {
-                Json::Number(number) => number.as_u64(),
-                Json::String(text) => text.trim().parse().ok(),
-                _ => None,
-            };
-            number
-                .and_then(|number| usize::try_from(number).ok())
-                .ok_or_else(|| bad(what, format!("expected a whole number, found {value}")))
-        };
-        let (items, limit, is_host) = match &node.looping {
-            None => {
-                let hosts =
-                    self.plan.target_of(run_node(self.run(id))).map(|target| &target.infrastructure.hosts);
-                let items: Vec<Json> =
-                    hosts.into_iter().flatten().map(|host| Json::String(host.written.clone())).collect();
-                if items.is_empty() {
-                    return Err(bad("items", "the stage has no hosts".to_owned()));
-                }
-                (items, MAX_HOSTS_AT_ONCE, true)
-            }
-            Some(Looping::Repeat { items: Some(items), max_concurrency, .. }) => {
-                let value = super::task::field_value(items, &context)
-                    .map_err(|error| bad("items", error.to_string()))?;
-                let Json::Array(list) = value else {
-                    return Err(bad("items", format!("expected a list, found {value}")));
-                };
-                let limit =
-                    max_concurrency.as_ref().map_or(Ok(0), |field| number(field, "maxConcurrency"))?;
-                (list, limit, false)
-            }
-            Some(Looping::Repeat { times: Some(count), max_concurrency, .. })
-            | Some(Looping::Parallelism { count, max_concurrency }) => {
-                let count = number(count, "times")?;
-                let limit =
-                    max_concurrency.as_ref().map_or(Ok(0), |field| number(field, "maxConcurrency"))?;
-                if count > MAX_ITERATIONS {
-                    return Err(bad("times", format!("{count} iterations; the limit is {MAX_ITERATIONS}")));
-                }
-                ((0..count).map(Json::from).collect(), limit, false)
-            }
-            Some(Looping::Repeat { .. }) => (Vec::new(), 0, false),
-        };
-        if items.len() > MAX_ITERATIONS {
-            return Err(bad("items", format!("{} iterations; the limit is {MAX_ITERATIONS}", items.len())));
-        }
-        let limit = if limit == 0 { items.len().max(1) } else { limit };
-        Ok((items, limit, is_host))
-    }
-
-    fn begin_loop(&mut self, id: &str, items: Vec<Json>, limit: usize, is_host: bool) {
-        if items.is_empty() {
-            return self.skip(id);
-        }
-        self.update(id, |run| {
-            run.phase = Phase::Loop;
-            run.items = items;
-            run.limit = limit;
-            run.iteration = None;
-        });
-        for _ in 0..limit {
-            if !self.next_iteration(id, is_host) {
-                break;
-            }
-        }
-    }
-
-    /// Starts the next iteration, if there is one left and nothing ends the loop.
-    fn next_iteration(&mut self, id: &str, is_host: bool) -> bool {
-        if self.is_ending(id) {
-            return false;
-        }
-        let Some(run) = self.run(id) else { return false };
-        let (index, total, node) = (run.next, run.items.len(), run.node);
-        let Some(item) = run.items.get(index).cloned() else { return false };
-        self.update(id, |run| run.next += 1);
-        self.add_child(id, node, Some(Iteration { index, total, item, is_host }));
-        true
-    }
-
     // --- members ---
 
     fn begin_parallel(&mut self, id: &str, node: &PlanNode) {
@@ -258,7 +160,7 @@ impl Machine<'_> {
     }
 
     /// Creates the run of a member and puts its beginning on the list.
-    fn add_child(&mut self, parent: &str, node: usize, iteration: Option<Iteration>) {
+    pub(super) fn add_child(&mut self, parent: &str, node: usize, iteration: Option<Iteration>) {
         let plan = self.plan.clone();
         let Some(plan_node) = plan.node(node) else { return };
         let id = match &iteration {
@@ -376,7 +278,7 @@ impl Machine<'_> {
     }
 
     /// The members are done: roll back if that was advised, otherwise end with the status that follows from them.
-    fn finish(&mut self, id: &str) {
+    pub(super) fn finish(&mut self, id: &str) {
         let plan = self.plan.clone();
         let Some(run) = self.run(id) else { return };
         let Some(node) = node_of(&plan, run) else { return };
@@ -482,7 +384,7 @@ impl Machine<'_> {
     }
 }
 
-fn run_node(run: Option<&Run>) -> usize {
+pub(super) fn run_node(run: Option<&Run>) -> usize {
     run.map_or(ROOT, |run| run.node)
 }
 
