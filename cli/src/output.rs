@@ -1,5 +1,6 @@
 //! What goes to standard output: one JSON document or a table. Everything else goes to standard error.
 
+use crate::exit::CliError;
 use serde_json::Value;
 use std::io::Write;
 
@@ -22,6 +23,14 @@ pub(crate) fn say(text: impl AsRef<str>) {
         // `delegate … | head` closes the pipe: there is nobody left to tell.
         tracing::debug!("standard output is closed");
     }
+}
+
+/// Writes bytes as they are to standard output: a rendered file, a completion script.
+pub(crate) fn write(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(|error| CliError::failed(format!("the result cannot be written: {error}")))
 }
 
 /// Writes a line to standard error.

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod planner;
 pub mod rules;
 mod scope;
+pub mod template;
 pub mod view;
 pub mod yaml;
 

@@ -2,8 +2,8 @@
 
 use crate::args::Cli;
 use crate::exit::{CliError, Exit};
+use crate::output;
 use clap::CommandFactory;
-use std::io::Write;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -17,8 +17,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "delegate", &mut script);
-    std::io::stdout()
-        .write_all(&script)
-        .map_err(|e| CliError::failed(format!("the script cannot be written: {e}")))?;
+    output::write(&script)?;
     Ok(Exit::Success)
 }

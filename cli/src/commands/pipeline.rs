@@ -10,6 +10,7 @@ use crate::settings::Env;
 use pipeline::entities::{EntityKind, parse_entities};
 use pipeline::fault::Fault;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Arguments.
@@ -25,6 +26,18 @@ enum Action {
     Run(RunArgs),
     /// Check documents: every fault and every applied rule at once; needs no manager
     Validate(ValidateArgs),
+    /// Fill the placeholders of a template, such as `{{SERVICE_NAME}}`; the result goes to standard output
+    Render(RenderArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RenderArgs {
+    /// Template
+    #[arg(value_name = "TEMPLATE")]
+    template: PathBuf,
+    /// Value of a placeholder
+    #[arg(long, value_name = "NAME=VALUE", value_parser = input)]
+    set: Vec<(String, String)>,
 }
 
 /// Arguments of `pipeline run`.
@@ -94,6 +107,7 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
             start(&client, &args, env).await
         }
         Action::Validate(args) => validate(&args, env).await,
+        Action::Render(args) => render(&args),
     }
 }
 
@@ -245,6 +259,21 @@ async fn validate(args: &ValidateArgs, env: &Env) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
+/// Prints the rendered text, unless a placeholder has no value.
+fn render(args: &RenderArgs) -> Result<Exit, CliError> {
+    let mut values = BTreeMap::new();
+    for (name, value) in &args.set {
+        if values.insert(name.clone(), value.clone()).is_some() {
+            return Err(CliError::usage(format!("--set {name} is given twice")));
+        }
+    }
+    let source = args.template.display().to_string();
+    let text =
+        pipeline::template::render(&source, &read(&args.template)?, &values).map_err(CliError::documents)?;
+    output::write(text.as_bytes())?;
+    Ok(Exit::Success)
+}
+
 /// What the documents themselves tell, without entities to refer to.
 fn validate_offline(source: &str, text: &str, strict: bool) -> (Vec<Value>, Vec<Value>) {
     let (faults, notices) = match parse_entities(source, text) {
@@ -276,6 +305,20 @@ mod tests {
         assert_eq!(input("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(input("a="), Ok(("a".into(), String::new())));
         assert!(input("=b").is_err() && input("a").is_err());
+    }
+
+    #[test]
+    fn a_template_needs_every_value_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let template = dir.path().join("t.yaml");
+        std::fs::write(&template, "name: {{TEAM}}\n").unwrap();
+        let set = |list: &[(&str, &str)]| RenderArgs {
+            template: template.clone(),
+            set: list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        };
+        assert_eq!(render(&set(&[])).unwrap_err().exit, Exit::Usage);
+        assert_eq!(render(&set(&[("TEAM", "a"), ("TEAM", "b")])).unwrap_err().exit, Exit::Usage);
+        assert_eq!(render(&set(&[("TEAM", "a")])).unwrap(), Exit::Success);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub fn parse_documents(source: &str, text: &str) -> Result<Vec<Node>, Vec<Fault>
         let message = format!("the document has {} bytes; the limit is {MAX_BYTES}", text.len());
         return Err(vec![Fault::at(&start, "", message)]);
     }
-    if let Some(fault) = unrendered_placeholder(source, text) {
+    if let Some(fault) = crate::template::unrendered(source, text) {
         return Err(vec![fault]);
     }
     let mut builder = Builder::new(source);
@@ -41,33 +41,6 @@ pub fn parse_documents(source: &str, text: &str) -> Result<Vec<Node>, Vec<Fault>
         }
     }
     if builder.faults.is_empty() { Ok(builder.documents) } else { Err(builder.faults) }
-}
-
-/// `{{NAME}}` is a mark of a generator's template. YAML would take it for a nested map and complain about something else.
-fn unrendered_placeholder(source: &str, text: &str) -> Option<Fault> {
-    for (index, line) in text.lines().enumerate() {
-        let mut from = 0;
-        while let Some(at) = line.get(from..).and_then(|rest| rest.find("{{")) {
-            let open = from + at;
-            from = open + 2;
-            let Some(rest) = line.get(from..) else { break };
-            let Some(close) = rest.find("}}") else { break };
-            let name = rest.get(..close).unwrap_or_default();
-            let is_name = !name.is_empty()
-                && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-            // A comment may explain a template; it is no template itself.
-            let in_comment = line.trim_start().starts_with('#');
-            if is_name && !in_comment {
-                let column = line.get(..open).map_or(0, |before| before.chars().count()) as u32 + 1;
-                let place = Place { source: source.into(), line: index as u32 + 1, column };
-                let message = format!("`{{{{{name}}}}}` is an unrendered placeholder of a template");
-                return Some(
-                    Fault::at(&place, "", message).suggest(Some("render the template first".into())),
-                );
-            }
-        }
-    }
-    None
 }
 
 /// A collection that is being read.
