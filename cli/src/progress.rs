@@ -69,7 +69,12 @@ fn collect<'v>(steps: &'v [Value], above: &str, rollback: bool, depth: usize, ro
 /// Whether an execution has ended.
 pub(crate) fn has_ended(view: &Value) -> bool {
     let status = view.get("status").and_then(Value::as_str).unwrap_or("");
-    !matches!(status, "" | "Running" | "NotStarted" | "ApprovalWaiting" | "Queued" | "Paused")
+    !matches!(status, "" | "NotStarted" | "Queued" | "Paused") && !is_under_way(status)
+}
+
+/// Whether it runs or waits for somebody or something.
+fn is_under_way(status: &str) -> bool {
+    matches!(status, "Running" | "WaitStepRunning") || status.ends_with("Waiting")
 }
 
 /// What a failed step says: message, hint, code.
@@ -159,7 +164,7 @@ impl Progress {
     fn changed(&mut self, key: &str, status: &str, step: &Value) {
         match status {
             "NotStarted" | "Queued" | "" => {}
-            "Running" | "ApprovalWaiting" => self.started(key, step),
+            status if is_under_way(status) => self.started(key, step),
             _ => self.ended(key, status, step),
         }
     }
@@ -325,6 +330,7 @@ mod tests {
             ("Running", false),
             ("NotStarted", false),
             ("ApprovalWaiting", false),
+            ("InterventionWaiting", false),
             ("Success", true),
             ("Aborted", true),
         ] {

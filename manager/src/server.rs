@@ -10,7 +10,7 @@ mod listen;
 use crate::app::{App, AppState, ManagerConfig};
 use crate::auth::{Credentials, LogTokens};
 use crate::clock::{Clock, SystemClock};
-use crate::engine::{Engine, EngineError, Running};
+use crate::engine::{Engine, EngineError, NotConfigured, Running};
 use crate::logstore::disk::DiskLogs;
 use crate::logstore::{self, LogError};
 use crate::queue::Queue;
@@ -186,8 +186,13 @@ impl Started {
             tokio::spawn(queue.watch_over(store, app.config.agent_wait, stop.clone())),
             tokio::spawn(logs.keep_synced(clock, stop)),
         ];
-        let (engine, running) =
-            Engine::start(app.store.clone(), &app.changes, app.queue.clone(), app.clock.clone());
+        let (engine, running) = Engine::start(
+            app.store.clone(),
+            &app.changes,
+            app.queue.clone(),
+            app.clock.clone(),
+            Arc::new(NotConfigured),
+        );
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .merge(delegate_api::router(app.clone()))

@@ -10,7 +10,7 @@ mod support;
 use client_faults::{Death, MortalStore};
 use client_support::{ENTITIES, deployment, script};
 use manager::clock::{Clock, SystemClock};
-use manager::engine::{Engine, Record};
+use manager::engine::{Engine, NotConfigured, Record};
 use manager::queue::Queue;
 use manager::secrets::ManagerKey;
 use manager::store::changes::Changes;
@@ -101,7 +101,13 @@ async fn live(store: Arc<dyn Store>, changes: &Changes, is_dead: impl Fn() -> bo
         assert!(is_dead(), "the queue cannot be read");
         return false;
     };
-    let (engine, running) = Engine::start(store.clone(), changes, Arc::new(queue), Arc::new(SystemClock));
+    let (engine, running) = Engine::start(
+        store.clone(),
+        changes,
+        Arc::new(queue),
+        Arc::new(SystemClock),
+        Arc::new(NotConfigured),
+    );
     let _resumed_or_dead = engine.resume_all().await;
     let limit = tokio::time::Instant::now() + Duration::from_secs(10);
     let ended = loop {

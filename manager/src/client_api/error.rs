@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pipeline::fault::Fault;
+use pipeline::machine::Refusal;
 use serde::Serialize;
 
 /// An answer that is not the one that was asked for.
@@ -74,6 +75,18 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "MGR-115", message)
     }
 
+    /// What a person asked of a step is not taken: 404, 403, 400 or 409.
+    pub(crate) fn refused(refusal: &Refusal) -> Self {
+        let status = match refusal {
+            Refusal::NoNode { .. } => StatusCode::NOT_FOUND,
+            Refusal::NotAllowed { .. } => StatusCode::FORBIDDEN,
+            Refusal::BadValue { .. } => StatusCode::BAD_REQUEST,
+            Refusal::Ended { .. } | Refusal::NotWaiting { .. } => StatusCode::CONFLICT,
+        };
+        Self::new(status, "MGR-106", refusal.to_string())
+            .hint("`delegate execution show ID` shows what each step waits for")
+    }
+
     /// 413.
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
@@ -130,6 +143,7 @@ impl From<EngineError> for ApiError {
             EngineError::NotFound { execution_id } => {
                 Self::not_found(format!("execution {execution_id} does not exist"))
             }
+            EngineError::Refused(refusal) => Self::refused(&refusal),
             EngineError::Stopping => {
                 Self::internal(&error, StatusCode::SERVICE_UNAVAILABLE, "the manager is stopping")
             }

@@ -24,7 +24,7 @@ pub(super) async fn of(api: &Api, execution_id: &str) -> Answer<Shown> {
     let row = api.app.store.execution(execution_id).await?.ok_or_else(missing)?;
     let (version, record) = api.engine.record(execution_id).await?.ok_or_else(missing)?;
     let mut view = execution_view(&record.machine, Some(api.app.clock.wall()));
-    if view.status == Status::Running {
+    if view.status.is_open() {
         for stage in &mut view.stages {
             for step in stage.steps.iter_mut().chain(&mut stage.rollback_steps) {
                 explain(api, &record, execution_id, step);

@@ -13,11 +13,13 @@
 
 mod feed;
 pub(crate) mod host_keys;
+mod perform;
 mod record;
 mod shard;
 mod timers;
 mod versions;
 
+pub use perform::{Job, NotConfigured, Performer};
 pub use record::{OpenTask, Record, execution_id, task_id};
 pub(crate) use shard::load;
 
@@ -25,6 +27,8 @@ use crate::clock::Clock;
 use crate::queue::Queue;
 use crate::store::changes::Changes;
 use crate::store::{Store, StoreError};
+use pipeline::machine::{Actor, Refusal, UserAction};
+use proto::result::StepResult;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,6 +90,9 @@ pub enum EngineError {
         /// Which execution.
         execution_id: String,
     },
+    /// The execution does not take what a person asked for; nothing changed. Page: `docs/errors/MGR-106.md`.
+    #[error("MGR-106: {0}")]
+    Refused(#[from] Refusal),
     /// The manager is stopping.
     #[error("the manager is stopping")]
     Stopping,
@@ -102,6 +109,17 @@ enum Input {
     Timer(String),
     /// Somebody wants it to end.
     Abort(String),
+    /// Somebody answers a step.
+    Act(Box<Act>),
+    /// The manager is done with a step of its own.
+    Performed { node: String, attempt: u32, result: Box<StepResult> },
+}
+
+#[derive(Clone, Debug)]
+struct Act {
+    node: String,
+    by: Actor,
+    action: UserAction,
 }
 
 struct Command {
@@ -121,6 +139,8 @@ struct Shared {
     timers: Notify,
     /// Executions whose last attempt failed.
     retry: Mutex<BTreeSet<String>>,
+    /// Steps that the manager itself performs.
+    desk: perform::Desk,
 }
 
 impl Shared {
@@ -145,6 +165,7 @@ pub struct Engine {
 pub struct Running {
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
 }
 
 impl Running {
@@ -157,18 +178,22 @@ impl Running {
                 tracing::error!(%error, "a task of the engine ended badly");
             }
         }
+        self.shared.desk.ended().await;
     }
 }
 
 impl Engine {
-    /// Starts the shards, the feed and the timer task. `changes` is the store's own and `queue` listens to it. Executions that were open before
-    /// go on with [`Engine::resume_all`].
+    /// Starts the shards, the feed and the timer task. `changes` is the store's own and `queue` listens to it;
+    /// `performer` does the steps that need no agent. Executions that were open before go on with
+    /// [`Engine::resume_all`].
     pub fn start(
         store: Arc<dyn Store>,
         changes: &Changes,
         queue: Arc<Queue>,
         clock: Arc<dyn Clock>,
+        performer: Arc<dyn Performer>,
     ) -> (Engine, Running) {
+        let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             store,
             queue,
@@ -176,21 +201,23 @@ impl Engine {
             versions: Versions::default(),
             timers: Notify::new(),
             retry: Mutex::default(),
+            desk: perform::Desk::new(performer, stop.clone()),
         });
-        let stop = CancellationToken::new();
         let mut tasks = Vec::with_capacity(SHARDS + 2);
         let shards: Arc<[mpsc::Sender<Command>]> = (0..SHARDS)
             .map(|_| {
                 let (sender, inbox) = mpsc::channel(SHARD_INBOX);
-                tasks.push(tokio::spawn(shard::Shard::new(shared.clone(), inbox).run(stop.clone())));
+                tasks.push(tokio::spawn(
+                    shard::Shard::new(shared.clone(), inbox, sender.clone()).run(stop.clone()),
+                ));
                 sender
             })
             .collect();
         changes.listen(shared.clone());
-        let engine = Engine { shared, shards };
+        let engine = Engine { shared: shared.clone(), shards };
         tasks.push(tokio::spawn(feed::run(engine.clone(), changes.subscribe(), stop.clone())));
         tasks.push(tokio::spawn(timers::run(engine.clone(), stop.clone())));
-        (engine, Running { stop, tasks })
+        (engine, Running { stop, tasks, shared })
     }
 
     /// Resumes every open execution: once, at the start of the manager.
@@ -214,6 +241,18 @@ impl Engine {
     /// Asks for the end of an execution; committed when it returns. **Repeat**: safe, also after the end.
     pub async fn abort(&self, execution_id: &str, by: &str) -> Result<(), EngineError> {
         self.ask(execution_id, Input::Abort(by.to_owned())).await
+    }
+
+    /// Hands what a person wants to a step; committed when it returns. **Errors**: [`EngineError::Refused`] says why it
+    /// is not taken; nothing changed then. **Repeat**: a second one is refused, since the step no longer waits.
+    pub async fn act(
+        &self,
+        execution_id: &str,
+        node: &str,
+        by: Actor,
+        action: UserAction,
+    ) -> Result<(), EngineError> {
+        self.ask(execution_id, Input::Act(Box::new(Act { node: node.to_owned(), by, action }))).await
     }
 
     /// Latest version and record, from the store.

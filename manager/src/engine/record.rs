@@ -146,28 +146,29 @@ pub(super) fn effects(
     actions: Vec<Action>,
     now: Millis,
 ) -> Result<Vec<Effect>, EffectError> {
-    actions
-        .into_iter()
-        .map(|action| {
-            Ok(match action {
-                Action::Enqueue(request) => {
-                    let task = new_task(execution_id, *request, now)?;
-                    if record.log_prefix.is_none() {
-                        record.log_prefix = Some(log_prefix(&task.abstractions));
-                    }
-                    record.open.insert(
-                        task.id.clone(),
-                        OpenTask { node: task.node.clone(), attempt: task.attempt, assigned: false },
-                    );
-                    Effect::Enqueue(task)
+    let mut effects = Vec::with_capacity(actions.len());
+    for action in actions {
+        effects.push(match action {
+            Action::Enqueue(request) => {
+                let task = new_task(execution_id, *request, now)?;
+                if record.log_prefix.is_none() {
+                    record.log_prefix = Some(log_prefix(&task.abstractions));
                 }
-                Action::CancelTask { node, attempt, reason } => Effect::CancelTask { node, attempt, reason },
-                Action::SetTimer { timer, at } => Effect::SetTimer { timer, at },
-                Action::ClearTimer { timer } => Effect::ClearTimer { timer },
-                Action::Finish { status } => Effect::Finish { status },
-            })
-        })
-        .collect()
+                record.open.insert(
+                    task.id.clone(),
+                    OpenTask { node: task.node.clone(), attempt: task.attempt, assigned: false },
+                );
+                Effect::Enqueue(task)
+            }
+            Action::CancelTask { node, attempt, reason } => Effect::CancelTask { node, attempt, reason },
+            Action::SetTimer { timer, at } => Effect::SetTimer { timer, at },
+            Action::ClearTimer { timer } => Effect::ClearTimer { timer },
+            Action::Finish { status } => Effect::Finish { status },
+            // The state itself says what is to be performed.
+            Action::Perform { .. } => continue,
+        });
+    }
+    Ok(effects)
 }
 
 /// The part of the log key that all steps of an execution share.

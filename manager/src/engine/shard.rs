@@ -1,10 +1,11 @@
 //! Applies the events of the executions that belong to one shard, one after another.
 
+use super::perform::{self, Job};
 use super::record::{self, RECORD_VERSION, Record};
 use super::{Command, EngineError, Input, Shared, host_keys};
 use crate::preflight;
 use crate::store::{Effect, NextState, Store, StoreError, TaskRow, TaskStatus};
-use pipeline::machine::{self, Action, Event, Holdup};
+use pipeline::machine::{self, Action, Event, Holdup, PendingWork, Refusal};
 use proto::failure::{Failure, FailureKind};
 use proto::result::{StepResult, StepStatus};
 use std::collections::{BTreeMap, HashMap};
@@ -30,6 +31,8 @@ struct Loaded {
 pub(super) struct Shard {
     shared: Arc<Shared>,
     inbox: mpsc::Receiver<Command>,
+    /// The other end of `inbox`, for answers to what this shard had performed.
+    own: mpsc::Sender<Command>,
     loaded: HashMap<String, Loaded>,
 }
 
@@ -53,8 +56,12 @@ pub(crate) async fn load(
 }
 
 impl Shard {
-    pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::Receiver<Command>) -> Self {
-        Shard { shared, inbox, loaded: HashMap::new() }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        inbox: mpsc::Receiver<Command>,
+        own: mpsc::Sender<Command>,
+    ) -> Self {
+        Shard { shared, inbox, own, loaded: HashMap::new() }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -72,7 +79,9 @@ impl Shard {
     async fn handle(&mut self, command: Command) {
         let Command { execution_id, input, done } = command;
         let outcome = self.process(&execution_id, &input).await;
-        if let Err(error) = &outcome {
+        if let Err(error) = &outcome
+            && !matches!(error, EngineError::Refused(_))
+        {
             self.loaded.remove(&execution_id);
             tracing::error!(%execution_id, error = error as &dyn std::error::Error, "transition failed");
             // The input stands in the store, or its sender is told: a later look finds it again.
@@ -107,7 +116,11 @@ impl Shard {
     async fn attempt(&mut self, execution_id: &str, input: &Input) -> Result<(), EngineError> {
         self.ensure_loaded(execution_id).await?;
         if self.current(execution_id)?.ended {
-            return Ok(());
+            let status = self.current(execution_id)?.record.machine.status();
+            return match input {
+                Input::Act(_) => Err(Refusal::Ended { status }.into()),
+                _ => Ok(()),
+            };
         }
         if !self.current(execution_id)?.record.started {
             self.apply(execution_id, Event::Started { at: self.shared.now() }).await?;
@@ -123,6 +136,8 @@ impl Shard {
                     let event = self.fired(execution_id, timer.timer).await?;
                     self.apply(execution_id, event).await?;
                 }
+                let pending = machine::pending_work(&self.current(execution_id)?.record.machine);
+                pending.into_iter().for_each(|work| self.perform(execution_id, work));
                 Ok(())
             }
             Input::Task(task_id) => self.task(execution_id, task_id).await,
@@ -134,7 +149,30 @@ impl Shard {
                 let event = Event::AbortRequested { by: by.clone(), at: self.shared.now() };
                 self.apply(execution_id, event).await
             }
+            Input::Act(act) => {
+                let state = &self.current(execution_id)?.record.machine;
+                machine::accepts(state, &act.node, &act.by, &act.action)?;
+                let attempt = state.runs.get(&act.node).map_or(0, |run| run.attempt);
+                let (node, by, action) = (act.node.clone(), act.by.clone(), act.action.clone());
+                let event = Event::UserActed { node, attempt, by, action, at: self.shared.now() };
+                self.apply(execution_id, event).await
+            }
+            Input::Performed { node, attempt, result } => {
+                self.shared.desk.done(execution_id, node, *attempt);
+                let (node, result) = (node.clone(), result.clone());
+                let event = Event::Performed { node, attempt: *attempt, result, at: self.shared.now() };
+                self.apply(execution_id, event).await
+            }
         }
+    }
+
+    /// Has a step performed, off this task; its answer comes back through the inbox.
+    fn perform(&self, execution_id: &str, work: PendingWork) {
+        let facts = self.current(execution_id).map(|loaded| loaded.record.machine.plan.run.clone());
+        let Ok(facts) = facts else { return };
+        let PendingWork { node, attempt, work } = work;
+        let job = Job { execution_id: execution_id.to_owned(), node, attempt, work, facts };
+        self.shared.desk.start(job, self.own.clone());
     }
 
     async fn fired(&self, execution_id: &str, timer: String) -> Result<Event, EngineError> {
@@ -221,8 +259,9 @@ impl Shard {
         }
         // Changed in place and put back when it is committed; whatever goes wrong before, it is read again.
         let Some(loaded) = self.loaded.remove(execution_id) else { return Ok(()) };
-        let loaded = self.advance(execution_id, loaded, event).await?;
+        let (loaded, work) = self.advance(execution_id, loaded, event).await?;
         self.loaded.insert(execution_id.to_owned(), loaded);
+        work.into_iter().for_each(|work| self.perform(execution_id, work));
         Ok(())
     }
 
@@ -231,7 +270,7 @@ impl Shard {
         execution_id: &str,
         mut loaded: Loaded,
         event: Event,
-    ) -> Result<Loaded, EngineError> {
+    ) -> Result<(Loaded, Vec<PendingWork>), EngineError> {
         let unwritable = |source| EngineError::Unwritable { execution_id: execution_id.to_owned(), source };
         let shared = self.shared.as_ref();
         let now = shared.now();
@@ -239,6 +278,7 @@ impl Shard {
         let before = record::Before::of(record);
         let mut effects = seen(record, &event);
         let mut actions = machine::apply(&mut record.machine, &event);
+        let work = perform::take(&mut actions);
         note(record, &event);
         for action in &mut actions {
             if let Action::Enqueue(request) = action {
@@ -254,7 +294,7 @@ impl Shard {
         );
         let parts = before.parts(record).map_err(unwritable)?;
         if effects.is_empty() && parts.is_empty() {
-            return Ok(loaded);
+            return Ok((loaded, work));
         }
         let ended = effects.iter().any(|effect| matches!(effect, Effect::Finish { .. }));
         if ended {
@@ -270,7 +310,7 @@ impl Shard {
         loaded.version += 1;
         loaded.whole_in = if whole { WHOLE_EVERY } else { loaded.whole_in - 1 };
         loaded.ended = ended;
-        Ok(loaded)
+        Ok((loaded, work))
     }
 }
 
@@ -279,7 +319,11 @@ fn seen(record: &Record, event: &Event) -> Vec<Effect> {
     let (node, attempt, status) = match event {
         Event::TaskAssigned { node, attempt, .. } => (node, *attempt, TaskStatus::Assigned),
         Event::TaskEnded { node, attempt, .. } => (node, *attempt, TaskStatus::Ended),
-        Event::Started { .. } | Event::TimerFired { .. } | Event::AbortRequested { .. } => return Vec::new(),
+        Event::Started { .. }
+        | Event::TimerFired { .. }
+        | Event::AbortRequested { .. }
+        | Event::UserActed { .. }
+        | Event::Performed { .. } => return Vec::new(),
     };
     let tasks = record.open.iter().filter(|(_, open)| open.node == *node && open.attempt == attempt);
     tasks.map(|(task, _)| Effect::Seen { task: task.clone(), status }).collect()
@@ -296,7 +340,10 @@ fn note(record: &mut Record, event: &Event) {
             }
         }
         Event::TaskEnded { node, attempt, .. } => record.open.retain(|_, open| !is(node, *attempt, open)),
-        Event::TimerFired { .. } | Event::AbortRequested { .. } => {}
+        Event::TimerFired { .. }
+        | Event::AbortRequested { .. }
+        | Event::UserActed { .. }
+        | Event::Performed { .. } => {}
     }
 }
 

@@ -23,6 +23,7 @@ impl Machine<'_> {
         self.update(id, |run| {
             run.status = status;
             run.phase = Phase::Idle;
+            run.work = None;
             run.ended_at = Some(at);
         });
         let Some(parent) = parent else {
@@ -149,6 +150,9 @@ impl Machine<'_> {
                     for kind in ["retry", "wait"] {
                         self.actions.push(Action::ClearTimer { timer: name(kind, attempt, &id) });
                     }
+                    self.end_from_outside(&id, ending);
+                }
+                Phase::Perform | Phase::Approval | Phase::Intervention | Phase::Input | Phase::Barrier => {
                     self.end_from_outside(&id, ending);
                 }
                 Phase::Idle | Phase::Artifact | Phase::Forward | Phase::Rollback | Phase::Loop => {

@@ -22,6 +22,15 @@ impl Machine<'_> {
             return;
         }
         let ending = run.ending.clone();
+        self.take_result(id, result);
+        match ending {
+            Some(ending) => self.settle_ended_task(id, &ending, Some(result)),
+            None => self.follow(id, result),
+        }
+    }
+
+    /// Keeps what an answer tells beside its status.
+    pub(super) fn take_result(&mut self, id: &str, result: &StepResult) {
         self.update(id, |run| {
             if !result.agent.is_empty() {
                 run.agent = Some(result.agent.clone());
@@ -31,22 +40,23 @@ impl Machine<'_> {
             run.units = result.units.clone();
             run.notices.extend(result.notices.iter().cloned());
         });
-        match ending {
-            Some(ending) => self.settle_ended_task(id, &ending, Some(result)),
-            None => match result.status {
-                StepStatus::Success => self.end(id, Status::Success),
-                StepStatus::Skipped => self.end(id, Status::Skipped),
-                StepStatus::Failed | StepStatus::Aborted => {
-                    let failure = result.failure.clone().unwrap_or_else(|| {
-                        Failure::new(
-                            FailureKind::Bug,
-                            "PIPE-005",
-                            "the agent reported a failure without saying why",
-                        )
-                    });
-                    self.fail(id, failure, Status::Failed);
-                }
-            },
+    }
+
+    /// An answer that nobody interfered with: its status is what follows.
+    pub(super) fn follow(&mut self, id: &str, result: &StepResult) {
+        match result.status {
+            StepStatus::Success => self.end(id, Status::Success),
+            StepStatus::Skipped => self.end(id, Status::Skipped),
+            StepStatus::Failed | StepStatus::Aborted => {
+                let failure = result.failure.clone().unwrap_or_else(|| {
+                    Failure::new(
+                        FailureKind::Bug,
+                        "PIPE-005",
+                        "the agent reported a failure without saying why",
+                    )
+                });
+                self.fail(id, failure, Status::Failed);
+            }
         }
     }
 

@@ -12,12 +12,16 @@ mod sequence;
 pub mod state;
 mod task;
 mod timers;
+mod user;
+mod work;
 
 pub use runs::Runs;
 pub use state::{State, Status};
 pub use task::stage_records;
 pub(crate) use task::{Builder, field_value, render, retoken, stage_key};
 pub use timers::step_timeout;
+pub use user::{Actor, Intervention, Refusal, UserAction, accepts};
+pub use work::{ManagerWork, PendingWork, pending_work};
 
 use crate::plan::{NodeKind, Plan, PlanNode};
 use proto::result::StepResult;
@@ -79,6 +83,30 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+    /// Somebody answered what a step asks for. What does not fit (see [`accepts`]) changes nothing.
+    UserActed {
+        /// Node.
+        node: String,
+        /// Attempt of the node.
+        attempt: u32,
+        /// Who.
+        by: Actor,
+        /// What they want.
+        action: UserAction,
+        /// When.
+        at: Millis,
+    },
+    /// The manager is done with what [`Action::Perform`] asked for.
+    Performed {
+        /// Node.
+        node: String,
+        /// Attempt of the node.
+        attempt: u32,
+        /// How it went.
+        result: Box<StepResult>,
+        /// When.
+        at: Millis,
+    },
 }
 
 /// Why nobody works on the task of a step when its timeout runs out.
@@ -113,6 +141,16 @@ pub enum Action {
         attempt: u32,
         /// `User` or `Deadline`.
         reason: String,
+    },
+    /// Work on a step in the manager itself and answer with [`Event::Performed`]. It may be asked for again after a
+    /// crash, so it must be safe to repeat.
+    Perform {
+        /// Node.
+        node: String,
+        /// Attempt of the node.
+        attempt: u32,
+        /// What to do.
+        work: Box<ManagerWork>,
     },
     /// Wake me.
     SetTimer {
@@ -184,7 +222,9 @@ pub fn apply(state: &mut State, event: &Event) -> Vec<Action> {
         | Event::TaskAssigned { at, .. }
         | Event::TaskEnded { at, .. }
         | Event::TimerFired { at, .. }
-        | Event::AbortRequested { at, .. } => *at,
+        | Event::AbortRequested { at, .. }
+        | Event::UserActed { at, .. }
+        | Event::Performed { at, .. } => *at,
     };
     let mut machine =
         Machine { plan: state.plan.clone(), state, at, actions: Vec::new(), work: VecDeque::new() };
@@ -203,6 +243,8 @@ pub fn apply(state: &mut State, event: &Event) -> Vec<Action> {
         Event::TaskAssigned { node, attempt, agent, .. } => machine.assigned(node, *attempt, agent),
         Event::TaskEnded { node, attempt, result, .. } => machine.task_ended(node, *attempt, result),
         Event::TimerFired { timer, holdup, .. } => machine.timer_fired(timer, holdup.as_ref()),
+        Event::UserActed { node, attempt, by, action, .. } => machine.user_acted(node, *attempt, by, action),
+        Event::Performed { node, attempt, result, .. } => machine.performed(node, *attempt, result),
     }
     machine.settle();
     machine.actions

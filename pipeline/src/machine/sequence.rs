@@ -210,7 +210,15 @@ impl Machine<'_> {
                 }
             }
             Phase::Forward | Phase::Rollback => self.work.push_back(Work::Advance(parent.to_owned())),
-            Phase::Idle | Phase::Task | Phase::RetryWait | Phase::Wait => {}
+            Phase::Idle
+            | Phase::Task
+            | Phase::RetryWait
+            | Phase::Wait
+            | Phase::Perform
+            | Phase::Approval
+            | Phase::Intervention
+            | Phase::Input
+            | Phase::Barrier => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the machine remembers of a run.
 
+use super::work::ManagerWork;
 use super::{Millis, Runs};
 use crate::plan::Plan;
 use proto::failure::Failure;
@@ -25,12 +26,36 @@ pub enum Status {
     Aborted,
     ApprovalRejected,
     ApprovalWaiting,
+    InterventionWaiting,
+    InputWaiting,
+    ResourceWaiting,
+    WaitStepRunning,
 }
 
 impl Status {
     /// Nothing changes it any more.
     pub fn is_final(self) -> bool {
-        !matches!(self, Status::NotStarted | Status::Running | Status::ApprovalWaiting)
+        self != Status::NotStarted && !self.is_open()
+    }
+
+    /// It has begun and not ended: it runs, or it waits for somebody or something.
+    pub fn is_open(self) -> bool {
+        match self {
+            Status::Running
+            | Status::ApprovalWaiting
+            | Status::InterventionWaiting
+            | Status::InputWaiting
+            | Status::ResourceWaiting
+            | Status::WaitStepRunning => true,
+            Status::NotStarted
+            | Status::Success
+            | Status::Skipped
+            | Status::IgnoreFailed
+            | Status::Failed
+            | Status::Expired
+            | Status::Aborted
+            | Status::ApprovalRejected => false,
+        }
     }
 
     /// The enclosing scope goes on as if nothing had happened.
@@ -51,6 +76,10 @@ impl Status {
             Status::Aborted => "Aborted",
             Status::ApprovalRejected => "ApprovalRejected",
             Status::ApprovalWaiting => "ApprovalWaiting",
+            Status::InterventionWaiting => "InterventionWaiting",
+            Status::InputWaiting => "InputWaiting",
+            Status::ResourceWaiting => "ResourceWaiting",
+            Status::WaitStepRunning => "WaitStepRunning",
         }
     }
 
@@ -67,6 +96,10 @@ impl Status {
             Status::Aborted => "ABORTED",
             Status::ApprovalRejected => "APPROVAL_REJECTED",
             Status::ApprovalWaiting => "APPROVAL_WAITING",
+            Status::InterventionWaiting => "INTERVENTION_WAITING",
+            Status::InputWaiting => "INPUT_WAITING",
+            Status::ResourceWaiting => "RESOURCE_WAITING",
+            Status::WaitStepRunning => "WAIT_STEP_RUNNING",
         }
     }
 }
@@ -91,6 +124,16 @@ pub enum Phase {
     RetryWait,
     /// A Wait step waits.
     Wait,
+    /// The manager itself works on the step.
+    Perform,
+    /// Somebody is asked for an approval.
+    Approval,
+    /// A failed step waits for somebody's decision.
+    Intervention,
+    /// Somebody is asked for inputs.
+    Input,
+    /// A step waits at its barrier.
+    Barrier,
 }
 
 /// Why a run is being ended from outside.
@@ -195,6 +238,9 @@ pub struct Run {
     /// A strategy said to go on in spite of the failure (MarkAsFailure): a rollback sequence does so too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub carry_on: bool,
+    /// What the manager itself is at, as it was decided: after a crash it is given again, unchanged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work: Option<Box<ManagerWork>>,
 }
 
 fn is_zero(value: &usize) -> bool {

@@ -34,7 +34,7 @@ impl Machine<'_> {
         let plan = self.plan.clone();
         let Some(run) = self.run(&id) else { return };
         let Some(node) = node_of(&plan, run) else { return };
-        if run.status != Status::Running {
+        if !run.status.is_open() {
             return;
         }
         let is_leaf = is_step(node) && run.phase != Phase::Loop;
@@ -56,6 +56,9 @@ impl Machine<'_> {
                         self.actions.push(Action::ClearTimer { timer: name("wait", attempt, &id) });
                         self.fail(&id, failure, Status::Expired);
                     }
+                    Phase::Perform | Phase::Approval | Phase::Input | Phase::Barrier => {
+                        self.fail(&id, failure, Status::Expired);
+                    }
                     _ => {}
                 }
             }
@@ -73,7 +76,8 @@ impl Machine<'_> {
 
     fn timeout_failure(&self, id: &str, identifier: &str, holdup: Option<&Holdup>) -> Failure {
         let started = self.run(id).and_then(|run| run.started_at).unwrap_or(self.at);
-        let waited_for_agent = self.run(id).is_some_and(|run| run.agent.is_none());
+        let waited_for_agent =
+            self.run(id).is_some_and(|run| run.agent.is_none() && run.phase == Phase::Task);
         let message = format!(
             "the step `{identifier}` did not end within {}",
             show_duration(self.at - started.min(self.at))

@@ -12,7 +12,7 @@ pub(crate) use build::{Builder, field_value, render};
 
 use super::state::{Phase, Status};
 use super::timers::{ARTIFACT_MS, DEFAULT_STEP_MS, name};
-use super::{Action, Machine, TaskRequest, node_of};
+use super::{Action, Machine, ManagerWork, TaskRequest, node_of};
 use crate::model::step::Spec;
 use crate::plan::NodeKind;
 use proto::failure::Failure;
@@ -23,6 +23,9 @@ enum Start {
     Task(Box<TaskRequest>, Vec<String>),
     /// The manager itself waits, milliseconds.
     Wait(u64),
+    /// The manager itself does it.
+    #[expect(dead_code, reason = "The first step of this kind comes with the policies.")]
+    Perform(Box<ManagerWork>),
     /// Nothing is to be done, and why.
     Skip(String),
 }
@@ -57,6 +60,13 @@ impl Machine<'_> {
                 self.update(id, |run| run.phase = Phase::Wait);
                 let at = self.at.saturating_add(self.rehearsed(ms));
                 self.actions.push(Action::SetTimer { timer: name("wait", attempt, id), at });
+            }
+            Ok(Start::Perform(work)) => {
+                self.update(id, |run| {
+                    run.phase = Phase::Perform;
+                    run.work = Some(work.clone());
+                });
+                self.actions.push(Action::Perform { node: id.to_owned(), attempt, work });
             }
             Ok(Start::Skip(why)) => {
                 self.update(id, |run| run.notices.push(why));
