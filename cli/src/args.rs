@@ -2,7 +2,7 @@
 
 use crate::commands::{
     agent, agents, apply, completion, connector, credential, entities, execution, expression, hostkey, init,
-    manager, pipeline, probe, secret,
+    manager, pipeline, probe, secret, user,
 };
 use crate::quickstart;
 use clap::Parser;
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Token(credential::TokenArgs),
     /// API keys: what people and scripts call with
     Apikey(credential::KeyArgs),
+    /// Users: who people are, and which groups they are in
+    User(user::Args),
     /// Keys of SSH hosts
     Hostkey(hostkey::Args),
     /// Test connectors

@@ -13,3 +13,4 @@ pub mod queue;
 pub mod secrets;
 pub mod server;
 pub mod store;
+mod users;

@@ -6,6 +6,7 @@ use crate::model::infrastructure::read_infrastructure;
 use crate::model::read::{Field, Reader};
 use crate::model::secret::read_secret;
 use crate::model::service::read_definition;
+use crate::model::user_group::read_user_group;
 use crate::model::{identity, pipeline, read_variables};
 use crate::rules;
 use crate::yaml::{Node, parse_documents};
@@ -22,10 +23,12 @@ pub enum EntityKind {
     Environment,
     Infrastructure,
     Pipeline,
+    #[serde(rename = "userGroup")]
+    UserGroup,
 }
 
 /// Root keys of documents and the kinds they stand for.
-const ROOTS: [(&str, EntityKind); 7] = [
+const ROOTS: [(&str, EntityKind); 8] = [
     ("connector", EntityKind::Connector),
     ("secret", EntityKind::Secret),
     ("service", EntityKind::Service),
@@ -33,6 +36,7 @@ const ROOTS: [(&str, EntityKind); 7] = [
     ("infrastructureDefinition", EntityKind::Infrastructure),
     ("infrastructure", EntityKind::Infrastructure),
     ("pipeline", EntityKind::Pipeline),
+    ("userGroup", EntityKind::UserGroup),
 ];
 
 impl EntityKind {
@@ -45,6 +49,7 @@ impl EntityKind {
             EntityKind::Environment => "environment",
             EntityKind::Infrastructure => "infrastructure",
             EntityKind::Pipeline => "pipeline",
+            EntityKind::UserGroup => "userGroup",
         }
     }
 
@@ -179,6 +184,7 @@ fn read_entity(
         }
         EntityKind::Environment => read_environment(root, findings).map(|e| (e.identifier, e.name.text())),
         EntityKind::Infrastructure => read_infrastructure_entity(root, findings),
+        EntityKind::UserGroup => read_user_group(root, findings).map(|g| (g.identifier, g.name)),
     }
 }
 

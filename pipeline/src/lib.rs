@@ -6,6 +6,7 @@
 
 pub mod entities;
 pub mod fault;
+pub mod groups;
 pub mod machine;
 pub mod model;
 pub mod plan;

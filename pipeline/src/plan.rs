@@ -11,7 +11,7 @@ use proto::task::{Artifact, ConfigFile, HostKeyMode};
 use proto::text::SecretRef;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the stored form.
 pub const PLAN_VERSION: u32 = 1;
@@ -73,6 +73,9 @@ pub struct RunFacts {
     pub secret_token: i64,
     /// Tolerance.
     pub mode: Mode,
+    /// References to user groups that existed at the start. Who is in them is asked when somebody acts, never frozen.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
 }
 
 /// What a stage deployed when it last succeeded on an infrastructure.

@@ -17,7 +17,36 @@ pub(crate) struct TokenArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeyArgs {
     #[command(subcommand)]
-    action: Action,
+    action: KeyAction,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum KeyAction {
+    /// Make one; its value is shown once
+    Create(KeyCreateArgs),
+    /// List them; values are never shown
+    List(ListArgs),
+    /// Revoke one; it is refused from then on
+    Revoke(NamedArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct KeyCreateArgs {
+    /// Name; default: the email of the user
+    #[arg(required_unless_present = "user")]
+    name: Option<String>,
+    /// The user that it belongs to
+    #[arg(long, value_name = "EMAIL")]
+    user: Option<String>,
+    /// What it may do: viewer reads, executor runs, aborts and approves, admin does everything. Default: viewer for a
+    /// user's key, admin for one without user
+    #[arg(long, value_parser = ["viewer", "executor", "admin"])]
+    role: Option<String>,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -57,7 +86,30 @@ pub(crate) async fn tokens(args: TokenArgs, env: &Env) -> Result<Exit, CliError>
 
 /// `delegate apikey`.
 pub(crate) async fn keys(args: KeyArgs, env: &Env) -> Result<Exit, CliError> {
-    act(args.action, "apikeys", "API key", env).await
+    let action = match args.action {
+        KeyAction::Create(args) => return create_key(&args, env).await,
+        KeyAction::List(args) => Action::List(args),
+        KeyAction::Revoke(args) => Action::Revoke(args),
+    };
+    act(action, "apikeys", "API key", env).await
+}
+
+async fn create_key(args: &KeyCreateArgs, env: &Env) -> Result<Exit, CliError> {
+    let body = json!({"name": args.name, "user": args.user, "role": args.role});
+    let reply = Client::new(&args.client, env)?.post(&["apikeys"], &body).await?;
+    match args.output {
+        Format::Json => output::json(&reply),
+        Format::Table => {
+            let field = |name: &str| reply.get(name).map(cell).unwrap_or_default();
+            output::tell(format!(
+                "API key {} ({}) created; it is shown this once:",
+                field("name"),
+                field("role")
+            ));
+            output::say(field("apiKey"));
+        }
+    }
+    Ok(Exit::Success)
 }
 
 async fn act(action: Action, path: &str, what: &str, env: &Env) -> Result<Exit, CliError> {

@@ -6,12 +6,13 @@ use crate::output::{self, Format, cell, time};
 use crate::settings::Env;
 use serde_json::Value;
 
-const KINDS: [&str; 6] = ["connector", "secret", "service", "environment", "infrastructure", "pipeline"];
+const KINDS: [&str; 7] =
+    ["connector", "secret", "service", "environment", "infrastructure", "pipeline", "userGroup"];
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GetArgs {
-    /// connector, secret, service, environment, infrastructure or pipeline
+    /// connector, secret, service, environment, infrastructure, pipeline or userGroup
     #[arg(value_parser = kind)]
     pub(crate) kind: String,
     /// Show this one
@@ -26,7 +27,7 @@ pub(crate) struct GetArgs {
 /// Arguments of `delete`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeleteArgs {
-    /// connector, secret, service, environment, infrastructure or pipeline
+    /// connector, secret, service, environment, infrastructure, pipeline or userGroup
     #[arg(value_parser = kind)]
     pub(crate) kind: String,
     /// Which one
@@ -41,6 +42,7 @@ fn kind(word: &str) -> Result<String, String> {
     let singular = match lower.as_str() {
         "env" | "envs" => "environment",
         "infra" | "infras" => "infrastructure",
+        "group" | "groups" | "usergroup" | "usergroups" => "userGroup",
         other => other.strip_suffix('s').filter(|s| KINDS.contains(s)).unwrap_or(other),
     };
     if KINDS.contains(&singular) {

@@ -15,4 +15,5 @@ pub(crate) mod manager;
 pub(crate) mod pipeline;
 pub(crate) mod probe;
 pub(crate) mod secret;
+pub(crate) mod user;
 pub(crate) mod watch;

@@ -5,10 +5,12 @@
 //! never be used under another account, another token, or after its end.
 
 mod log_token;
+mod role;
 #[cfg(test)]
 mod tests;
 
 pub use log_token::{LogTokenError, LogTokens, run_prefix};
+pub use role::{Role, needed};
 
 use crate::clock::Clock;
 use crate::secrets::ManagerKey;
@@ -62,6 +64,17 @@ pub struct Verified {
     pub token: String,
 }
 
+/// For whom an API key acts, and what it may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// Who: the email of the key's user, otherwise the key's own owner.
+    pub owner: String,
+    /// What it may do.
+    pub role: Role,
+    /// The user that the key belongs to, by email. A key of no user can do no person's part, such as approving.
+    pub user: Option<String>,
+}
+
 struct Token {
     name: String,
     hash: String,
@@ -75,8 +88,8 @@ struct Known {
     generation: u64,
     /// Active ones first.
     tokens: Vec<Token>,
-    /// Hash of an API key → owner. Revoked ones are left out.
-    api_keys: HashMap<String, String>,
+    /// Hash of an API key → for whom it acts. Revoked ones are left out.
+    api_keys: HashMap<String, Principal>,
 }
 
 /// Tokens and API keys.
@@ -90,6 +103,18 @@ pub struct Credentials {
     reading: tokio::sync::Mutex<()>,
     /// Digest of a bearer → hash of the token that opened it.
     opened_by: Mutex<HashMap<[u8; 32], String>>,
+}
+
+impl Principal {
+    /// Somebody of no user with a role.
+    pub fn named(owner: &str, role: Role) -> Self {
+        Principal { owner: owner.to_owned(), role, user: None }
+    }
+
+    /// A user with a role.
+    pub fn user(email: &str, role: Role) -> Self {
+        Principal { owner: email.to_owned(), role, user: Some(email.to_owned()) }
+    }
 }
 
 impl Listener for Credentials {
@@ -127,41 +152,48 @@ impl Credentials {
             .key
             .seal(&sealed_name(&hash), token.expose_bytes())
             .map_err(|e| StoreError::Backend(e.to_string()))?;
-        self.add(TOKEN, name, hash, sealed, "").await?;
-        Ok(SecretString::from(token.expose_hex().to_owned()))
-    }
-
-    /// Makes an API key that acts for `owner`; shown this once.
-    ///
-    /// **Errors**: `Conflict` when an unrevoked one has this name.
-    pub async fn create_api_key(&self, name: &str, owner: &str) -> Result<SecretString, StoreError> {
-        let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
-        random(bytes.as_mut())?;
-        let value = SecretString::from(format!("{API_KEY_PREFIX}{}", hex::encode(bytes.as_ref())));
-        self.add(API_KEY, name, digest_of(value.expose_secret()), vec![], owner).await?;
-        Ok(value)
-    }
-
-    async fn add(
-        &self,
-        kind: &str,
-        name: &str,
-        hash: String,
-        sealed: Vec<u8>,
-        owner: &str,
-    ) -> Result<(), StoreError> {
         let created_at: Millis = self.clock.wall();
         self.store
             .add_credential(Credential {
-                kind: kind.to_owned(),
+                kind: TOKEN.to_owned(),
                 name: name.to_owned(),
                 hash,
                 sealed,
-                owner: owner.to_owned(),
+                owner: String::new(),
                 created_at,
                 revoked_at: None,
+                role: String::new(),
+                user: String::new(),
             })
-            .await
+            .await?;
+        Ok(SecretString::from(token.expose_hex().to_owned()))
+    }
+
+    /// Makes an API key that acts for `principal`; shown this once.
+    ///
+    /// **Errors**: `Conflict` when an unrevoked one has this name.
+    pub async fn create_api_key(
+        &self,
+        name: &str,
+        principal: &Principal,
+    ) -> Result<SecretString, StoreError> {
+        let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
+        random(bytes.as_mut())?;
+        let value = SecretString::from(format!("{API_KEY_PREFIX}{}", hex::encode(bytes.as_ref())));
+        self.store
+            .add_credential(Credential {
+                kind: API_KEY.to_owned(),
+                name: name.to_owned(),
+                hash: digest_of(value.expose_secret()),
+                sealed: Vec::new(),
+                owner: principal.owner.clone(),
+                created_at: self.clock.wall(),
+                revoked_at: None,
+                role: principal.role.name().to_owned(),
+                user: principal.user.clone().unwrap_or_default(),
+            })
+            .await?;
+        Ok(value)
     }
 
     /// All of a kind, revoked ones included.
@@ -174,11 +206,16 @@ impl Credentials {
         self.store.revoke_credential(kind, name, self.clock.wall()).await
     }
 
-    /// For whom an API key acts; `None` for an unknown or revoked one.
-    pub async fn owner_of(&self, api_key: &str) -> Result<Option<String>, StoreError> {
+    /// For whom an API key acts and what it may do; `None` for an unknown or revoked one.
+    pub async fn principal(&self, api_key: &str) -> Result<Option<Principal>, StoreError> {
         // The table is looked up by a digest, so timing says nothing about the key itself.
         let known = self.known().await?;
         Ok(known.api_keys.get(&digest_of(api_key)).cloned())
+    }
+
+    /// Who owns an API key; `None` for an unknown or revoked one.
+    pub async fn owner_of(&self, api_key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.principal(api_key).await?.map(|principal| principal.owner))
     }
 
     /// Checks a bearer for `account`. `token_hash` is the header `delegateTokenHash`, which may be absent.
@@ -266,7 +303,12 @@ impl Credentials {
             .await?
             .into_iter()
             .filter(|row| row.revoked_at.is_none())
-            .map(|row| (row.hash, row.owner))
+            .map(|row| {
+                // A role that a newer program wrote and we do not know must not open more than it meant to.
+                let role = Role::from_name(&row.role).unwrap_or(Role::Viewer);
+                let user = (!row.user.is_empty()).then_some(row.user);
+                (row.hash, Principal { owner: row.owner, role, user })
+            })
             .collect();
         let fresh = Arc::new(Known { generation, tokens, api_keys });
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);

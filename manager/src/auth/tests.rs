@@ -139,7 +139,7 @@ async fn revocation_counts_at_once_and_is_told_from_unknown() {
 #[tokio::test]
 async fn api_keys_are_stored_as_digests_only() {
     let w = world();
-    let key = w.credentials.create_api_key("ci", "somebody").await.unwrap();
+    let key = w.credentials.create_api_key("ci", &Principal::named("somebody", Role::Admin)).await.unwrap();
     let value = key.expose_secret();
     assert_eq!(w.credentials.owner_of(value).await.unwrap().as_deref(), Some("somebody"));
     assert_eq!(w.credentials.owner_of("dlk.0").await.unwrap(), None);

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Kinds as the API names them.
-const KINDS: [&str; 6] = ["connector", "secret", "service", "environment", "infrastructure", "pipeline"];
+const KINDS: [&str; 7] =
+    ["connector", "secret", "service", "environment", "infrastructure", "pipeline", "userGroup"];
 
 #[derive(Deserialize)]
 pub(super) struct OfKind {
@@ -29,7 +30,9 @@ pub(super) async fn list(State(api): State<Api>, Query(of): Query<OfKind>) -> An
         check_kind(&of.kind)?;
     }
     let entities = api.app.store.entities(&of.kind).await?;
-    Ok(Json(entities.iter().map(head).collect()))
+    // The store also keeps documents that are no entities, such as users.
+    let known = entities.iter().filter(|entity| EntityKind::from_name(&entity.kind).is_some());
+    Ok(Json(known.map(head).collect()))
 }
 
 pub(super) async fn show(

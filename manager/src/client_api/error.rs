@@ -1,5 +1,6 @@
 //! The one shape of every error of this API (ADR 0003).
 
+use crate::auth::{Principal, Role};
 use crate::engine::EngineError;
 use crate::secrets::SecretsError;
 use crate::store::StoreError;
@@ -63,6 +64,14 @@ impl ApiError {
     pub(crate) fn unauthorised() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "MGR-113", "the API key is missing, unknown or revoked")
             .hint("send a valid key in the header `x-api-key` (`--api-key` or DELEGATE_API_KEY)")
+    }
+
+    /// 403: the key is valid and its role is too small.
+    pub(crate) fn forbidden(principal: &Principal, needed: Role) -> Self {
+        let (who, role, needed) = (&principal.owner, principal.role.name(), needed.name());
+        let message = format!("`{who}` has the role {role}; this needs the role {needed}");
+        Self::new(StatusCode::FORBIDDEN, "MGR-130", message)
+            .hint(format!("ask an admin for a key with it: `delegate apikey create … --role {needed}`"))
     }
 
     /// 404.

@@ -17,9 +17,11 @@ mod logs;
 mod pipelines;
 mod secrets;
 mod tasks;
+mod users;
 mod view;
 
 use crate::app::App;
+use crate::auth::needed;
 use crate::engine::Engine;
 use crate::secrets::LocalSecrets;
 use axum::Router;
@@ -78,6 +80,9 @@ pub fn router(app: App, engine: Engine) -> Router {
         .route("/tokens/{name}", delete(credentials::revoke_token))
         .route("/apikeys", post(credentials::create_key).get(credentials::list_keys))
         .route("/apikeys/{name}", delete(credentials::revoke_key))
+        .route("/users", post(users::create).get(users::list))
+        .route("/users/{email}", delete(users::delete))
+        .route("/whoami", get(users::whoami))
         .route("/hostkeys", get(hostkeys::list))
         .route("/hostkeys/{host}", put(hostkeys::accept).delete(hostkeys::forget))
         .route("/connectors/{id}/test", post(connectors::test))
@@ -90,23 +95,35 @@ pub fn router(app: App, engine: Engine) -> Router {
     Router::new().nest("/api/v1", routes)
 }
 
-/// Lets a request pass that carries a valid API key. The key is looked up by its hash: the store has no clear one.
+/// Lets a request pass that carries a valid API key whose role is enough. The key is looked up by its hash: the store
+/// has no clear one. Handlers find [`Caller`] and [`Principal`] in the extensions.
 async fn authenticate(
     State(api): State<Api>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let key = request.headers().get(API_KEY_HEADER).and_then(|value| value.to_str().ok());
-    let caller = match key {
-        Some(key) => credentials::owner_of(&api, key).await?,
+    let principal = match key {
+        Some(key) => api.app.credentials.principal(key).await?,
         None => None,
     };
-    let Some(caller) = caller else {
-        // A refused client still gets to read why, whatever it sends.
-        let drained = body::read(request, 0).await.is_ok();
-        tracing::debug!(empty_body = drained, "request without a valid API key");
-        return Err(ApiError::unauthorised());
+    let refusal = match &principal {
+        None => Some(ApiError::unauthorised()),
+        Some(principal) => {
+            let needed = needed(request.method(), request.uri().path());
+            (principal.role < needed).then(|| ApiError::forbidden(principal, needed))
+        }
     };
-    request.extensions_mut().insert(caller);
+    let principal = match (principal, refusal) {
+        (Some(principal), None) => principal,
+        (_, refusal) => {
+            // A refused client still gets to read why, whatever it sends.
+            let drained = body::read(request, 0).await.is_ok();
+            tracing::debug!(empty_body = drained, "request without a valid API key or with too small a role");
+            return Err(refusal.unwrap_or_else(ApiError::unauthorised));
+        }
+    };
+    request.extensions_mut().insert(Caller(principal.owner.clone()));
+    request.extensions_mut().insert(principal);
     Ok(next.run(request).await)
 }

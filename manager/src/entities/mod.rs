@@ -49,6 +49,14 @@ pub(crate) enum ApplyError {
     /// The store failed. What was applied before stays; applying again is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The caller may change nothing, and this would.
+    #[error("the {kind} `{id}` would be changed")]
+    WouldChange {
+        /// Its kind.
+        kind: &'static str,
+        /// Its identifier.
+        id: String,
+    },
     /// An inline secret could not be stored.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
@@ -62,13 +70,19 @@ struct Checked {
 
 /// Applies documents: all or nothing as far as they can be judged; **Repeat**: safe.
 ///
+/// With `may_change` false only documents that are stored as they stand pass.
+///
 /// Inline values of secrets go into the sealed store before their documents are stored without them.
 pub(crate) async fn apply(
     app: &App,
     secrets: &LocalSecrets,
     documents: Vec<Document>,
+    may_change: bool,
 ) -> Result<Outcome, ApplyError> {
     let (checked, mut notices) = check(documents).map_err(ApplyError::Invalid)?;
+    if !may_change {
+        refuse_changes(app, &checked).await?;
+    }
     let now = app.clock.wall();
     let mut results = Vec::with_capacity(checked.len());
     for Checked { source, entity, value } in checked {
@@ -111,6 +125,18 @@ pub(crate) async fn apply(
         });
     }
     Ok(Outcome { results, notices })
+}
+
+/// Refuses the first document that is not stored as it stands. A clear secret value always counts as a change.
+async fn refuse_changes(app: &App, checked: &[Checked]) -> Result<(), ApplyError> {
+    for Checked { entity, value, .. } in checked {
+        let stored = app.store.entity(entity.kind.name(), &entity.scope, &entity.id).await?;
+        let same = stored.is_some_and(|stored| stored.yaml == entity.yaml && stored.name == entity.name);
+        if !same || value.is_some() {
+            return Err(ApplyError::WouldChange { kind: entity.kind.name(), id: entity.id.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Reads every document and reports every fault of all of them.

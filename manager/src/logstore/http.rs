@@ -7,7 +7,7 @@
 use super::lines::decode;
 use super::{Close, LogError, Open};
 use crate::app::App;
-use crate::auth::{AuthError, LogTokenError};
+use crate::auth::{AuthError, LogTokenError, Role};
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Query, State};
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
@@ -151,11 +151,14 @@ impl FromRequestParts<App> for Access {
             let checked = keys.into_iter().try_for_each(check);
             checked.map_err(|error: LogTokenError| Fault::new(StatusCode::FORBIDDEN, error.to_string()))?;
         } else if let Some(key) = header("x-api-key") {
-            let owner = app.credentials.owner_of(key).await.map_err(|error| {
+            let principal = app.credentials.principal(key).await.map_err(|error| {
                 tracing::error!(%error, "an API key cannot be checked");
                 Fault::new(StatusCode::SERVICE_UNAVAILABLE, "keys cannot be read; try again")
             })?;
-            if owner.is_none() || params.account != app.account {
+            // Logs are written by agents; a person's key must not put lines into them.
+            let needed = if parts.method == axum::http::Method::GET { Role::Viewer } else { Role::Admin };
+            let allowed = principal.is_some_and(|principal| principal.role >= needed);
+            if !allowed || params.account != app.account {
                 return Err(Fault::new(StatusCode::FORBIDDEN, "the API key is not valid for this account"));
             }
         } else {
@@ -358,8 +361,11 @@ async fn token(State(app): State<App>, parts: Parts) -> Result<Response, Fault> 
         Query::<Params>::try_from_uri(&parts.uri).map_err(|_| Fault::bad("the query cannot be read"))?;
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let allowed = if let Some(key) = header("x-api-key").or_else(|| header(TOKEN_HEADER)) {
-        let owner = app.credentials.owner_of(key).await.map_err(|_| AuthError::Unavailable);
-        owner.map(|owner| owner.is_some() && params.account == app.account)
+        // Such a token also writes, so a key that may only read gets none.
+        let principal = app.credentials.principal(key).await.map_err(|_| AuthError::Unavailable);
+        principal.map(|known| {
+            known.is_some_and(|known| known.role >= Role::Admin) && params.account == app.account
+        })
     } else {
         let bearer = header(AUTHORIZATION.as_str()).and_then(bearer_of);
         app.credentials.verify(&params.account, bearer, header(TOKEN_HASH_HEADER)).await.map(|_| true)

@@ -122,6 +122,7 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
         secret_token: i64::from(rand::random::<u32>()) << 16 | i64::from(rand::random::<u16>()),
         host_key_mode: HostKeyMode::default(),
         host_keys,
+        groups: crate::users::groups(app.store.as_ref(), &entity.scope).await?.references(),
         inputs,
         inputs_file: request.inputs_yaml.map(|text| ("inputs".to_owned(), text)),
         last_successful: last_run::all(app.store.as_ref(), &entity.id).await?,

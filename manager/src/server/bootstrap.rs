@@ -2,7 +2,7 @@
 
 use super::ManagerError;
 use crate::app::AppState;
-use crate::auth::{API_KEY, TOKEN};
+use crate::auth::{API_KEY, Principal, Role, TOKEN};
 use crate::secrets::ManagerKey;
 use crate::store::{Store, StoreError};
 use base64::Engine as _;
@@ -85,7 +85,8 @@ pub(super) async fn first_start(app: &AppState, url: &str) -> Result<(), Manager
         }
     }
     let token = app.credentials.create_token(BOOTSTRAP).await.map_err(broken)?;
-    let api_key = app.credentials.create_api_key(BOOTSTRAP, "admin").await.map_err(broken)?;
+    let admin = Principal::named("admin", Role::Admin);
+    let api_key = app.credentials.create_api_key(BOOTSTRAP, &admin).await.map_err(broken)?;
     let content = json!({
         "url": url,
         "accountId": app.account,

@@ -92,6 +92,12 @@ pub struct Credential {
     pub sealed: Vec<u8>,
     /// Who an API key acts for.
     pub owner: String,
+    /// What an API key may do: `viewer`, `executor` or `admin`. Empty for tokens.
+    #[serde(default)]
+    pub role: String,
+    /// The user that an API key belongs to, by email; empty for a key of no user and for tokens.
+    #[serde(default)]
+    pub user: String,
     /// When it was made.
     pub created_at: Millis,
     /// When it was revoked. Revoked rows stay, so that "revoked" can be told from "unknown".

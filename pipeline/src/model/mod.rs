@@ -15,6 +15,7 @@ pub mod step;
 mod step_command;
 mod step_http;
 mod step_list;
+pub mod user_group;
 
 pub use read::Field;
 

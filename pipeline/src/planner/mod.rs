@@ -18,7 +18,7 @@ use crate::plan::{PLAN_VERSION, Plan, ROOT, RunFacts, StageRecord};
 use crate::yaml::{Node, parse_documents};
 use proto::task::HostKeyMode;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a run is asked for.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,8 @@ pub struct PlanOptions {
     pub host_key_mode: HostKeyMode,
     /// Known host keys by `host:port`.
     pub host_keys: BTreeMap<String, Vec<String>>,
+    /// References to user groups that lead somewhere, as the pipeline sees them ([`crate::groups`]).
+    pub groups: BTreeSet<String>,
     /// `--input k=v`: pipeline variables.
     pub inputs: BTreeMap<String, String>,
     /// `--inputs FILE`: its name and text.
@@ -148,6 +150,7 @@ fn make(
         rehearsal: options.rehearsal,
         secret_token: options.secret_token,
         mode: options.mode,
+        groups: options.groups.clone(),
     };
     let mut plan = Plan {
         version: PLAN_VERSION,

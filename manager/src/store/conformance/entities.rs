@@ -61,6 +61,8 @@ fn credential(kind: &str, name: &str, hash: &str) -> Credential {
         owner: "me".to_owned(),
         created_at: 4,
         revoked_at: None,
+        role: "viewer".to_owned(),
+        user: "u@example.com".to_owned(),
     }
 }
 

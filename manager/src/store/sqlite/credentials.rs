@@ -7,7 +7,8 @@ use crate::store::changes::Change;
 use crate::store::{Applied, Credential, Millis};
 use rusqlite::{OptionalExtension, Row, params};
 
-const COLUMNS: &str = "SELECT kind, name, hash, sealed, owner, created_at, revoked_at FROM credential";
+const COLUMNS: &str = "SELECT kind, name, hash, sealed, owner, created_at, revoked_at, role, user_id \
+                       FROM credential";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<Credential> {
     Ok(Credential {
@@ -18,6 +19,8 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Credential> {
         owner: row.get(4)?,
         created_at: uint(row.get(5)?),
         revoked_at: row.get::<_, Option<i64>>(6)?.map(uint),
+        role: row.get(7)?,
+        user: row.get(8)?,
     })
 }
 
@@ -33,8 +36,8 @@ pub(super) fn add(tx: &mut Tx<'_>, c: &Credential) -> Result<(), StoreError> {
     }
     tx.conn
         .prepare_cached(
-            "INSERT INTO credential (kind, name, hash, sealed, owner, created_at, revoked_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO credential (kind, name, hash, sealed, owner, created_at, revoked_at, role, user_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             c.kind,
@@ -43,7 +46,9 @@ pub(super) fn add(tx: &mut Tx<'_>, c: &Credential) -> Result<(), StoreError> {
             c.sealed,
             c.owner,
             int(c.created_at),
-            c.revoked_at.map(int)
+            c.revoked_at.map(int),
+            c.role,
+            c.user
         ])?;
     tx.changed(Change::Credentials);
     Ok(())

@@ -4,7 +4,7 @@ use super::StoreError;
 use rusqlite::Connection;
 
 /// Each step brings the schema from its index to the next version. Steps are never edited once released, only added.
-const STEPS: [&str; 2] = [V1, V2];
+const STEPS: [&str; 3] = [V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -57,6 +57,13 @@ CREATE INDEX timer_at ON timer (at);
 const V2: &str = "
 CREATE TABLE state_part (
   execution_id TEXT NOT NULL, version INTEGER NOT NULL, doc BLOB NOT NULL, PRIMARY KEY (execution_id, version));
+";
+
+/// Roles and users of API keys. Keys from before could do everything, and still can.
+const V3: &str = "
+ALTER TABLE credential ADD COLUMN role TEXT NOT NULL DEFAULT '';
+ALTER TABLE credential ADD COLUMN user_id TEXT NOT NULL DEFAULT '';
+UPDATE credential SET role = 'admin' WHERE kind = 'apikey';
 ";
 
 /// The version of this build.
