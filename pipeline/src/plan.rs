@@ -1,6 +1,7 @@
 //! The plan: everything about a run that is known before it starts, frozen, so that later edits change nothing.
 
 use crate::fault::{Mode, Notice};
+use crate::machine::state::Iteration;
 use crate::model::connector::Connector;
 use crate::model::failure::Strategies;
 use crate::model::pipeline::StageKind;
@@ -137,6 +138,26 @@ pub struct PlanNode {
     pub selectors: Option<Field>,
     /// Loop.
     pub looping: Option<Looping>,
+    /// The iteration that a copy stands for: a stage with several services or environments, or a loop that its target
+    /// names, is copied when the run is planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<Iteration>,
+    /// The first copy of the same stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<usize>,
+    /// The members of this block are the copies of one stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Copies>,
+}
+
+/// How the copies of a stage run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copies {
+    /// At most so many at once.
+    pub at_once: usize,
+    /// Those that have not begun when one fails do not begin any more.
+    pub skip_queued: bool,
 }
 
 /// What a node is.

@@ -200,9 +200,9 @@ impl Viewer<'_> {
             let Some(node) = self.plan.node(*index) else { continue };
             match &node.kind {
                 NodeKind::Stage(_) => match self.state.runs.get(&node.path) {
-                    Some(run) if node.looping.is_some() && !run.items.is_empty() => {
-                        for id in &run.children {
-                            stages.extend(self.stage(node, id));
+                    Some(_) if node.looping.is_some() && self.state.is_loop(&node.path) => {
+                        for id in self.state.members(&node.path) {
+                            stages.extend(self.stage(node, &id));
                         }
                     }
                     _ => stages.extend(self.stage(node, &node.path)),
@@ -256,10 +256,9 @@ impl Viewer<'_> {
     fn step(&self, node: &PlanNode, id: &str) -> StepView {
         let run = self.state.runs.get(id);
         let per_host = matches!(node.kind, NodeKind::Step { per_host: true, .. });
-        let looped = run.is_some_and(|run| !run.items.is_empty());
         let members = match run {
-            Some(run) if looped && !per_host => {
-                run.children.iter().map(|child| self.step(node, child)).collect()
+            Some(_) if self.state.is_loop(id) && !per_host => {
+                self.state.members(id).iter().map(|child| self.step(node, child)).collect()
             }
             _ => {
                 let mut members = self.steps(&node.children, id);
@@ -317,7 +316,7 @@ impl Viewer<'_> {
 
 fn postfixed(node: &PlanNode, run: Option<&Run>) -> String {
     match run.and_then(|run| run.iteration.as_ref()) {
-        Some(iteration) => format!("{}_{}", node.identifier, iteration.index),
+        Some(iteration) => format!("{}{}", node.identifier, iteration.ending()),
         None => node.identifier.clone(),
     }
 }

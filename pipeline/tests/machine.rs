@@ -324,7 +324,10 @@ fn an_empty_loop_is_skipped() {
 
 #[test]
 fn a_loop_of_more_than_ten_thousand_is_refused_and_ten_thousand_run() {
-    let world = World::start(&custom("", &noop("a", "strategy: {repeat: {times: 10001}}"), ""));
+    // The count is an output, so only the machine can see it.
+    let items = "strategy: {repeat: {times: <+execution.steps.n.output.outputVariables.n>}}";
+    let mut world = World::start(&custom("", &(noop("n", "") + &noop("a", items)), ""));
+    world.answer(output("outputVariables.n", "10001"));
     assert_eq!(world.finished.as_deref(), Some("Failed"));
     let mut world =
         World::start(&custom("", &noop("a", "strategy: {repeat: {times: 10000, maxConcurrency: 5}}"), ""));

@@ -55,6 +55,7 @@ pub(super) struct Before {
     aborted_by: Option<String>,
     learned: BTreeMap<String, Vec<String>>,
     finished: bool,
+    had_loops: bool,
 }
 
 impl Before {
@@ -62,6 +63,7 @@ impl Before {
     pub(super) fn of(record: &mut Record) -> Self {
         // From here on the machine notes which runs change.
         let _noted = record.machine.runs.take_changed();
+        let _known = record.machine.loops.take_fresh();
         Before {
             started: record.started,
             log_prefix: record.log_prefix.clone(),
@@ -69,6 +71,7 @@ impl Before {
             aborted_by: record.machine.aborted_by.clone(),
             learned: record.machine.learned.clone(),
             finished: record.machine.finished,
+            had_loops: !record.machine.loops.is_empty(),
         }
     }
 
@@ -81,6 +84,15 @@ impl Before {
                 None => Part::remove(&["machine", "runs", &id]),
             });
         }
+        let begun = record.machine.loops.take_fresh();
+        if !self.had_loops && !begun.is_empty() {
+            parts.push(Part::set(&["machine", "loops"], serde_json::to_value(&record.machine.loops)?));
+        } else {
+            for id in &begun {
+                let items = record.machine.loops.get(id).map(|items| serde_json::to_value(&**items));
+                parts.extend(items.transpose()?.map(|items| Part::set(&["machine", "loops", id], items)));
+            }
+        }
         for task in self.open.keys().filter(|task| !record.open.contains_key(*task)) {
             parts.push(Part::remove(&["open", task]));
         }
@@ -89,7 +101,7 @@ impl Before {
         }
         // Every other field is named, so that a new one cannot be forgotten here.
         let Record { version: _, started, log_prefix, open: _, machine } = &*record;
-        let State { plan: _, runs: _, aborted_by, learned, finished } = machine;
+        let State { plan: _, runs: _, loops: _, aborted_by, learned, finished } = machine;
         if self.started != *started {
             parts.push(Part::set(&["started"], serde_json::to_value(started)?));
         }

@@ -52,7 +52,12 @@ impl Machine<'_> {
         let failure = run.failure.clone().filter(|_| !run.status.is_positive());
         let outputs = is_first_host.then(|| run.outputs.clone());
         let agent = run.agent.clone();
+        let status = run.status;
         self.update(parent, |run| {
+            if !status.is_positive() {
+                run.iteration_failed = true;
+                run.worst_iteration = run.worst_iteration.or(Some(status));
+            }
             if let Some(outputs) = outputs {
                 run.outputs = outputs;
             }
@@ -156,7 +161,7 @@ impl Machine<'_> {
                     self.end_from_outside(&id, ending);
                 }
                 Phase::Idle | Phase::Artifact | Phase::Forward | Phase::Rollback | Phase::Loop => {
-                    open.extend(run.children.iter().cloned());
+                    open.extend(self.state.members(&id));
                 }
             }
         }

@@ -15,6 +15,8 @@ mod timers;
 mod user;
 mod work;
 
+pub use loops::Loops;
+pub(crate) use loops::named_iterations;
 pub use runs::Runs;
 pub use state::{State, Status};
 pub use task::stage_records;

@@ -54,7 +54,7 @@ impl Machine<'_> {
         }
         if looped {
             return match self.loop_items(id, node) {
-                Ok((items, limit, is_host)) => self.begin_loop(id, items, limit, is_host),
+                Ok(items) => self.begin_loop(id, items),
                 Err(failure) => self.fail(id, *failure, Status::Failed),
             };
         }
@@ -106,6 +106,12 @@ impl Machine<'_> {
             (_, None) if node.in_rollback => return true,
             (_, None) => WhenStatus::Success,
         };
+        // Copies of one stage are asked once, like the iterations of a loop: for the first of them.
+        if let Some(first) = node.follows.and_then(|first| self.plan.node(first)) {
+            let parent = self.run(id).and_then(|run| run.parent.as_deref()).unwrap_or_default();
+            let first = self.run(&format!("{}.{}", self.base(parent), first.part));
+            return first.is_none_or(|run| run.status != Status::Skipped || run.condition.is_some());
+        }
         let broke = match &node.kind {
             NodeKind::Stage(_) => self.run(ROOT_RUN).is_some_and(|run| run.broke),
             _ => self.stage_run(id).and_then(|stage| self.run(&stage)).is_some_and(|run| run.broke),
@@ -151,11 +157,29 @@ impl Machine<'_> {
 
     fn begin_parallel(&mut self, id: &str, node: &PlanNode) {
         self.update(id, |run| run.phase = Phase::Forward);
-        for child in &node.children {
+        let at_once = node.copies.as_ref().map_or(usize::MAX, |copies| copies.at_once.max(1));
+        if node.copies.is_some() {
+            self.update(id, |run| run.next = at_once);
+        }
+        for child in node.children.iter().take(at_once) {
             self.add_child(id, *child, None);
         }
         if node.children.is_empty() {
             self.end(id, Status::Success);
+        }
+    }
+
+    /// Copies of a stage may be limited in number: the next one starts when one has ended.
+    fn next_copy(&mut self, block: &str, node: &PlanNode, ended: &str) {
+        let Some(copies) = &node.copies else { return };
+        let failed = self.run(ended).is_some_and(|run| !run.status.is_positive());
+        if failed && copies.skip_queued || self.is_ending(block) || self.is_stopped(block) {
+            self.update(block, |run| run.next = usize::MAX);
+        }
+        let next = self.run(block).map_or(0, |run| run.next);
+        if let Some(child) = node.children.get(next) {
+            self.update(block, |run| run.next += 1);
+            self.add_child(block, *child, None);
         }
     }
 
@@ -164,13 +188,17 @@ impl Machine<'_> {
         let plan = self.plan.clone();
         let Some(plan_node) = plan.node(node) else { return };
         let id = match &iteration {
-            Some(iteration) => format!("{parent}_{}", iteration.index),
+            Some(iteration) => format!("{parent}{}", iteration.ending()),
             None => format!("{}.{}", self.base(parent), plan_node.part),
         };
+        // Ids of iterations follow from their loop. A list of them would grow with every one and be stored each time.
+        let listed = iteration.is_none() || self.state.loops.get(parent).is_none();
         let run = Run { node, parent: Some(parent.to_owned()), iteration, ..Run::default() };
         self.state.runs.insert(id.clone(), run);
         self.update(parent, |run| {
-            run.children.push(id.clone());
+            if listed {
+                run.children.push(id.clone());
+            }
             run.open += 1;
         });
         self.work.push_back(Work::Begin(id));
@@ -197,15 +225,14 @@ impl Machine<'_> {
         let Some(node) = node_of(&plan, run) else { return };
         match run.phase {
             Phase::Loop => {
-                let is_host = node.looping.is_none();
-                if !self.next_iteration(parent, is_host) && self.run(parent).is_some_and(|run| run.open == 0)
-                {
+                if !self.next_iteration(parent) && self.run(parent).is_some_and(|run| run.open == 0) {
                     self.finish(parent);
                 }
             }
             Phase::Artifact => self.artifact_ended(parent, child),
             Phase::Forward if matches!(node.kind, NodeKind::Parallel) => {
-                if run.open == 0 {
+                self.next_copy(parent, node, child);
+                if self.run(parent).is_some_and(|run| run.open == 0) {
                     self.finish(parent);
                 }
             }
@@ -270,7 +297,7 @@ impl Machine<'_> {
     }
 
     /// Whether a rollback was advised for something that encloses this run (itself included).
-    fn is_stopped(&self, id: &str) -> bool {
+    pub(super) fn is_stopped(&self, id: &str) -> bool {
         let mut at = Some(id);
         while let Some(run) = at.and_then(|id| self.run(id)) {
             // Rollback members go on: they are what was advised.
@@ -294,7 +321,7 @@ impl Machine<'_> {
             let status = self.ending_status(id);
             return self.end(id, status);
         }
-        let forward = run.forward.unwrap_or_else(|| self.aggregate(run));
+        let forward = run.forward.unwrap_or_else(|| self.aggregate(id, run));
         let (phase, own_ending) = (run.phase, run.ending.clone());
         let aborted = self.state.aborted_by.is_some();
         if aborted {
@@ -330,10 +357,10 @@ impl Machine<'_> {
     }
 
     /// Parent status: pipeline.md 2.10, last line.
-    fn aggregate(&self, run: &Run) -> Status {
+    fn aggregate(&self, id: &str, run: &Run) -> Status {
         let mut any = [false; 5];
         let mut all_skipped = true;
-        for child in run.children.iter().filter_map(|child| self.run(child)) {
+        for child in self.state.members(id).iter().filter_map(|child| self.run(child)) {
             all_skipped &= child.status == Status::Skipped;
             let index = match child.status {
                 Status::Aborted => 0,
@@ -366,7 +393,14 @@ impl Machine<'_> {
 
     pub(super) fn scope<'s>(&'s self, id: &'s str) -> NodeScope<'s> {
         let node = run_node(self.run(id));
-        NodeScope { plan: &self.plan, state: Some(self.state), node, run: Some(id), record: None }
+        NodeScope {
+            plan: &self.plan,
+            state: Some(self.state),
+            node,
+            run: Some(id),
+            record: None,
+            iteration: None,
+        }
     }
 
     pub(super) fn context<'s>(&self, scope: &'s NodeScope<'s>) -> expr::Context<'s> {

@@ -1,7 +1,9 @@
 //! What the machine remembers of a run.
 
+use super::loops::Loops;
 use super::work::ManagerWork;
 use super::{Millis, Runs};
+use crate::model::looping::LoopKind;
 use crate::plan::Plan;
 use proto::failure::Failure;
 use proto::result::{Output, UnitProgress};
@@ -146,16 +148,22 @@ pub enum Ending {
 }
 
 /// One iteration of a loop.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Iteration {
     /// From 0.
     pub index: usize,
     /// How many there are.
     pub total: usize,
-    /// `<+repeat.item>`.
+    /// `<+repeat.item>`, `<+repeat.partition>` or the map behind `<+matrix.AXIS>`.
     pub item: Json,
     /// Made by rule R7: the item is a host of the stage.
     pub is_host: bool,
+    /// What the item is.
+    pub kind: LoopKind,
+    /// What its identifier ends with. Empty: `_` and the index.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub postfix: String,
 }
 
 /// One execution of a node.
@@ -208,7 +216,7 @@ pub struct Run {
     /// Next member of the current list.
     #[serde(skip_serializing_if = "is_zero")]
     pub next: usize,
-    /// Items of a loop.
+    /// Items of a loop that began in an older version; others stand in [`State::loops`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Json>,
     /// Iterations at once.
@@ -241,6 +249,12 @@ pub struct Run {
     /// What the manager itself is at, as it was decided: after a crash it is given again, unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Box<ManagerWork>>,
+    /// An iteration of this loop did not end well.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub iteration_failed: bool,
+    /// The worst status of the iterations that have ended; `None`: all were positive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_iteration: Option<Status>,
 }
 
 fn is_zero(value: &usize) -> bool {
@@ -257,6 +271,9 @@ pub struct State {
     pub plan: Arc<Plan>,
     /// Runs by id.
     pub runs: Runs,
+    /// Items of loops, by the id of the run that loops.
+    #[serde(default, skip_serializing_if = "Loops::is_empty")]
+    pub loops: Loops,
     /// Somebody or a strategy ended it.
     #[serde(default)]
     pub aborted_by: Option<String>,
@@ -277,6 +294,7 @@ impl State {
         State {
             plan: Arc::new(plan),
             runs: Runs::default(),
+            loops: Loops::default(),
             aborted_by: None,
             learned: BTreeMap::new(),
             finished: false,

@@ -7,6 +7,7 @@ pub mod connector;
 pub mod duration;
 pub mod failure;
 pub mod infrastructure;
+pub mod looping;
 pub mod pipeline;
 pub mod read;
 pub mod secret;
@@ -15,6 +16,7 @@ pub mod step;
 mod step_command;
 mod step_http;
 mod step_list;
+mod targets;
 pub mod user_group;
 
 pub use read::Field;

@@ -4,6 +4,7 @@ use super::failure::Strategies;
 use super::read::{Field, Reader, one_of};
 use super::step::{Frame, StepNode};
 use super::step_list::{Context, read_frame, read_steps};
+use super::targets::read_target;
 use super::{Variable, identity, read_variables};
 use crate::fault::{Fault, Findings};
 use crate::yaml::Node;
@@ -89,6 +90,32 @@ pub struct Target {
     pub infrastructure_ref: Option<Field>,
     /// Inline infrastructure, or `inputs` laid over the entity.
     pub infrastructure_inline: Option<(Node, String)>,
+    /// `services.values`: reference and inputs of each.
+    pub services: Option<Several<(Option<Field>, Option<(Node, String)>)>>,
+    /// Several environments or infrastructures.
+    pub places: Option<Several<Place>>,
+}
+
+/// What a stage names several of.
+#[derive(Clone, Debug)]
+pub struct Several<T> {
+    /// In their order.
+    pub values: Vec<T>,
+    /// `metadata.parallel`: all at once instead of one after the other.
+    pub parallel: bool,
+}
+
+/// One environment with one infrastructure of it.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// `environmentRef`.
+    pub environment_ref: Option<Field>,
+    /// Identifier of the infrastructure.
+    pub infrastructure_ref: Option<Field>,
+    /// `inputs` laid over the entity.
+    pub infrastructure_inline: Option<(Node, String)>,
+    /// `deployToAll`: stands for every infrastructure of the environment.
+    pub all: bool,
 }
 
 /// Reads a document with the root `pipeline`.
@@ -172,7 +199,9 @@ fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage>
         .at_path(&["spec", "execution", "rollbackSteps"])
         .and_then(Node::as_list)
         .is_some_and(|l| !l.is_empty());
-    let context = Context { rollback: false, stage_rollback: true, in_group: false };
+    // An approval changes nothing that could be rolled back.
+    let context =
+        Context { rollback: false, stage_rollback: kind != Some(StageKind::Approval), in_group: false };
     let frame = read_frame(&mut reader, "stage", "pipelineStatus", context, findings);
     let Some(mut spec) = reader.map("spec", findings) else {
         findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
@@ -205,75 +234,6 @@ fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage>
         (None, _) => Strategies::new(),
     };
     Some(Stage { frame, kind, variables, tags, steps, rollback, target, strategies })
-}
-
-/// Reads both the current form (`service`, `environment`) and the older one (`serviceConfig`, `infrastructure`).
-fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Target {
-    let mut target = Target { deployment_type: spec.field("deploymentType", findings), ..Target::default() };
-    for key in ["services", "environments", "environmentGroup"] {
-        if let Some(node) = spec.node(key) {
-            findings.fault(&node.at, &spec.sub(key), format!("`{key}` is not supported yet"));
-        }
-    }
-    spec.known(&["gitOpsEnabled"]);
-    for key in ["service", "serviceConfig"] {
-        let Some(mut service) = spec.map(key, findings) else { continue };
-        service.known(&["useFromStage", "stageOverrides", "service"]);
-        target.service_ref = service.field("serviceRef", findings).or(target.service_ref);
-        for key in ["serviceDefinition", "serviceInputs"] {
-            let path = service.sub(key);
-            let Some(node) = service.node(key) else { continue };
-            // Inputs wrap the definition once more.
-            match node.get("serviceDefinition") {
-                Some(inner) => {
-                    target.service_inline = Some((inner.clone(), format!("{path}.serviceDefinition")))
-                }
-                None => target.service_inline = Some((node.clone(), path)),
-            }
-        }
-        service.finish(findings);
-    }
-    if let Some(mut environment) = spec.map("environment", findings) {
-        environment.known(&["deployToAll", "environmentInputs", "serviceOverrideInputs"]);
-        target.environment_ref = environment.field("environmentRef", findings);
-        let path = environment.sub("infrastructureDefinitions");
-        let list = environment.list("infrastructureDefinitions", findings);
-        if list.len() > 1 {
-            findings.fault(
-                environment.at(),
-                &path,
-                "several infrastructures in one stage are not supported yet",
-            );
-        }
-        let one = match list.first() {
-            Some(node) => Some((node, format!("{path}[0]"))),
-            None => {
-                let path = environment.sub("infrastructureDefinition");
-                environment.node("infrastructureDefinition").map(|node| (node, path))
-            }
-        };
-        environment.known(&["infrastructureDefinition"]);
-        if let Some((node, path)) = one {
-            let mut reader = Reader::new(node, path, findings);
-            target.infrastructure_ref = reader.required("identifier", findings);
-            let path = reader.sub("inputs");
-            target.infrastructure_inline = reader.node("inputs").map(|inputs| (inputs.clone(), path));
-            reader.finish(findings);
-        }
-        environment.finish(findings);
-    }
-    if let Some(mut infrastructure) = spec.map("infrastructure", findings) {
-        infrastructure.known(&["environment", "allowSimultaneousDeployments", "infrastructureKey"]);
-        target.environment_ref = infrastructure.field("environmentRef", findings).or(target.environment_ref);
-        target.infrastructure_ref =
-            infrastructure.field("infrastructureRef", findings).or(target.infrastructure_ref);
-        let path = infrastructure.sub("infrastructureDefinition");
-        if let Some(node) = infrastructure.node("infrastructureDefinition") {
-            target.infrastructure_inline = Some((node.clone(), path));
-        }
-        infrastructure.finish(findings);
-    }
-    target
 }
 
 /// Identifiers must be unique: stages in the pipeline, steps and groups in their list (parallel members included).

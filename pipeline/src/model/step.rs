@@ -1,6 +1,7 @@
 //! Steps, groups and parallel blocks.
 
 use super::failure::Strategies;
+pub use super::looping::Looping;
 use super::read::Field;
 use crate::fault::Place;
 use proto::task::{CopySource, OutputVariable, Shell};
@@ -223,26 +224,4 @@ pub enum WhenStatus {
     Success,
     Failure,
     All,
-}
-
-/// A loop.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all_fields = "camelCase")]
-pub enum Looping {
-    /// `repeat`.
-    Repeat {
-        /// Items.
-        items: Option<Field>,
-        /// Number of iterations.
-        times: Option<Field>,
-        /// At most so many at once; `None`: all.
-        max_concurrency: Option<Field>,
-    },
-    /// `parallelism: n`.
-    Parallelism {
-        /// Number of copies.
-        count: Field,
-        /// At most so many at once; `None`: all.
-        max_concurrency: Option<Field>,
-    },
 }

@@ -1,8 +1,9 @@
 //! Reading lists of steps, groups and parallel blocks.
 
 use super::failure::{StrategyScope, read_strategies};
+use super::looping::read_looping;
 use super::read::{Field, Reader, one_of};
-use super::step::{Frame, Group, Looping, STEP_TYPES, Spec, Step, StepNode, Verify, When, WhenStatus};
+use super::step::{Frame, Group, STEP_TYPES, Spec, Step, StepNode, Verify, When, WhenStatus};
 use crate::fault::{Fault, Findings, did_you_mean};
 use crate::rules;
 use crate::yaml::Node;
@@ -180,43 +181,6 @@ fn read_when(reader: &mut Reader<'_>, status_key: &'static str, findings: &mut F
     let condition = when.field("condition", findings);
     when.finish(findings);
     Some(When { status: status?, condition })
-}
-
-fn read_looping(reader: &mut Reader<'_>, findings: &mut Findings) -> Option<Looping> {
-    let mut strategy = reader.map("strategy", findings)?;
-    if let Some(matrix) = strategy.node("matrix") {
-        let path = strategy.sub("matrix");
-        findings.fault(
-            &matrix.at,
-            &path,
-            "`matrix` is not supported yet; supported are `repeat` and `parallelism`",
-        );
-        return None;
-    }
-    let shared_limit = strategy.any("maxConcurrency");
-    let looping = if let Some(mut repeat) = strategy.map("repeat", findings) {
-        let items = repeat.any("items");
-        let times = repeat.any("times");
-        let max_concurrency = repeat.any("maxConcurrency").or(shared_limit);
-        for key in ["partitionSize", "start", "end", "unit", "onFailure", "nodeName"] {
-            if let Some(node) = repeat.node(key) {
-                let message = format!("`{key}` is not supported yet");
-                findings.fault(&node.at, &repeat.sub(key), message);
-            }
-        }
-        if items.is_some() == times.is_some() {
-            findings.fault(repeat.at(), repeat.path(), "`repeat` needs either `items` or `times`");
-        }
-        repeat.finish(findings);
-        Some(Looping::Repeat { items, times, max_concurrency })
-    } else if let Some(count) = strategy.any("parallelism") {
-        Some(Looping::Parallelism { count, max_concurrency: shared_limit })
-    } else {
-        findings.fault(strategy.at(), strategy.path(), "expected `repeat` or `parallelism`");
-        None
-    };
-    strategy.finish(findings);
-    looping
 }
 
 fn read_step(

@@ -4,7 +4,7 @@ use super::hosts::need_secret;
 use super::target::{Lookups, scope_of};
 use crate::fault::{Fault, Findings};
 use crate::model::Field;
-use crate::model::step::{Looping, Spec, Unit, UnitKind};
+use crate::model::step::{Spec, Unit, UnitKind};
 use crate::plan::{NodeKind, Plan, ROOT};
 use crate::rules;
 use crate::scope::{NodeScope, as_text};
@@ -12,16 +12,13 @@ use expr::{Lookup, Scope, Segment, Target};
 use serde_json::Value as Json;
 
 /// First names whose values exist only while a run is under way.
-const AT_RUN_TIME: [&str; 15] = [
+const AT_RUN_TIME: [&str; 12] = [
     "httpResponseCode",
     "httpResponseBody",
     "httpMethod",
     "httpUrl",
     "artifact",
     "artifacts",
-    "repeat",
-    "strategy",
-    "matrix",
     "instance",
     "approval",
     "trigger",
@@ -49,17 +46,9 @@ pub(super) fn references(plan: &Plan, lookups: &Lookups<'_>, running: bool, find
         let mut fields: Vec<&Field> = vec![&node.name];
         fields.extend(node.when.as_ref().and_then(|when| when.condition.as_ref()));
         fields.extend(&node.selectors);
-        match &node.looping {
-            Some(Looping::Repeat { items, times, max_concurrency }) => {
-                fields.extend(items);
-                fields.extend(times);
-                fields.extend(max_concurrency);
-            }
-            Some(Looping::Parallelism { count, max_concurrency }) => {
-                fields.push(count);
-                fields.extend(max_concurrency);
-            }
-            None => {}
+        if let Some(looping) = &node.looping {
+            fields.extend(looping.fields());
+            fields.extend(looping.node_name());
         }
         let mut made: Vec<Field> = Vec::new();
         match &node.kind {
@@ -197,6 +186,15 @@ fn check_field(
                 }
                 Target::Path(path) if !reference.optional => {
                     let is_input = path.first().and_then(Segment::name) == Some("input");
+                    if let Some(other) = named_run(plan, node, path)
+                        && super::order::is_later(plan, node, other)
+                    {
+                        let written = expr::path_text(path);
+                        if let Some(fault) = super::order::later(plan, node, other, &written, field) {
+                            findings.push(fault);
+                        }
+                        continue;
+                    }
                     if is_input && !running || can_resolve(plan, node, path, reference.dynamic, lookups) {
                         continue;
                     }
@@ -219,6 +217,15 @@ fn can_resolve(plan: &Plan, node: usize, path: &[Segment], dynamic: bool, lookup
     let Some(first) = path.first().and_then(Segment::name) else { return true };
     if dynamic || AT_RUN_TIME.contains(&first) {
         return true;
+    }
+    if ["repeat", "strategy", "matrix"].contains(&first) {
+        return super::order::in_loop(plan, node, first, path.get(1).and_then(Segment::name));
+    }
+    if let Some(second) = path.get(1).and_then(Segment::name)
+        && ["repeat", "strategy", "matrix"].contains(&second)
+        && first != "pipeline"
+    {
+        return super::order::in_loop(plan, node, second, path.get(2).and_then(Segment::name));
     }
     let scope = NodeScope::planning(plan, node);
     if let Lookup::Found { .. } = scope.lookup(path) {
@@ -248,6 +255,13 @@ fn can_resolve(plan: &Plan, node: usize, path: &[Segment], dynamic: bool, lookup
         head.push(Segment::from("identifier"));
         is_property && matches!(scope.lookup(&head), Lookup::Found { .. })
     })
+}
+
+/// The node whose outputs, status or times a path names.
+fn named_run(plan: &Plan, node: usize, path: &[Segment]) -> Option<usize> {
+    let (other, used) = NodeScope::planning(plan, node).named_node(path)?;
+    let property = path.get(used).and_then(Segment::name)?;
+    RUN_PROPERTIES.contains(&property).then_some(other)
 }
 
 /// Paths that a message may suggest at a node.

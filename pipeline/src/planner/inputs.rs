@@ -81,7 +81,12 @@ fn merge(base: &mut Node, inputs: &Node, path: &str, findings: &mut Findings) {
         (Value::List(own), Value::List(given)) => {
             for (index, element) in given.iter().enumerate() {
                 let path = format!("{path}[{index}]");
-                match own.iter_mut().find(|own| same(own, element)) {
+                // An element whose identifier is itself an input is meant by its place.
+                let at = own
+                    .iter()
+                    .position(|own| same(own, element))
+                    .or_else(|| own.get(index).filter(|own| is_asked_for(own)).map(|_| index));
+                match at.and_then(|at| own.get_mut(at)) {
                     Some(own) => merge(own, element, &path, findings),
                     None => ignored(&element.at, &path, findings),
                 }
@@ -113,10 +118,19 @@ fn ignored(at: &Place, path: &str, findings: &mut Findings) {
     findings.remark("input-ignored", at, path, "the pipeline asks for no input here; it is ignored");
 }
 
+/// Whether the identifier of a list element is a runtime input.
+fn is_asked_for(node: &Node) -> bool {
+    let keys = ["identifier", "name", "serviceRef", "environmentRef"];
+    keys.iter()
+        .any(|key| node.get(key).and_then(Node::as_str).is_some_and(|text| text.starts_with("<+input>")))
+}
+
 /// Whether two list elements mean the same: the identifier or name, maybe one level down (`stage:`, `step:`).
 fn same(a: &Node, b: &Node) -> bool {
     fn key(node: &Node) -> Option<String> {
-        let direct = ["identifier", "name"].iter().find_map(|key| node.get(key).and_then(Node::as_str));
+        let direct = ["identifier", "name", "serviceRef", "environmentRef"]
+            .iter()
+            .find_map(|key| node.get(key).and_then(Node::as_str));
         direct.map(str::to_owned).or_else(|| {
             let map = node.as_map()?;
             let [only] = map.entries.as_slice() else { return None };

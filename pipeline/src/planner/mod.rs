@@ -2,8 +2,10 @@
 
 mod check;
 mod connectors;
+mod copies;
 mod hosts;
 mod inputs;
+mod order;
 mod preflight;
 mod target;
 mod tree;
@@ -164,14 +166,16 @@ fn make(
         last_successful: BTreeMap::new(),
         notices: Vec::new(),
     };
-    let targets = tree::grow(&mut plan, pipeline, findings);
-    plan.run.name = rendered_name(&plan);
     let lookups = target::Lookups { catalog, running };
+    let targets = tree::grow(&mut plan, pipeline, &lookups, findings);
+    plan.run.name = rendered_name(&plan);
     target::resolve(&mut plan, targets, &lookups, findings);
     // A document with faults of its own would only give the same ones again through its references.
     if faults_of_the_text == 0 {
         tree::timeouts(&mut plan, findings);
         connectors::freeze(&mut plan, &lookups, findings);
+        order::loops(&plan, findings);
+        order::identifiers(&plan, findings);
         check::references(&plan, &lookups, running, findings);
     }
     let keys: Vec<String> =

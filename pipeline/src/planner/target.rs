@@ -171,6 +171,9 @@ fn add_lookup(plan: &mut Plan, stage: usize) {
         strategies: Default::default(),
         selectors: None,
         looping: None,
+        fixed: None,
+        follows: None,
+        copies: None,
     };
     plan.nodes.push(lookup);
     let index = plan.nodes.len() - 1;

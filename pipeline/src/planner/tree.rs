@@ -1,11 +1,12 @@
 //! The nodes of a plan.
 
+use super::target::Lookups;
 use crate::fault::Findings;
 use crate::model::Field;
 use crate::model::duration::parse_duration;
 use crate::model::failure::{Strategies, over};
 use crate::model::pipeline::{Pipeline, Stage, StageNode, Target};
-use crate::model::step::{Frame, Spec, StepNode};
+use crate::model::step::{Frame, Looping, Spec, StepNode};
 use crate::plan::{NodeKind, Plan, PlanNode, ROOT, StagePlan};
 use crate::rules;
 use crate::scope::NodeScope;
@@ -35,7 +36,12 @@ struct Level {
 }
 
 /// Builds every node and gives back the stages that deploy something.
-pub(super) fn grow(plan: &mut Plan, pipeline: Pipeline, findings: &mut Findings) -> Vec<Open> {
+pub(super) fn grow(
+    plan: &mut Plan,
+    pipeline: Pipeline,
+    lookups: &Lookups<'_>,
+    findings: &mut Findings,
+) -> Vec<Open> {
     let mut open = Vec::new();
     plan.nodes.push(PlanNode {
         identifier: pipeline.identifier,
@@ -52,8 +58,11 @@ pub(super) fn grow(plan: &mut Plan, pipeline: Pipeline, findings: &mut Findings)
         strategies: Strategies::new(),
         selectors: pipeline.selectors,
         looping: None,
+        fixed: None,
+        follows: None,
+        copies: None,
     });
-    let children = stages(plan, pipeline.stages, ROOT, &mut open, findings);
+    let children = stages(plan, pipeline.stages, ROOT, lookups, &mut open, findings);
     if let Some(root) = plan.nodes.get_mut(ROOT) {
         root.children = children;
     }
@@ -84,6 +93,9 @@ fn block(parent: usize, path: String, in_rollback: bool, name: Field) -> PlanNod
         strategies: Strategies::new(),
         selectors: None,
         looping: None,
+        fixed: None,
+        follows: None,
+        copies: None,
     }
 }
 
@@ -104,6 +116,9 @@ fn from_frame(frame: &Frame, kind: NodeKind, parent: usize, base: &str, words: &
         strategies: Strategies::new(),
         selectors: frame.selectors.clone(),
         looping: frame.looping.clone(),
+        fixed: None,
+        follows: None,
+        copies: None,
     }
 }
 
@@ -111,19 +126,40 @@ fn stages(
     plan: &mut Plan,
     nodes: Vec<StageNode>,
     parent: usize,
+    lookups: &Lookups<'_>,
     open: &mut Vec<Open>,
     findings: &mut Findings,
 ) -> Vec<usize> {
     let mut children = Vec::new();
     for (index, node) in nodes.into_iter().enumerate() {
         match node {
-            StageNode::Stage(stage) => children.push(one_stage(plan, *stage, parent, open, findings)),
+            StageNode::Stage(stage) => match super::copies::copies(plan, &stage, lookups, findings) {
+                None => children.push(one_stage(plan, *stage, parent, open, findings)),
+                Some((copies, how)) => {
+                    let path = format!("copies_{parent}_{index}");
+                    let at = push(plan, block(parent, path, false, stage.frame.name.clone()));
+                    let mut made: Vec<usize> = Vec::new();
+                    for (copy, iteration) in copies {
+                        let node = one_stage(plan, copy, at, open, findings);
+                        if let Some(node) = plan.nodes.get_mut(node) {
+                            node.fixed = Some(iteration);
+                            node.follows = made.first().copied();
+                        }
+                        made.push(node);
+                    }
+                    if let Some(node) = plan.nodes.get_mut(at) {
+                        node.children = made;
+                        node.copies = Some(how);
+                    }
+                    children.push(at);
+                }
+            },
             StageNode::Parallel(members) => {
                 let path = format!("parallel_{parent}_{index}");
                 let name = plan.nodes.first().map(|root| root.name.clone());
                 let Some(name) = name else { continue };
                 let at = push(plan, block(parent, path, false, name));
-                let inner = stages(plan, members, at, open, findings);
+                let inner = stages(plan, members, at, lookups, open, findings);
                 if let Some(node) = plan.nodes.get_mut(at) {
                     node.children = inner;
                 }
@@ -191,6 +227,15 @@ fn steps(plan: &mut Plan, nodes: Vec<StepNode>, level: &Level, findings: &mut Fi
                 let runs_on_host = matches!(step.spec, Spec::Command { on_delegate: false, .. });
                 let has_host = matches!(&step.spec, Spec::Command { host: Some(_), .. });
                 let looped = level.in_loop || step.frame.looping.is_some();
+                if runs_on_host
+                    && !has_host
+                    && let Some(looping) = &step.frame.looping
+                    && !level.in_loop
+                    && !matches!(looping, Looping::Repeat { items: Some(_), .. })
+                {
+                    let message = "the step runs on a host, and its loop does not say which: write `host`, or put the step into a group that loops";
+                    findings.fault(&step.frame.at, &step.frame.path, message);
+                }
                 let per_host = runs_on_host && !has_host && !looped && level.deploys;
                 if runs_on_host && !has_host && !looped {
                     if level.deploys {
@@ -232,7 +277,8 @@ fn steps(plan: &mut Plan, nodes: Vec<StepNode>, level: &Level, findings: &mut Fi
                     base,
                     words: "steps",
                     strategies,
-                    in_loop: level.in_loop || group.frame.looping.is_some(),
+                    // Only a repeat goes over hosts; copies and matrices of a group leave rule R7 to its steps.
+                    in_loop: level.in_loop || matches!(group.frame.looping, Some(Looping::Repeat { .. })),
                     ..level.clone()
                 };
                 let members = steps(plan, group.steps, &inner, findings);

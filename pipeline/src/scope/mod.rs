@@ -4,7 +4,8 @@ mod values;
 
 pub(crate) use values::as_text;
 
-use crate::machine::state::{Run, State};
+use crate::machine::state::{Iteration, Run, State};
+use crate::model::looping::LoopKind;
 use crate::plan::{NodeKind, Plan, PlanNode, StageRecord, TargetPlan};
 use crate::rules::canonical;
 use expr::{Lookup, Scope, Segment, Value};
@@ -23,6 +24,8 @@ pub(crate) struct NodeScope<'a> {
     pub run: Option<&'a str>,
     /// In a rollback step: what the stage deployed before.
     pub record: Option<&'a StageRecord>,
+    /// An iteration that has no run yet.
+    pub iteration: Option<&'a Iteration>,
 }
 
 impl Scope for NodeScope<'_> {
@@ -59,7 +62,7 @@ fn walk(mut value: Value, rest: &[Segment]) -> Option<Value> {
 impl<'a> NodeScope<'a> {
     /// A scope for the time before a run.
     pub(crate) fn planning(plan: &'a Plan, node: usize) -> Self {
-        NodeScope { plan, state: None, node, run: None, record: None }
+        NodeScope { plan, state: None, node, run: None, record: None, iteration: None }
     }
 
     fn find(&self, path: &[Segment]) -> Lookup {
@@ -82,7 +85,7 @@ impl<'a> NodeScope<'a> {
                 found(text(t.infrastructure.key.get(..6).unwrap_or_default()), 1)
             }),
             "artifacts" => self.artifact(path),
-            "repeat" | "strategy" | "matrix" => self.iteration(first, path),
+            "repeat" | "strategy" | "matrix" => self.iteration(first, path, None),
             "instance" => self.instance(path),
             "Always" => found(Value::Bool(true), 1),
             "OnStageSuccess" => found(Value::Bool(!self.broke("stage")), 1),
@@ -274,28 +277,107 @@ impl<'a> NodeScope<'a> {
         }
     }
 
-    fn iteration(&self, first: &str, path: &[Segment]) -> Lookup {
-        let Some(iteration) = self.runs_upwards().find_map(|(_, run)| run.iteration.as_ref()) else {
+    /// Iterations around a run, or around a node of the plan, the nearest first.
+    fn iterations(&self, run: Option<&'a str>, node: usize) -> Vec<(&'a Iteration, Option<&'a Run>)> {
+        let mut found: Vec<(&Iteration, Option<&Run>)> = Vec::new();
+        let fixed = |index: usize| self.plan.node(index).and_then(|node| node.fixed.as_ref());
+        match run {
+            Some(start) => {
+                let runs = NodeScope { run: Some(start), ..*self };
+                for (_, run) in runs.runs_upwards() {
+                    found.extend(run.iteration.as_ref().map(|iteration| (iteration, Some(run))));
+                    found.extend(fixed(run.node).filter(|_| run.iteration.is_none()).map(|i| (i, None)));
+                }
+            }
+            None => {
+                let mut at = Some(node);
+                while let Some((index, node)) = at.and_then(|at| Some((at, self.plan.node(at)?))) {
+                    found.extend(fixed(index).map(|iteration| (iteration, None)));
+                    at = node.parent;
+                }
+            }
+        }
+        found
+    }
+
+    /// `repeat.…`, `strategy.…`, `matrix.…`: of the nearest loop, or of the nearest around `from` (a node, its run).
+    fn iteration(&self, first: &str, path: &[Segment], from: Option<(usize, Option<&'a str>)>) -> Lookup {
+        let (node, run) = from.unwrap_or((self.node, self.run));
+        let mut around = self.iterations(run, node);
+        if let (Some(own), None) = (self.iteration, from) {
+            around.insert(0, (own, None));
+        }
+        if first == "strategy" && path.get(1).and_then(Segment::name) == Some("node") {
+            return self.looped_node(path);
+        }
+        let Some((nearest, run)) = around.first().copied() else {
             return if self.state.is_none() { Lookup::Missing } else { Lookup::Undefined };
         };
         let count = |n: usize| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
         // Items come from expressions that were resolved once: they are not resolved again.
+        let item = |item: &Json, used: usize| found(Value::from_json(item, true), used);
+        let of = |kind: LoopKind| around.iter().map(|(iteration, _)| *iteration).find(|i| i.kind == kind);
         match (first, path.get(1).and_then(Segment::name)) {
-            ("repeat", Some("item")) => found(Value::from_json(&iteration.item, true), 2),
-            ("repeat", Some("index")) | ("strategy", Some("iteration")) => found(count(iteration.index), 2),
-            ("strategy", Some("iterations")) => found(count(iteration.total), 2),
-            ("strategy", Some("identifierPostFix")) => found(text(format!("_{}", iteration.index)), 2),
+            ("repeat", Some("item")) => {
+                let hit = around.iter().find_map(|(iteration, _)| iteration.repeat_item());
+                hit.map_or(Lookup::Missing, |hit| item(hit, 2))
+            }
+            ("repeat", Some("partition")) => {
+                of(LoopKind::Partition).map_or(Lookup::Missing, |hit| item(&hit.item, 2))
+            }
+            ("repeat", Some("index")) | ("strategy", Some("iteration")) => found(count(nearest.index), 2),
+            ("strategy", Some("iterations")) => found(count(nearest.total), 2),
+            ("strategy", Some("identifierPostFix")) => found(text(nearest.ending()), 2),
+            ("strategy", Some("currentStatus")) => self.loop_status(run),
+            ("matrix", Some(axis)) => {
+                let matrices = around.iter().filter(|(iteration, _)| iteration.kind == LoopKind::Matrix);
+                let mut values = matrices.filter_map(|(iteration, _)| iteration.item.get(axis));
+                values.next().map_or(Lookup::Missing, |value| item(value, 2))
+            }
+            ("matrix", None) => of(LoopKind::Matrix).map_or(Lookup::Missing, |hit| item(&hit.item, 1)),
             _ => Lookup::Missing,
         }
     }
 
-    fn instance(&self, path: &[Segment]) -> Lookup {
-        let Some(target) = self.target() else { return Lookup::Missing };
-        let item = self.runs_upwards().find_map(|(_, run)| run.iteration.as_ref()).map(|i| &i.item);
-        let Some(name) = item.and_then(Json::as_str) else { return Lookup::Missing };
-        let Some(host) = target.infrastructure.hosts.iter().find(|host| host.written == name) else {
+    /// What the iterations of a loop that have ended come to.
+    fn loop_status(&self, iteration: Option<&Run>) -> Lookup {
+        let parent = iteration.and_then(|run| run.parent.as_deref());
+        let Some(run) = parent.and_then(|id| self.state.and_then(|state| state.runs.get(id))) else {
             return Lookup::Missing;
         };
+        let status = run.worst_iteration.unwrap_or(crate::machine::state::Status::Success);
+        found(text(status.engine_name()), 2)
+    }
+
+    /// `strategy.node.ID.currentStatus`: the loop of another node.
+    fn looped_node(&self, path: &[Segment]) -> Lookup {
+        let Some(wanted) = path.get(2).and_then(Segment::name) else { return Lookup::Missing };
+        let Some(state) = self.state else { return Lookup::Missing };
+        for (base, _) in self.runs_upwards() {
+            let hit = self
+                .plan
+                .nodes
+                .iter()
+                .filter(|node| node.looping.is_some() && node.identifier == wanted)
+                .find_map(|node| state.runs.get(&format!("{base}.{}", node.part)));
+            if let (Some(run), Some("currentStatus")) = (hit, path.get(3).and_then(Segment::name)) {
+                let status = if run.status.is_final() {
+                    run.status
+                } else {
+                    run.worst_iteration.unwrap_or(crate::machine::state::Status::Success)
+                };
+                return found(text(status.engine_name()), 4);
+            }
+        }
+        Lookup::Missing
+    }
+
+    fn instance(&self, path: &[Segment]) -> Lookup {
+        let Some(target) = self.target() else { return Lookup::Missing };
+        let names = self.runs_upwards().filter_map(|(_, run)| run.iteration.as_ref()?.item.as_str());
+        let mut known =
+            names.filter_map(|name| target.infrastructure.hosts.iter().find(|host| host.written == name));
+        let Some(host) = known.next() else { return Lookup::Missing };
         match (path.get(1).and_then(Segment::name), path.get(2).and_then(Segment::name)) {
             (Some("name" | "hostName"), _) => found(Value::tainted(host.host.as_str()), 2),
             (Some("host"), Some("instanceName" | "hostName")) => found(Value::tainted(host.host.as_str()), 3),
@@ -309,22 +391,53 @@ impl<'a> NodeScope<'a> {
         }
     }
 
-    /// The nearest enclosing node that fits, then its properties.
+    /// The nearest enclosing node that fits, then a node below it or its properties.
     fn ancestor(&self, path: &[Segment], fits: impl Fn(&PlanNode) -> bool) -> Lookup {
+        let Some((at, run)) = self.enclosing(fits) else { return Lookup::Undefined };
+        let base = run.or_else(|| self.plan.node(at).map(|node| node.path.as_str())).unwrap_or_default();
+        match self.below(base, path, 1) {
+            Some((node, used, run)) => self.properties(node, run, path, used),
+            None => self.properties(at, run, path, 1),
+        }
+    }
+
+    fn enclosing(&self, fits: impl Fn(&PlanNode) -> bool) -> Option<(usize, Option<&'a str>)> {
         let mut index = Some(self.node);
-        while let Some(at) = index {
-            let Some(node) = self.plan.node(at) else { break };
+        while let Some((at, node)) = index.and_then(|at| Some((at, self.plan.node(at)?))) {
             if fits(node) {
-                let run = self.runs_upwards().find(|(_, run)| run.node == at).map(|(id, _)| id);
-                return self.properties(at, run, path, 1);
+                return Some((at, self.runs_upwards().find(|(_, run)| run.node == at).map(|(id, _)| id)));
             }
             index = node.parent;
         }
-        Lookup::Undefined
+        None
+    }
+
+    /// The node that a path names, and how many of its segments do so.
+    pub(crate) fn named_node(&self, path: &[Segment]) -> Option<(usize, usize)> {
+        let first = path.first().and_then(Segment::name)?;
+        let below = |fits: &dyn Fn(&PlanNode) -> bool| {
+            let (at, _) = self.enclosing(fits)?;
+            self.below(&self.plan.node(at)?.path, path, 1)
+        };
+        let hit = match first {
+            "pipeline" => self.below("pipeline", path, 1),
+            "execution" | "steps" => self.step_node(path),
+            "stage" => below(&|node| matches!(node.kind, NodeKind::Stage(_))),
+            "stepGroup" => below(&|node| matches!(node.kind, NodeKind::Group)),
+            _ => below(&|node| node.identifier == first || canonical(&node.identifier) == first),
+        };
+        hit.map(|(node, used, _)| (node, used))
     }
 
     /// `execution.steps.X` and `steps.X`: nearest group first, then the stage.
     fn steps(&self, path: &[Segment]) -> Lookup {
+        match self.step_node(path) {
+            Some((node, used, run)) => self.properties(node, run, path, used),
+            None => Lookup::Undefined,
+        }
+    }
+
+    fn step_node(&self, path: &[Segment]) -> Option<(usize, usize, Option<&'a str>)> {
         let rest = match path.first().and_then(Segment::name) {
             Some("execution") => 1,
             _ => 0,
@@ -341,18 +454,25 @@ impl<'a> NodeScope<'a> {
                 let run = self.runs_upwards().find(|(_, run)| run.node == at).map(|(id, _)| id);
                 let base = run.unwrap_or(&node.path);
                 let base = if prefix.is_empty() { base.to_owned() } else { format!("{base}.{prefix}") };
-                match self.absolute(&base, path, rest) {
-                    Lookup::Undefined => {}
-                    other => return other,
+                if let Some(hit) = self.below(&base, path, rest) {
+                    return Some(hit);
                 }
             }
             index = node.parent;
         }
-        Lookup::Undefined
+        None
     }
 
     /// Follows identifiers from the id `base` as far as they name nodes, then takes a property.
     fn absolute(&self, base: &str, path: &[Segment], from: usize) -> Lookup {
+        match self.below(base, path, from) {
+            Some((node, used, run)) => self.properties(node, run, path, used),
+            None => Lookup::Undefined,
+        }
+    }
+
+    /// Follows identifiers from the id `base` as far as they name nodes: the node, how many segments, its run.
+    fn below(&self, base: &str, path: &[Segment], from: usize) -> Option<(usize, usize, Option<&'a str>)> {
         let mut id = base.to_owned();
         let mut best: Option<(usize, usize, Option<&'a str>)> = None;
         for (offset, segment) in path.iter().enumerate().skip(from) {
@@ -378,13 +498,10 @@ impl<'a> NodeScope<'a> {
                 }
             }
         }
-        match best {
-            Some((node, used, run)) => self.properties(node, run, path, used),
-            None => Lookup::Undefined,
-        }
+        best
     }
 
-    fn properties(&self, index: usize, run: Option<&str>, path: &[Segment], used: usize) -> Lookup {
+    fn properties(&self, index: usize, run: Option<&'a str>, path: &[Segment], used: usize) -> Lookup {
         let Some(node) = self.plan.node(index) else { return Lookup::Undefined };
         let run = run.and_then(|id| self.state.and_then(|state| state.runs.get(id).map(|run| (id, run))));
         let Some(property) = path.get(used).and_then(Segment::name) else { return Lookup::Missing };
@@ -432,7 +549,8 @@ impl<'a> NodeScope<'a> {
                 }
             }
             "repeat" | "strategy" | "matrix" => {
-                match self.iteration(property, path.get(used..).unwrap_or_default()) {
+                let from = Some((index, run.map(|(id, _)| id)));
+                match self.iteration(property, path.get(used..).unwrap_or_default(), from) {
                     Lookup::Found { value, used: more } => found(value, used + more),
                     other => other,
                 }

@@ -13,7 +13,8 @@ impl<'a> Builder<'a> {
     pub(crate) fn look_ahead(plan: &'a Plan, state: &'a State, index: usize) -> Option<Need> {
         let node = plan.node(index)?;
         let mut builder = Builder::new(plan, state, &node.path, plan.run.started_at);
-        builder.scope = NodeScope { plan, state: Some(state), node: index, run: None, record: None };
+        builder.scope =
+            NodeScope { plan, state: Some(state), node: index, run: None, record: None, iteration: None };
         let mut hosts = Vec::new();
         // What cannot be resolved yet depends on earlier steps, and is judged when the step starts.
         let task_type = match &node.kind {

@@ -82,7 +82,7 @@ impl<'a> Builder<'a> {
             plan,
             state,
             id,
-            scope: NodeScope { plan, state: Some(state), node, run: Some(id), record },
+            scope: NodeScope { plan, state: Some(state), node, run: Some(id), record, iteration: None },
             now_ms: i64::try_from(at).unwrap_or(i64::MAX),
             connectors: Vec::new(),
             secrets: BTreeSet::new(),
@@ -263,7 +263,7 @@ impl<'a> Builder<'a> {
 
     fn identifier(&self, node: &PlanNode) -> String {
         match self.state.runs.get(self.id).and_then(|run| run.iteration.as_ref()) {
-            Some(iteration) => format!("{}_{}", node.identifier, iteration.index),
+            Some(iteration) => format!("{}{}", node.identifier, iteration.ending()),
             None => node.identifier.clone(),
         }
     }
@@ -371,7 +371,7 @@ impl<'a> Builder<'a> {
             let words = node.part.strip_suffix(node.identifier.as_str()).unwrap_or_default();
             levels.extend(words.split('.').filter(|word| !word.is_empty()).map(str::to_owned));
             levels.push(match &run.iteration {
-                Some(iteration) => format!("{}_{}", node.identifier, iteration.index),
+                Some(iteration) => format!("{}{}", node.identifier, iteration.ending()),
                 None => node.identifier.clone(),
             });
         }
