@@ -39,7 +39,7 @@ impl Field {
 }
 
 /// Keys whose misspelling would change what runs, or where: one near to them is refused, never ignored.
-const DANGEROUS: [&str; 12] = [
+const DANGEROUS: [&str; 19] = [
     "delegateSelectors",
     "when",
     "failureStrategies",
@@ -52,6 +52,13 @@ const DANGEROUS: [&str; 12] = [
     "onDelegate",
     "assertion",
     "threshold",
+    "enabled",
+    "headerConditions",
+    "inputSetRefs",
+    "inputYaml",
+    "jexlCondition",
+    "operator",
+    "payloadConditions",
 ];
 
 /// One map that is being read.

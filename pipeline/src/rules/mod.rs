@@ -1,10 +1,12 @@
 //! The tolerance rules of pipeline.md §1.1: what a document may leave out or write otherwise, and what is then assumed.
 //!
-//! One function per rule; each emits its notice, and in strict mode the notice is a fault. Rules about Kubernetes, ECS
-//! and triggers come with their parts: R5, R9, R12–R14, R19–R25.
+//! One function per rule; each emits its notice, and in strict mode the notice is a fault. Rules about Kubernetes and ECS
+//! come with their parts: R5, R9, R12, R13, R19, R23–R25.
 
+mod trigger;
 mod verify;
 
+pub use trigger::{r14_inline_trigger, r20_operator, r21_payload_key, r22_variables_map};
 pub use verify::{r10_r11_verify, r18_verify_timeout};
 
 use crate::fault::{Findings, Place};
