@@ -1,6 +1,7 @@
 //! Entities: what `delegate apply` takes, and how a pipeline finds what it names.
 
 use crate::fault::{Fault, Findings, Mode, Notice, Place, did_you_mean};
+use crate::input_sets::read_input_set;
 use crate::model::connector::read_connector;
 use crate::model::infrastructure::read_infrastructure;
 use crate::model::read::{Field, Reader};
@@ -9,6 +10,7 @@ use crate::model::service::read_definition;
 use crate::model::user_group::read_user_group;
 use crate::model::{identity, pipeline, read_variables};
 use crate::rules;
+use crate::trigger::{Trigger, read_trigger};
 use crate::yaml::{Node, parse_documents};
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +27,13 @@ pub enum EntityKind {
     Pipeline,
     #[serde(rename = "userGroup")]
     UserGroup,
+    Trigger,
+    #[serde(rename = "inputSet")]
+    InputSet,
 }
 
 /// Root keys of documents and the kinds they stand for.
-const ROOTS: [(&str, EntityKind); 8] = [
+const ROOTS: [(&str, EntityKind); 11] = [
     ("connector", EntityKind::Connector),
     ("secret", EntityKind::Secret),
     ("service", EntityKind::Service),
@@ -37,6 +42,9 @@ const ROOTS: [(&str, EntityKind); 8] = [
     ("infrastructure", EntityKind::Infrastructure),
     ("pipeline", EntityKind::Pipeline),
     ("userGroup", EntityKind::UserGroup),
+    ("trigger", EntityKind::Trigger),
+    ("inputSet", EntityKind::InputSet),
+    ("overlayInputSet", EntityKind::InputSet),
 ];
 
 impl EntityKind {
@@ -50,12 +58,14 @@ impl EntityKind {
             EntityKind::Infrastructure => "infrastructure",
             EntityKind::Pipeline => "pipeline",
             EntityKind::UserGroup => "userGroup",
+            EntityKind::Trigger => "trigger",
+            EntityKind::InputSet => "inputSet",
         }
     }
 
-    /// By [`EntityKind::name`].
+    /// By [`EntityKind::name`], in any case.
     pub fn from_name(name: &str) -> Option<Self> {
-        ROOTS.iter().map(|(_, kind)| *kind).find(|kind| kind.name() == name)
+        ROOTS.iter().map(|(_, kind)| *kind).find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -95,7 +105,11 @@ pub fn parse_entities(source: &str, text: &str) -> Result<Vec<ParsedEntity>, Vec
         let identified = read_entity(kind, document, root, &mut findings);
         faults.append(&mut findings.faults);
         let Some((id, name)) = identified else { continue };
-        let scope = scope_of(root);
+        let mut scope = scope_of(root);
+        // Their identifiers are unique in their pipeline, so that many pipelines may have a `nightly`.
+        if let Some(pipeline) = pipeline_of(kind, root) {
+            scope = Trigger::stored_scope(&scope, pipeline);
+        }
         if entities.iter().any(|other| (other.kind, &other.id, &other.scope) == (kind, &id, &scope)) {
             let message = format!("the {} `{id}` stands twice in this file", kind.name());
             faults.push(Fault::at(&root.at, kind.name(), message));
@@ -163,6 +177,15 @@ pub fn scope_of(root: &Node) -> String {
     }
 }
 
+/// The pipeline that an entity belongs to, for the kinds that belong to one.
+fn pipeline_of(kind: EntityKind, root: &Node) -> Option<&str> {
+    match kind {
+        EntityKind::Trigger => root.get("pipelineIdentifier").and_then(Node::as_str),
+        EntityKind::InputSet => crate::input_sets::pipeline_of(root),
+        _ => None,
+    }
+}
+
 fn read_entity(
     kind: EntityKind,
     document: &Node,
@@ -182,6 +205,8 @@ fn read_entity(
             }
             Some((service.identifier, service.name.text()))
         }
+        EntityKind::Trigger => read_trigger(root, findings).map(|trigger| (trigger.identifier, trigger.name)),
+        EntityKind::InputSet => read_input_set(document, root, findings),
         EntityKind::Environment => read_environment(root, findings).map(|e| (e.identifier, e.name.text())),
         EntityKind::Infrastructure => read_infrastructure_entity(root, findings),
         EntityKind::UserGroup => read_user_group(root, findings).map(|g| (g.identifier, g.name)),

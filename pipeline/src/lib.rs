@@ -7,6 +7,7 @@
 pub mod entities;
 pub mod fault;
 pub mod groups;
+pub mod input_sets;
 pub mod machine;
 pub mod model;
 pub mod plan;
@@ -14,6 +15,7 @@ pub mod planner;
 pub mod rules;
 mod scope;
 pub mod template;
+pub mod trigger;
 pub mod view;
 pub mod yaml;
 

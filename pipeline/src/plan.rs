@@ -8,6 +8,7 @@ use crate::model::pipeline::StageKind;
 use crate::model::service::Definition;
 use crate::model::step::{Looping, Spec, When};
 use crate::model::{Field, Variable};
+use crate::trigger::TriggerFacts;
 use proto::task::{Artifact, ConfigFile, HostKeyMode};
 use proto::text::SecretRef;
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,8 @@ pub struct RunFacts {
     /// References to user groups that existed at the start. Who is in them is asked when somebody acts, never frozen.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
+    /// The event that started it, if it was not a person.
+    pub trigger: Option<TriggerFacts>,
 }
 
 /// What a stage deployed when it last succeeded on an infrastructure.

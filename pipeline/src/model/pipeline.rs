@@ -140,16 +140,11 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
     let variables = read_variables(&mut reader, findings);
     let selectors = reader.any("delegateSelectors");
     let timeout = reader.field("timeout", findings);
-    for key in ["triggers", "properties"] {
-        if let Some(node) = reader.node(key) {
-            let path = reader.sub(key);
-            findings.remark(
-                "not-supported-yet",
-                &node.at,
-                &path,
-                format!("`{key}` has no effect in this version"),
-            );
-        }
+    crate::trigger::inline(root, findings);
+    reader.known(&["triggers"]);
+    if let Some(node) = reader.node("properties") {
+        let path = reader.sub("properties");
+        findings.remark("not-supported-yet", &node.at, &path, "`properties` has no effect in this version");
     }
     let path = reader.sub("stages");
     let list = reader.list("stages", findings);

@@ -227,6 +227,10 @@ fn can_resolve(plan: &Plan, node: usize, path: &[Segment], dynamic: bool, lookup
     {
         return super::order::in_loop(plan, node, second, path.get(2).and_then(Segment::name));
     }
+    // Who started a run, and whether by mail address, differs from run to run; nobody is null.
+    if first == "pipeline" && path.get(1).and_then(Segment::name) == Some("triggeredBy") {
+        return matches!(path.get(2).and_then(Segment::name), Some("name" | "email" | "triggerIdentifier"));
+    }
     let scope = NodeScope::planning(plan, node);
     if let Lookup::Found { .. } = scope.lookup(path) {
         return true;

@@ -20,8 +20,8 @@ struct Spec {
 /// lists are matched by `identifier` or `name`.
 pub(super) fn merge_file(document: &Node, options: &PlanOptions, findings: &mut Findings) -> Node {
     let mut merged = document.clone();
-    if let Some((source, text)) = &options.inputs_file {
-        merge_text(&mut merged, source, text, findings);
+    for (source, text) in options.input_sets.iter().chain(&options.inputs_file) {
+        merge_text(&mut merged, source, text, options, findings);
     }
     take_defaults(&mut merged, "");
     merged
@@ -49,29 +49,36 @@ fn take_defaults(node: &mut Node, path: &str) {
     }
 }
 
-fn merge_text(merged: &mut Node, source: &str, text: &str, findings: &mut Findings) {
+fn merge_text(merged: &mut Node, source: &str, text: &str, options: &PlanOptions, findings: &mut Findings) {
     match parse_documents(source, text) {
         Err(faults) => findings.faults.extend(faults),
         Ok(documents) => {
             for document in documents {
                 let inputs = document.get("inputSet").cloned().unwrap_or(document);
-                if inputs.get("pipeline").is_none() {
+                let Some(mut inputs) = inputs.get("pipeline").cloned() else {
                     findings.fault(&inputs.at, "", "expected the root key `pipeline`");
                     continue;
+                };
+                crate::rules::r22_variables_map(&mut inputs, "pipeline", findings);
+                if let Some(facts) = &options.trigger {
+                    let now = i64::try_from(options.started_at).unwrap_or(i64::MAX);
+                    crate::trigger::inputs::render(&mut inputs, facts, now, "pipeline", findings);
                 }
-                merge(merged, &inputs, "", findings);
+                if let Some(base) = merged.as_map_mut().and_then(|map| map.get_mut("pipeline")) {
+                    merge(base, &inputs, "pipeline", options, findings);
+                }
             }
         }
     }
 }
 
-fn merge(base: &mut Node, inputs: &Node, path: &str, findings: &mut Findings) {
+fn merge(base: &mut Node, inputs: &Node, path: &str, options: &PlanOptions, findings: &mut Findings) {
     match (&mut base.value, &inputs.value) {
         (Value::Map(own), Value::Map(given)) => {
             for entry in &given.entries {
                 let path = crate::model::read::join(path, &entry.key);
                 match own.entries.iter_mut().find(|own| own.key == entry.key) {
-                    Some(own) => merge(&mut own.value, &entry.value, &path, findings),
+                    Some(own) => merge(&mut own.value, &entry.value, &path, options, findings),
                     // A variable without a value may be written without the key.
                     None if entry.key == "value" => own.set("value", entry.value.clone()),
                     None => ignored(&entry.at, &path, findings),
@@ -87,7 +94,7 @@ fn merge(base: &mut Node, inputs: &Node, path: &str, findings: &mut Findings) {
                     .position(|own| same(own, element))
                     .or_else(|| own.get(index).filter(|own| is_asked_for(own)).map(|_| index));
                 match at.and_then(|at| own.get_mut(at)) {
-                    Some(own) => merge(own, element, &path, findings),
+                    Some(own) => merge(own, element, &path, options, findings),
                     None => ignored(&element.at, &path, findings),
                 }
             }
@@ -97,7 +104,9 @@ fn merge(base: &mut Node, inputs: &Node, path: &str, findings: &mut Findings) {
             if let Some(given) = inputs.as_str() {
                 let field =
                     Field { value: Json::String(text.clone()), path: path.to_owned(), at: base.at.clone() };
-                if let Err(message) = permitted(&field, given) {
+                let now = i64::try_from(options.started_at).unwrap_or(i64::MAX);
+                let given = crate::trigger::inputs::text_of(given, options.trigger.as_ref(), now);
+                if let Err(message) = permitted(&field, &given) {
                     findings.fault(&inputs.at, path, message);
                 }
             }

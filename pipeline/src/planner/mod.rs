@@ -17,6 +17,7 @@ use crate::entities::Catalog;
 use crate::fault::{Fault, Findings, Mode, Notice};
 use crate::model::pipeline::read_pipeline;
 use crate::plan::{PLAN_VERSION, Plan, ROOT, RunFacts, StageRecord};
+use crate::trigger::TriggerFacts;
 use crate::yaml::{Node, parse_documents};
 use proto::task::HostKeyMode;
 use serde::{Deserialize, Serialize};
@@ -49,8 +50,12 @@ pub struct PlanOptions {
     pub groups: BTreeSet<String>,
     /// `--input k=v`: pipeline variables.
     pub inputs: BTreeMap<String, String>,
-    /// `--inputs FILE`: its name and text.
+    /// `--input-set ID…`: name and text of each, in order; laid under `inputs_file`.
+    pub input_sets: Vec<(String, String)>,
+    /// `--inputs FILE`, or `inputYaml` of the trigger: its name and text.
     pub inputs_file: Option<(String, String)>,
+    /// The event that starts the run, if it is not a person.
+    pub trigger: Option<TriggerFacts>,
     /// [`crate::machine::stage_records`] of earlier runs.
     pub last_successful: BTreeMap<String, StageRecord>,
 }
@@ -153,6 +158,7 @@ fn make(
         secret_token: options.secret_token,
         mode: options.mode,
         groups: options.groups.clone(),
+        trigger: options.trigger.clone(),
     };
     let mut plan = Plan {
         version: PLAN_VERSION,

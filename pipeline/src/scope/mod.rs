@@ -72,6 +72,7 @@ impl<'a> NodeScope<'a> {
         match first {
             "input" => Lookup::Refused("a runtime input is missing".to_owned()),
             "pipeline" => self.pipeline(path),
+            "trigger" => facts.trigger.as_ref().map_or(Lookup::Missing, |trigger| trigger.lookup(path)),
             "account" => named(second, &[("identifier", &facts.account), ("name", &facts.account)]),
             "org" => named(second, &[("identifier", &facts.org), ("name", &facts.org)]),
             "project" => named(second, &[("identifier", &facts.project), ("name", &facts.project)]),
@@ -115,10 +116,15 @@ impl<'a> NodeScope<'a> {
             "executionId" | "resumedExecutionId" => found(text(&facts.execution_id), 2),
             "executionMode" => found(text("NORMAL"), 2),
             "startTs" => found(Value::Int(i64::try_from(facts.started_at).unwrap_or(i64::MAX)), 2),
-            "triggerType" => found(text("MANUAL"), 2),
-            "triggeredBy" => match path.get(2).and_then(Segment::name) {
-                Some("name") => found(Value::tainted(facts.started_by.as_str()), 3),
-                Some("email") if facts.started_by.contains('@') => {
+            "triggerType" => {
+                found(text(facts.trigger.as_ref().map_or("MANUAL", |trigger| &trigger.run_type)), 2)
+            }
+            "triggeredBy" => match (path.get(2).and_then(Segment::name), &facts.trigger) {
+                (Some("name" | "triggerIdentifier"), Some(trigger)) => found(text(&trigger.identifier), 3),
+                // Whoever owns the key is the executor, but the event has no sender.
+                (_, Some(_)) => Lookup::Missing,
+                (Some("name"), None) => found(Value::tainted(facts.started_by.as_str()), 3),
+                (Some("email"), None) if facts.started_by.contains('@') => {
                     found(Value::tainted(facts.started_by.as_str()), 3)
                 }
                 _ => Lookup::Missing,

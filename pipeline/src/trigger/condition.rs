@@ -202,10 +202,7 @@ pub(super) fn read_conditions(
         let (Some(key), Some(written)) = (key, operator) else { continue };
         let Some(operator) = one_of(&written, "operator", &OPERATORS, findings) else { continue };
         let text = key.text();
-        let value = value.map_or_else(
-            || (String::new(), written.clone()),
-            |field| (field.text(), field),
-        );
+        let value = value.map_or_else(|| (String::new(), written.clone()), |field| (field.text(), field));
         match operator {
             Operator::NotNull | Operator::IsNull => rules::r20_operator(&written, findings),
             Operator::Regex => {

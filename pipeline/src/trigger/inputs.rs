@@ -12,7 +12,13 @@ use expr::{Mode, Segment, Target};
 /// expression about the event: its text is tainted wherever it is used (DESIGN D12), which a literal could not carry.
 ///
 /// **Errors**: a fault for every value that the event does not have.
-pub(crate) fn render(node: &mut Node, facts: &TriggerFacts, now_ms: i64, path: &str, findings: &mut Findings) {
+pub(crate) fn render(
+    node: &mut Node,
+    facts: &TriggerFacts,
+    now_ms: i64,
+    path: &str,
+    findings: &mut Findings,
+) {
     match &mut node.value {
         Value::Null => {}
         Value::List(list) => {
@@ -44,7 +50,8 @@ pub(crate) fn render(node: &mut Node, facts: &TriggerFacts, now_ms: i64, path: &
 
 /// The text that an input has in this run, for the rules of the input that asks for it.
 pub(crate) fn text_of(text: &str, facts: Option<&TriggerFacts>, now_ms: i64) -> String {
-    let value = facts.filter(|_| expr::scan::has_blocks(text)).and_then(|facts| value_of(text, facts, now_ms));
+    let value =
+        facts.filter(|_| expr::scan::has_blocks(text)).and_then(|facts| value_of(text, facts, now_ms));
     match value {
         Some(Ok(value)) => value.to_string(),
         _ => text.to_owned(),

@@ -140,7 +140,11 @@ fn read(node: &Node, path: &str, home: Option<&Home<'_>>, findings: &mut Finding
 }
 
 /// Checked for form here; what it fills in is checked with the event.
-fn read_input_yaml(reader: &mut Reader<'_>, pipeline: Option<&str>, findings: &mut Findings) -> Option<String> {
+fn read_input_yaml(
+    reader: &mut Reader<'_>,
+    pipeline: Option<&str>,
+    findings: &mut Findings,
+) -> Option<String> {
     let field = reader.field("inputYaml", findings)?;
     let text = field.text();
     if text.trim().is_empty() {

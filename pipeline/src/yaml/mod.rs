@@ -61,6 +61,11 @@ impl Map {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
     }
 
+    /// The value of a key, to change it.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        self.entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value)
+    }
+
     /// Sets a key, replacing an older value in its place.
     pub fn set(&mut self, key: &str, value: Node) {
         match self.entries.iter_mut().find(|entry| entry.key == key) {
@@ -87,6 +92,14 @@ impl Node {
     /// The map, if it is one.
     pub fn as_map(&self) -> Option<&Map> {
         match &self.value {
+            Value::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The map, to change it.
+    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
+        match &mut self.value {
             Value::Map(map) => Some(map),
             _ => None,
         }

@@ -81,7 +81,9 @@ impl Fields {
         let by_week = week_days(weekday, dialect)?;
         let (month_open, week_open) = (by_month.is_none(), by_week.is_none());
         if dialect == Dialect::Quartz && !month_open && !week_open {
-            return Err(format!("in `{text}` day and weekday are both set; type QUARTZ wants `?` for one of them"));
+            return Err(format!(
+                "in `{text}` day and weekday are both set; type QUARTZ wants `?` for one of them"
+            ));
         }
         Ok(Fields {
             seconds: numbers("second", second, 0, 59, &[])?,
@@ -123,16 +125,8 @@ impl Fields {
             if self.days.fit(date) {
                 let time = if first { self.time_from(from) } else { self.first_time() };
                 if let Some((hour, minute, second)) = time {
-                    return DateTime::new(
-                        date.year(),
-                        date.month(),
-                        date.day(),
-                        hour,
-                        minute,
-                        second,
-                        0,
-                    )
-                    .ok();
+                    return DateTime::new(date.year(), date.month(), date.day(), hour, minute, second, 0)
+                        .ok();
                 }
             }
             date = date.tomorrow().ok()?;

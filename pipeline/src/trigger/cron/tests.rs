@@ -9,9 +9,10 @@ fn ms(text: &str) -> u64 {
 }
 
 fn utc(at: Option<u64>) -> String {
-    at.map_or_else(|| "never".to_owned(), |at| {
-        Timestamp::from_millisecond(i64::try_from(at).unwrap()).unwrap().to_string()
-    })
+    at.map_or_else(
+        || "never".to_owned(),
+        |at| Timestamp::from_millisecond(i64::try_from(at).unwrap()).unwrap().to_string(),
+    )
 }
 
 fn following(schedule: &Schedule, from: &str, count: usize) -> Vec<String> {
@@ -56,7 +57,11 @@ fn the_next_time_of_common_expressions() {
         ("0 0 12 1 1 ? 2030", Quartz, "2026-03-01T00:00:00Z", "2030-01-01T12:00:00Z"),
         ("0 0 12 ? * FRI-MON", Quartz, "2026-03-03T00:00:00Z", "2026-03-06T12:00:00Z"),
     ] {
-        assert_eq!(utc(schedule(expression, dialect, "UTC").next_after(ms(from))), next, "{expression} from {from}");
+        assert_eq!(
+            utc(schedule(expression, dialect, "UTC").next_after(ms(from))),
+            next,
+            "{expression} from {from}"
+        );
     }
     let once = schedule("0 0 12 1 1 ? 2030", Quartz, "UTC");
     assert_eq!(once.next_after(ms("2030-01-01T12:00:00Z")), None);
@@ -101,10 +106,7 @@ fn a_time_that_comes_twice_fires_the_first_time_only() {
     );
     // Another hemisphere and a half-hour change: Lord Howe goes back by 30 minutes at 02:00 on 5 April 2026.
     let howe = schedule("45 1 * * *", Dialect::Unix, "Australia/Lord_Howe");
-    assert_eq!(
-        following(&howe, "2026-04-03T20:00:00Z", 2),
-        ["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"]
-    );
+    assert_eq!(following(&howe, "2026-04-03T20:00:00Z", 2), ["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"]);
 }
 
 #[test]
