@@ -52,6 +52,9 @@ pub(crate) struct RunArgs {
     /// Harness input set, or a flat map of variables (YAML)
     #[arg(long, value_name = "FILE")]
     pub(crate) inputs: Option<PathBuf>,
+    /// Stored input set; given several times, later ones win over earlier ones, and --inputs and --input over all
+    #[arg(long = "input-set", value_name = "ID", value_delimiter = ',')]
+    pub(crate) input_set: Vec<String>,
     /// Show log lines as they come
     #[arg(long)]
     pub(crate) follow: bool,
@@ -128,6 +131,7 @@ pub(crate) async fn start(client: &Client, args: &RunArgs, env: &Env) -> Result<
         "pipeline": identifier,
         "inputs": inputs,
         "inputsYaml": inputs_yaml,
+        "inputSets": (!args.input_set.is_empty()).then_some(&args.input_set),
         "rehearse": args.rehearse,
         "source": source,
     });

@@ -11,8 +11,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Kinds as the API names them.
-const KINDS: [&str; 7] =
-    ["connector", "secret", "service", "environment", "infrastructure", "pipeline", "userGroup"];
+const KINDS: [&str; 9] = [
+    "connector",
+    "secret",
+    "service",
+    "environment",
+    "infrastructure",
+    "pipeline",
+    "userGroup",
+    "trigger",
+    "inputSet",
+];
 
 #[derive(Deserialize)]
 pub(super) struct OfKind {

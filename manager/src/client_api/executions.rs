@@ -2,13 +2,12 @@
 
 use super::body::JsonBody;
 use super::{Answer, Api, Caller, error::ApiError, view};
-use crate::engine::{Record, execution_id};
-use crate::preflight::{self, Refusal, Request};
+use crate::engine::execution_id;
+use crate::preflight::{self, Launched, Refusal, Request};
 use crate::store::ExecutionRow;
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
-use pipeline::machine::State as Machine;
 use proto::limits::MAX_LONG_POLL;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -33,6 +32,9 @@ pub(super) struct Start {
     inputs: Map<String, Value>,
     #[serde(default)]
     inputs_yaml: Option<String>,
+    /// Stored input sets, in order.
+    #[serde(default)]
+    input_sets: Vec<String>,
     #[serde(default)]
     rehearse: Option<Value>,
     /// What faults call the document: the file it was applied from. Default: the identifier.
@@ -53,26 +55,15 @@ pub(super) async fn start(
         source: start.source,
         inputs: start.inputs,
         inputs_yaml: start.inputs_yaml,
+        input_sets: start.input_sets,
+        trigger: None,
         rehearsal,
         execution_id: id.clone(),
         started_by: caller.0.clone(),
         started_at: now,
     };
-    let prepared = preflight::prepare(&api.app, request).await.map_err(refused)?;
-    let (pipeline, warnings) = (prepared.pipeline.clone(), prepared.warnings.clone());
-    let notices = prepared.notices.clone();
-    let build = move |sequence_id| {
-        let plan = prepared.plan(sequence_id).map_err(|faults| {
-            faults.first().map_or_else(|| "the plan was refused".to_owned(), ToString::to_string)
-        })?;
-        serde_json::to_value(Record::new(Machine::new(plan))).map_err(|error| error.to_string())
-    };
-    let row =
-        api.app.store.create_execution(&id, &pipeline, rehearsal, &caller.0, now, Box::new(build)).await?;
-    if let Err(error) = api.engine.resume(&id).await {
-        // It exists and starts as soon as the engine can: at the latest after a restart.
-        tracing::error!(execution = %id, error = &error as &dyn std::error::Error, "execution not started yet");
-    }
+    let Launched { row, warnings, notices } =
+        preflight::launch(&api.app, &api.engine, request).await.map_err(refused)?;
     let answer = json!({
         "executionId": id,
         "sequenceId": row.sequence_id,

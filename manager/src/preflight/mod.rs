@@ -4,16 +4,19 @@
 //! unknown host key under `strict` are warned of, each with the command that mends it.
 
 mod last_run;
+mod launch;
 
 pub(crate) use last_run::remember;
+pub(crate) use launch::{Launched, launch};
 
 use crate::app::App;
 use crate::queue::{Explanation, Nearest};
 use crate::store::{Entity, StoreError};
-use pipeline::entities::{Catalog, Snapshot};
+use pipeline::entities::{Catalog, CatalogEntity, EntityKind, Snapshot};
 use pipeline::fault::{Fault, Mode, Notice, did_you_mean};
 use pipeline::plan::Plan;
 use pipeline::planner::{self, Need, PlanOptions};
+use pipeline::trigger::TriggerFacts;
 use proto::task::HostKeyMode;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -27,7 +30,11 @@ pub(crate) struct Request {
     pub(crate) source: Option<String>,
     /// Pipeline variables by name.
     pub(crate) inputs: Map<String, Value>,
-    /// An input document.
+    /// Names of stored input sets, in the order in which they are laid over the pipeline.
+    pub(crate) input_sets: Vec<String>,
+    /// The event that starts it, if it is not a person.
+    pub(crate) trigger: Option<TriggerFacts>,
+    /// An input document; laid over the input sets.
     pub(crate) inputs_yaml: Option<String>,
     /// Rehearsal factor.
     pub(crate) rehearsal: Option<u32>,
@@ -107,6 +114,16 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
         .into_iter()
         .map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
         .collect();
+    let of = CatalogEntity {
+        kind: EntityKind::Pipeline,
+        id: entity.id.clone(),
+        name: entity.name.clone(),
+        scope: entity.scope.clone(),
+        yaml: String::new(),
+    };
+    let input_sets =
+        pipeline::input_sets::resolve(&catalog, &of, &request.input_sets).map_err(Refusal::Invalid)?;
+    let inputs_name = if request.trigger.is_some() { "inputYaml" } else { "inputs" };
     let mut host_keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (host, key, _) in app.store.host_keys(None).await? {
         host_keys.entry(host).or_default().push(key);
@@ -124,7 +141,9 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
         host_keys,
         groups: crate::users::groups(app.store.as_ref(), &entity.scope).await?.references(),
         inputs,
-        inputs_file: request.inputs_yaml.map(|text| ("inputs".to_owned(), text)),
+        input_sets,
+        inputs_file: request.inputs_yaml.map(|text| (inputs_name.to_owned(), text)),
+        trigger: request.trigger,
         last_successful: last_run::all(app.store.as_ref(), &entity.id).await?,
     };
     let source = request.source.unwrap_or_else(|| entity.id.clone());
