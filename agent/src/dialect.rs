@@ -8,9 +8,10 @@ use proto::result::{StepResult, StepStatus};
 use proto::task::{StepTask, TASK_VERSION};
 
 /// Task families whose packages this agent decodes: what it offers to a manager that knows our extensions.
-pub(crate) const TASK_TYPES: [&str; 6] = [
+pub(crate) const TASK_TYPES: [&str; 7] = [
     "COMMAND_TASK_NG",
     "HTTP_TASK_NG",
+    "SHELL_SCRIPT_TASK_NG",
     "DELEGATE_VERIFY_TASK",
     "DELEGATE_ARTIFACT_TASK",
     "DELEGATE_CONNECTOR_TEST_TASK",

@@ -39,6 +39,9 @@ pub struct Plan {
     pub connectors: BTreeMap<String, Connector>,
     /// Host keys that were known at the start, by `host:port`.
     pub host_keys: BTreeMap<String, Vec<String>>,
+    /// Logins that steps name themselves (`executionTarget.connectorRef`), by reference.
+    #[serde(default)]
+    pub logins: BTreeMap<String, Login>,
     /// Host-key policy.
     pub host_key_mode: HostKeyMode,
     /// What rollback steps of earlier runs deployed, by stage key (settled facts §2.6).

@@ -7,6 +7,7 @@ use crate::config::Config;
 use artifacts::ArtifactCache;
 use executor_api::{Class, Executor, Recovery, StepContext, StepError, StepOutput};
 use executor_http::HttpExecutor;
+use executor_shell::ShellExecutor;
 use executor_verify::VerifyExecutor;
 use proto::task::{CommandSpec, ConnectorTestSpec, HostKeyMode, STEP_KINDS, StepSpec, StepTask};
 use serde_json::Value;
@@ -26,6 +27,7 @@ pub(crate) struct Executors {
     ca_pem: Option<Vec<u8>>,
     http: OnceCell<HttpExecutor>,
     verify: OnceCell<VerifyExecutor>,
+    shell: ShellExecutor,
     #[cfg(feature = "ssh")]
     ssh: OnceCell<executor_ssh::SshExecutor>,
     #[cfg(feature = "ssh")]
@@ -53,6 +55,7 @@ impl Executors {
             ca_pem: config.ca_file.as_ref().map(std::fs::read).transpose().map_err(SetupError)?,
             http: OnceCell::new(),
             verify: OnceCell::new(),
+            shell: ShellExecutor::new(executor_shell::Settings::default()),
             #[cfg(feature = "ssh")]
             ssh: OnceCell::new(),
             #[cfg(feature = "ssh")]
@@ -114,6 +117,7 @@ impl Executors {
             | StepSpec::ConnectorTest(_)
             | StepSpec::Http(_)
             | StepSpec::Verify(_)
+            | StepSpec::ShellScript(_)
             | StepSpec::ResolveArtifact(_)
             | StepSpec::Noop(_)
             | StepSpec::Unknown { .. } => {}
@@ -145,6 +149,9 @@ impl Executors {
             StepSpec::Command(_) => Err(unsupported("Command")),
             StepSpec::Http(spec) => drive(self.http().await?, spec, cx, recover, VANISHED).await,
             StepSpec::Verify(spec) => drive(self.verify().await?, spec, cx, recover, VANISHED).await,
+            StepSpec::ShellScript(spec) => {
+                drive(&self.shell, spec, cx, recover, executor_shell::VANISHED).await
+            }
             StepSpec::ResolveArtifact(spec) => internal::resolve(self.client().await?, spec, cx).await,
             StepSpec::ConnectorTest(spec) => self.connector_test(spec, cx).await,
             StepSpec::Noop(spec) => internal::noop(spec, cx).await,

@@ -12,6 +12,7 @@ fn target(spec: &StepSpec) -> Option<&SshTarget> {
         StepSpec::ConnectorTest(_)
         | StepSpec::Http(_)
         | StepSpec::Verify(_)
+        | StepSpec::ShellScript(_)
         | StepSpec::ResolveArtifact(_)
         | StepSpec::Noop(_)
         | StepSpec::Unknown { .. } => None,

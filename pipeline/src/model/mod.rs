@@ -16,6 +16,7 @@ pub mod step;
 mod step_command;
 mod step_http;
 mod step_list;
+mod step_shell;
 mod targets;
 pub mod user_group;
 

@@ -8,7 +8,8 @@ use proto::task::{CopySource, OutputVariable, Shell};
 use serde::{Deserialize, Serialize};
 
 /// Step types that a pipeline may use.
-pub const STEP_TYPES: [&str; 6] = ["Command", "ArtifactoryDownload", "Http", "Verify", "Wait", "Noop"];
+pub const STEP_TYPES: [&str; 7] =
+    ["Command", "ArtifactoryDownload", "ShellScript", "Http", "Verify", "Wait", "Noop"];
 
 /// A member of a `steps` list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +87,23 @@ pub enum Spec {
         /// Exported before scripts.
         env: Vec<(String, Field)>,
         /// Read back after scripts.
+        outputs: Vec<OutputVariable>,
+    },
+    /// A script on the agent, or on the host of its execution target.
+    ShellScript {
+        /// Explicit host; `None`: on the agent.
+        host: Option<Field>,
+        /// SSHKey secret or Ssh connector for that host; `None`: the login of the stage's infrastructure.
+        credential: Option<Field>,
+        /// Interpreter.
+        shell: Shell,
+        /// Text.
+        script: Field,
+        /// Start directory.
+        working_directory: Option<Field>,
+        /// Exported before the script.
+        env: Vec<(String, Field)>,
+        /// Read back after the script.
         outputs: Vec<OutputVariable>,
     },
     /// One request.

@@ -8,7 +8,7 @@ use crate::rules;
 use crate::yaml::Node;
 use proto::task::{CopySource, Shell};
 
-const SHELLS: [(&str, Shell); 4] =
+pub(super) const SHELLS: [(&str, Shell); 4] =
     [("Bash", Shell::Bash), ("Sh", Shell::Sh), ("PowerShell", Shell::PowerShell), ("Python", Shell::Python)];
 
 /// Reads the spec of a Command step.
@@ -21,16 +21,7 @@ pub(super) fn read_command(spec: &mut Reader<'_>, findings: &mut Findings) -> Op
         findings.fault(spec.at(), &path, message);
     }
     let host = spec.field("host", findings).filter(|host| !host.text().trim().is_empty());
-    let mut env = Vec::new();
-    let env_path = spec.sub("environmentVariables");
-    for (index, node) in spec.list("environmentVariables", findings).iter().enumerate() {
-        let mut reader = Reader::new(node, format!("{env_path}[{index}]"), findings);
-        reader.known(&["type"]);
-        let name = reader.required("name", findings);
-        let value = reader.required("value", findings);
-        reader.finish(findings);
-        env.extend(name.zip(value).map(|(name, value)| (name.text(), value)));
-    }
+    let env = read_env(spec, findings);
     let outputs = read_outputs(spec, findings);
     let path = spec.sub("commandUnits");
     let list = spec.list("commandUnits", findings);
@@ -49,6 +40,21 @@ pub(super) fn read_command(spec: &mut Reader<'_>, findings: &mut Findings) -> Op
         units.push(unit);
     }
     Some(Spec::Command { on_delegate, host, units, env, outputs })
+}
+
+/// Reads `environmentVariables`.
+pub(super) fn read_env(spec: &mut Reader<'_>, findings: &mut Findings) -> Vec<(String, Field)> {
+    let mut env = Vec::new();
+    let env_path = spec.sub("environmentVariables");
+    for (index, node) in spec.list("environmentVariables", findings).iter().enumerate() {
+        let mut reader = Reader::new(node, format!("{env_path}[{index}]"), findings);
+        reader.known(&["type"]);
+        let name = reader.required("name", findings);
+        let value = reader.required("value", findings);
+        reader.finish(findings);
+        env.extend(name.zip(value).map(|(name, value)| (name.text(), value)));
+    }
+    env
 }
 
 fn read_unit(node: &Node, path: &str, findings: &mut Findings) -> Option<Unit> {
@@ -98,6 +104,12 @@ fn read_script(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<UnitKin
     {
         findings.fault(&node.at, &spec.sub("tailFiles"), "`tailFiles` is not supported yet");
     }
+    let script = read_source(spec, findings);
+    Some(UnitKind::Script { shell: shell?, script: script?, working_directory })
+}
+
+/// Reads `source`: the text of an inline script.
+pub(super) fn read_source(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Field> {
     let Some(mut source) = spec.map("source", findings) else {
         findings.fault(spec.at(), &spec.sub("source"), "`source` is missing");
         return None;
@@ -110,7 +122,7 @@ fn read_script(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<UnitKin
         findings.fault(&kind.at, &kind.path, message);
         return None;
     }
-    let script: Option<Field> = match source.map("spec", findings) {
+    let script = match source.map("spec", findings) {
         Some(mut inner) => {
             let script = inner.required("script", findings);
             inner.finish(findings);
@@ -122,5 +134,5 @@ fn read_script(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<UnitKin
         }
     };
     source.finish(findings);
-    Some(UnitKind::Script { shell: shell?, script: script?, working_directory })
+    script
 }

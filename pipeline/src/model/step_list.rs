@@ -9,8 +9,7 @@ use crate::rules;
 use crate::yaml::Node;
 
 /// Step types of Harness that come in later versions: refused by name, and told apart from slips of the pen.
-const LATER: [&str; 24] = [
-    "ShellScript",
+const LATER: [&str; 23] = [
     "HarnessApproval",
     "Policy",
     "Barrier",
@@ -229,6 +228,7 @@ fn read_step(
     let read = match name {
         "Command" => super::step_command::read_command(&mut spec, findings),
         "ArtifactoryDownload" => rules::r8_artifactory_download(&mut spec, &frame, findings),
+        "ShellScript" => super::step_shell::read_shell_script(&mut spec, findings),
         "Http" => super::step_http::read_http(&mut spec, &mut frame, findings),
         "Verify" => rules::r10_r11_verify(&mut spec, &mut reader, earlier, findings),
         "Wait" => spec.required("duration", findings).map(|duration| Spec::Wait { duration }),

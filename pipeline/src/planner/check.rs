@@ -104,6 +104,11 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
             fields.extend(env.iter().map(|(_, value)| value));
             units.iter().for_each(|unit| unit_fields(unit, fields));
         }
+        Spec::ShellScript { host, credential, script, working_directory, env, .. } => {
+            fields.push(script);
+            fields.extend([host, credential, working_directory].into_iter().flatten());
+            fields.extend(env.iter().map(|(_, value)| value));
+        }
         Spec::Http { url, method, headers, body, assertion, outputs, request_timeout } => {
             fields.extend([url, method]);
             for (key, value) in headers {
@@ -321,7 +326,10 @@ pub fn known_paths(plan: &Plan, node: usize) -> Vec<String> {
             if in_stage && matches!(step.kind, NodeKind::Step { .. }) && !step.in_rollback {
                 paths.push(format!("execution.steps.{}.output", step.identifier));
                 if let NodeKind::Step { spec, .. } = &step.kind {
-                    let (Spec::Command { outputs, .. } | Spec::Http { outputs, .. }) = &**spec else {
+                    let (Spec::Command { outputs, .. }
+                    | Spec::ShellScript { outputs, .. }
+                    | Spec::Http { outputs, .. }) = &**spec
+                    else {
                         continue;
                     };
                     let prefix = format!("execution.steps.{}.output.outputVariables", step.identifier);

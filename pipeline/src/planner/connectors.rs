@@ -72,7 +72,8 @@ fn step_connectors(spec: &Spec, index: usize, wanted: &mut Vec<(usize, Field)>) 
             }
         }
         Spec::Verify(verify) => wanted.extend(verify.connector.iter().map(|field| (index, field.clone()))),
-        Spec::Http { .. } | Spec::Wait { .. } | Spec::Noop { .. } => {}
+        // Its credential is a login, frozen by itself.
+        Spec::ShellScript { .. } | Spec::Http { .. } | Spec::Wait { .. } | Spec::Noop { .. } => {}
     }
 }
 

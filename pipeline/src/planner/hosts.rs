@@ -100,40 +100,23 @@ fn login(
     let mut tried = Vec::new();
     for field in [read.credentials.clone(), key_ref].into_iter().flatten() {
         let reference = known(plan, stage.stage, &field, findings)?;
-        let entity = lookups.find_quietly(EntityKind::Secret, &reference, scope);
-        let secret = entity
-            .and_then(|entity| root(entity, &["secret"], findings))
-            .and_then(|root| stored(findings, |own| read_secret(&root, own)));
-        match secret.map(|secret| secret.spec) {
-            Some(SecretSpec::SshKey { port: secret_port, user, key, passphrase }) => {
-                let secret_port =
-                    secret_port.as_ref().and_then(|port| port_of(plan, stage.stage, port, findings));
-                let user = known(plan, stage.stage, &user, findings)?;
-                let key = known(plan, stage.stage, &key, findings)?;
-                let passphrase = passphrase.and_then(|field| known(plan, stage.stage, &field, findings));
-                for id in std::iter::once(&key).chain(&passphrase) {
-                    need_secret(id, &field, lookups, scope, findings);
-                }
-                return Some(Login {
-                    user,
-                    port: port.or(secret_port).unwrap_or(22),
-                    key: SecretRef(key),
-                    passphrase: passphrase.map(SecretRef),
-                });
-            }
+        match key_login(plan, stage.stage, &reference, &field, port, lookups, scope, findings) {
+            Some(login) => return login,
             // A plain secret may be the private key itself, when something else names the user.
-            _ => match (&user, lookups.catalog.is_some_and(|catalog| catalog.has_secret_value(&reference))) {
-                (Some(user), true) => {
-                    let key = SecretRef(reference);
-                    return Some(Login {
-                        user: user.clone(),
-                        port: port.unwrap_or(22),
-                        key,
-                        passphrase: None,
-                    });
+            None => {
+                match (&user, lookups.catalog.is_some_and(|catalog| catalog.has_secret_value(&reference))) {
+                    (Some(user), true) => {
+                        let key = SecretRef(reference);
+                        return Some(Login {
+                            user: user.clone(),
+                            port: port.unwrap_or(22),
+                            key,
+                            passphrase: None,
+                        });
+                    }
+                    _ => tried.push((reference, field)),
                 }
-                _ => tried.push((reference, field)),
-            },
+            }
         }
     }
     let Some((reference, field)) = tried.first() else {
@@ -153,6 +136,43 @@ fn login(
     };
     findings.push(Fault::at(&field.at, &field.path, message).suggest(Some(hint)));
     None
+}
+
+/// The login that an SSHKey secret gives. The outer `None`: the reference names no such secret; the inner: its faults are
+/// among the findings.
+#[expect(clippy::too_many_arguments, reason = "A reference, its place, and what it is looked up in.")]
+pub(super) fn key_login(
+    plan: &Plan,
+    node: usize,
+    reference: &str,
+    field: &Field,
+    port: Option<u16>,
+    lookups: &Lookups<'_>,
+    scope: &str,
+    findings: &mut Findings,
+) -> Option<Option<Login>> {
+    let secret = lookups
+        .find_quietly(EntityKind::Secret, reference, scope)
+        .and_then(|entity| root(entity, &["secret"], findings))
+        .and_then(|root| stored(findings, |own| read_secret(&root, own)));
+    let Some(SecretSpec::SshKey { port: secret_port, user, key, passphrase }) = secret.map(|s| s.spec) else {
+        return None;
+    };
+    let secret_port = secret_port.as_ref().and_then(|port| port_of(plan, node, port, findings));
+    let (Some(user), Some(key)) = (known(plan, node, &user, findings), known(plan, node, &key, findings))
+    else {
+        return Some(None);
+    };
+    let passphrase = passphrase.and_then(|field| known(plan, node, &field, findings));
+    for id in std::iter::once(&key).chain(&passphrase) {
+        need_secret(id, field, lookups, scope, findings);
+    }
+    Some(Some(Login {
+        user,
+        port: port.or(secret_port).unwrap_or(22),
+        key: SecretRef(key),
+        passphrase: passphrase.map(SecretRef),
+    }))
 }
 
 /// A secret without a stored value refuses the run.
@@ -180,7 +200,7 @@ pub(super) fn need_secret(
     findings.push(Fault::at(&field.at, &field.path, message).suggest(Some(hint)));
 }
 
-fn port_of(plan: &Plan, stage: usize, field: &Field, findings: &mut Findings) -> Option<u16> {
+pub(super) fn port_of(plan: &Plan, stage: usize, field: &Field, findings: &mut Findings) -> Option<u16> {
     let text = known(plan, stage, field, findings)?;
     let port = text.trim().parse().ok().filter(|port: &u16| *port > 0);
     if port.is_none() {

@@ -5,6 +5,7 @@ mod connectors;
 mod copies;
 mod hosts;
 mod inputs;
+mod logins;
 mod order;
 mod preflight;
 mod target;
@@ -168,6 +169,7 @@ fn make(
         nodes: Vec::new(),
         connectors: BTreeMap::new(),
         host_keys: options.host_keys.clone(),
+        logins: BTreeMap::new(),
         host_key_mode: options.host_key_mode,
         last_successful: BTreeMap::new(),
         notices: Vec::new(),
@@ -180,6 +182,7 @@ fn make(
     if faults_of_the_text == 0 {
         tree::timeouts(&mut plan, findings);
         connectors::freeze(&mut plan, &lookups, findings);
+        logins::freeze(&mut plan, &lookups, findings);
         order::loops(&plan, findings);
         order::identifiers(&plan, findings);
         check::references(&plan, &lookups, running, findings);

@@ -95,3 +95,20 @@ pub struct OutputVariable {
     #[serde(default)]
     pub secret: bool,
 }
+
+/// A ShellScript step on the agent itself. One that runs on a host travels as a [`CommandSpec`] with one Script unit: it
+/// is routed when its task is built, not inside an executor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShellScriptSpec {
+    /// Interpreter.
+    pub shell: Shell,
+    /// The text; may hold secret placeholders. Its environment is [`crate::task::StepTask::env`].
+    pub script: Text,
+    /// Directory to start in. Default: a private one of the step, which goes with it.
+    #[serde(default)]
+    pub working_directory: Option<Text>,
+    /// Variables read back after the script.
+    #[serde(default)]
+    pub output_variables: Vec<OutputVariable>,
+}

@@ -100,6 +100,8 @@ pub enum StepSpec {
     Http(HttpSpec),
     /// A metric analysis.
     Verify(VerifySpec),
+    /// A script on the agent itself.
+    ShellScript(ShellScriptSpec),
     /// Internal: looks up the tag of an artifact and pins its digest.
     ResolveArtifact(ResolveArtifactSpec),
     /// Internal: `delegate connector test`.
@@ -116,7 +118,8 @@ pub enum StepSpec {
 }
 
 /// Wire tags of the steps that this build can decode, in the order of the enum.
-pub const STEP_KINDS: [&str; 6] = ["Command", "Http", "Verify", "ResolveArtifact", "ConnectorTest", "Noop"];
+pub const STEP_KINDS: [&str; 7] =
+    ["Command", "Http", "Verify", "ShellScript", "ResolveArtifact", "ConnectorTest", "Noop"];
 
 impl StepSpec {
     /// The wire tag: the step type as pipeline YAML names it.
@@ -125,6 +128,7 @@ impl StepSpec {
             StepSpec::Command(_) => "Command",
             StepSpec::Http(_) => "Http",
             StepSpec::Verify(_) => "Verify",
+            StepSpec::ShellScript(_) => "ShellScript",
             StepSpec::ResolveArtifact(_) => "ResolveArtifact",
             StepSpec::ConnectorTest(_) => "ConnectorTest",
             StepSpec::Noop(_) => "Noop",
@@ -138,6 +142,7 @@ impl StepSpec {
             StepSpec::Command(_) => "COMMAND_TASK_NG",
             StepSpec::Http(_) => "HTTP_TASK_NG",
             StepSpec::Verify(_) => "DELEGATE_VERIFY_TASK",
+            StepSpec::ShellScript(_) => "SHELL_SCRIPT_TASK_NG",
             StepSpec::ResolveArtifact(_) => "DELEGATE_ARTIFACT_TASK",
             StepSpec::ConnectorTest(_) => "DELEGATE_CONNECTOR_TEST_TASK",
             StepSpec::Noop(_) | StepSpec::Unknown { .. } => "DELEGATE_NOOP_TASK",
@@ -149,6 +154,7 @@ impl StepSpec {
             StepSpec::Command(spec) => serde_json::to_value(spec),
             StepSpec::Http(spec) => serde_json::to_value(spec),
             StepSpec::Verify(spec) => serde_json::to_value(spec),
+            StepSpec::ShellScript(spec) => serde_json::to_value(spec),
             StepSpec::ResolveArtifact(spec) => serde_json::to_value(spec),
             StepSpec::ConnectorTest(spec) => serde_json::to_value(spec),
             StepSpec::Noop(spec) => serde_json::to_value(spec),
@@ -161,6 +167,7 @@ impl StepSpec {
             "Command" => StepSpec::Command(serde_json::from_value(spec)?),
             "Http" => StepSpec::Http(serde_json::from_value(spec)?),
             "Verify" => StepSpec::Verify(serde_json::from_value(spec)?),
+            "ShellScript" => StepSpec::ShellScript(serde_json::from_value(spec)?),
             "ResolveArtifact" => StepSpec::ResolveArtifact(serde_json::from_value(spec)?),
             "ConnectorTest" => StepSpec::ConnectorTest(serde_json::from_value(spec)?),
             "Noop" => StepSpec::Noop(serde_json::from_value(spec)?),

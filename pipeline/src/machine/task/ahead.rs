@@ -42,6 +42,14 @@ impl<'a> Builder<'a> {
                     }
                     "COMMAND_TASK_NG"
                 }
+                Spec::ShellScript { host: None, .. } => "SHELL_SCRIPT_TASK_NG",
+                Spec::ShellScript { host: Some(host), credential, .. } => {
+                    if let Ok(target) = builder.explicit_target(host, credential.as_ref()) {
+                        let known = !target.host_keys.known.is_empty();
+                        hosts.push(SshNeed { host: format!("{}:{}", target.host, target.port), known });
+                    }
+                    "COMMAND_TASK_NG"
+                }
                 Spec::Http { .. } => "HTTP_TASK_NG",
                 Spec::Verify(verify) => {
                     let connector = verify.connector.as_ref()?;

@@ -3,7 +3,7 @@
 use super::build::{Builder, bad_field};
 use crate::model::Field;
 use crate::model::connector::{Auth, Connector, ConnectorSpec, HeaderValue};
-use crate::plan::HostPlan;
+use crate::plan::{HostPlan, Login};
 use proto::failure::{Failure, FailureKind};
 use proto::task::{HostKeys, HttpAuth, HttpConnector, SshCredential, SshTarget};
 use proto::text::{Text, placeholder};
@@ -127,31 +127,56 @@ impl Builder<'_> {
             return Err(no_host("the step runs on a host, but its stage has no infrastructure"));
         };
         let infrastructure = &target.infrastructure;
-        let known = infrastructure.hosts.iter().find(|known| known.written == written).cloned();
-        let host = known.unwrap_or_else(|| crate::plan::split_host(written));
         let Some(login) = &infrastructure.login else {
             let message = format!(
                 "nothing says how to log in to `{written}`: the infrastructure has neither `credentialsRef` nor an Ssh connector"
             );
             return Err(no_host(&message));
         };
-        let port = host.port.unwrap_or(login.port);
         if let Some(reference) = &infrastructure.connector
             && let Some(connector) = self.plan.connectors.get(reference)
         {
             self.connectors.push(connector);
         }
+        Ok(self.login_as(written, login))
+    }
+
+    /// The host that a step names itself, with the login that it names or that of the stage's infrastructure.
+    pub(crate) fn explicit_target(
+        &mut self,
+        host: &Field,
+        credential: Option<&Field>,
+    ) -> Result<SshTarget, Box<Failure>> {
+        let Some(credential) = credential else { return self.ssh_target(Some(host)) };
+        let written = self.strict(host)?;
+        if written.trim().is_empty() {
+            return Err(no_host("`executionTarget.host` came out empty"));
+        }
+        let reference = self.strict(credential)?;
+        let Some(login) = self.plan.logins.get(&reference) else {
+            let message =
+                format!("the credential `{reference}` was not known when the execution was planned");
+            return Err(bad_field(credential, message));
+        };
+        Ok(self.login_as(written.trim(), login))
+    }
+
+    fn login_as(&mut self, written: &str, login: &Login) -> SshTarget {
+        let listed = self.target().map(|target| target.infrastructure.hosts.as_slice()).unwrap_or_default();
+        let listed = listed.iter().find(|known| known.written == written).cloned();
+        let host = listed.unwrap_or_else(|| crate::plan::split_host(written));
+        let port = host.port.unwrap_or(login.port);
         let key = self.secret(&login.key.0);
         let passphrase = login.passphrase.as_ref().map(|passphrase| self.secret(&passphrase.0));
         let known = self.known_keys(&host, port);
         self.host = Some(written.to_owned());
-        Ok(SshTarget {
+        SshTarget {
             host: host.host,
             port,
             user: login.user.clone(),
             credential: SshCredential::Key { key, passphrase },
             host_keys: HostKeys { mode: self.plan.host_key_mode, known },
-        })
+        }
     }
 
     /// The item of the nearest loop, if it is a text: loops over hosts need no `host`.

@@ -7,7 +7,7 @@ use expr::Target;
 use proto::failure::Failure;
 use proto::task::{
     CommandSpec, CommandUnit, Comparison, DownloadSource, HttpSpec, MetricProvider, NoopSpec, OutputVariable,
-    StepSpec, Threshold, VerifySpec,
+    ShellScriptSpec, StepSpec, Threshold, VerifySpec,
 };
 use proto::text::Text;
 use serde_json::Value as Json;
@@ -28,6 +28,29 @@ pub(super) fn build(
             let target = Some(builder.ssh_target(host.as_ref())?);
             let units = units.iter().map(|unit| command_unit(builder, unit)).collect::<Result<_, _>>()?;
             Ok(StepSpec::Command(CommandSpec { target, units, output_variables: outputs.clone() }))
+        }
+        Spec::ShellScript { host, credential, shell, script, working_directory, env, outputs } => {
+            for (name, value) in env {
+                let value = Text(builder.strict(value)?);
+                builder.step_env.insert(name.clone(), value);
+            }
+            let working_directory =
+                working_directory.as_ref().map(|dir| builder.strict(dir).map(Text)).transpose()?;
+            let script = builder.lenient(script)?;
+            let output_variables = outputs.clone();
+            let Some(host) = host else {
+                return Ok(StepSpec::ShellScript(ShellScriptSpec {
+                    shell: *shell,
+                    script,
+                    working_directory,
+                    output_variables,
+                }));
+            };
+            // On a host it is a Command step with one Script unit: executors never see each other.
+            let target = Some(builder.explicit_target(host, credential.as_ref())?);
+            let kind = proto::task::UnitKind::Script { shell: *shell, script, working_directory };
+            let unit = CommandUnit { identifier: "Execute".to_owned(), name: "Execute".to_owned(), kind };
+            Ok(StepSpec::Command(CommandSpec { target, units: vec![unit], output_variables }))
         }
         Spec::Http { url, method, headers, body, assertion, outputs, request_timeout } => {
             let headers = headers
