@@ -7,7 +7,7 @@ use proto::task::{Shell, StepSpec, UnitKind};
 use support::*;
 
 /// A ShellScript step with further keys in its spec.
-fn shell(id: &str, script: &str, more: &str) -> String {
+fn step(id: &str, script: &str, more: &str) -> String {
     let mut text = format!(
         "- step:
     identifier: {id}
@@ -35,8 +35,8 @@ environmentVariables:
 outputVariables:
   - {name: out, type: String, value: OUT}
   - {name: token, type: Secret, value: TOKEN}";
-    let steps = shell("first", "x", "outputVariables: [{name: level, type: String, value: L}]")
-        + &shell("second", "print(1)", more);
+    let steps = step("first", "x", "outputVariables: [{name: level, type: String, value: L}]")
+        + &step("second", "print(1)", more);
     let mut world = World::start(&custom("", &steps, ""));
     let first = world.answer(output("outputVariables.level", "loud"));
     assert_eq!(first.task_type, "SHELL_SCRIPT_TASK_NG");
@@ -65,7 +65,7 @@ onDelegate: false
 executionTarget: {host: 'h9:2200', connectorRef: key, workingDirectory: /opt}
 outputVariables: [{name: out, type: String, value: OUT}]";
     // The credential is the step's own, so a stage without infrastructure will do.
-    let mut world = World::start(&custom("", &shell("a", "echo", more), ""));
+    let mut world = World::start(&custom("", &step("a", "echo", more), ""));
     let task = world.answer(success());
     assert_eq!(task.task_type, "COMMAND_TASK_NG");
     let StepSpec::Command(command) = &task.task.step.spec else { panic!() };
@@ -79,7 +79,7 @@ outputVariables: [{name: out, type: String, value: OUT}]";
 
     // Without a credential of its own it takes that of the infrastructure.
     let more = "onDelegate: false\nexecutionTarget: {host: h1}";
-    let mut world = World::start(&deployment(&shell("a", "echo", more), ""));
+    let mut world = World::start(&deployment(&step("a", "echo", more), ""));
     let task = world.answer(success());
     let StepSpec::Command(command) = &task.task.step.spec else { panic!("{:?}", task.task.step.spec) };
     assert_eq!(command.target.as_ref().unwrap().port, 2022);
@@ -87,14 +87,14 @@ outputVariables: [{name: out, type: String, value: OUT}]";
 
 #[test]
 fn without_a_host_it_runs_on_the_agent_and_says_so() {
-    let yaml = custom("", &shell("a", "echo", "onDelegate: false\nexecutionTarget: {}"), "");
+    let yaml = custom("", &step("a", "echo", "onDelegate: false\nexecutionTarget: {}"), "");
     let mut world = World::start(&yaml);
     assert!(codes(&planned(&yaml)).contains(&"shell-script.no-host"));
     assert_eq!(world.answer(success()).task_type, "SHELL_SCRIPT_TASK_NG");
     // `onDelegate: true` leaves a host that was typed in alone.
     let yaml = custom(
         "",
-        &shell("a", "echo", "onDelegate: true\nexecutionTarget: {host: h9, connectorRef: no-such}"),
+        &step("a", "echo", "onDelegate: true\nexecutionTarget: {host: h9, connectorRef: no-such}"),
         "",
     );
     assert_eq!(World::start(&yaml).answer(success()).task_type, "SHELL_SCRIPT_TASK_NG");
@@ -103,7 +103,7 @@ fn without_a_host_it_runs_on_the_agent_and_says_so() {
 #[test]
 fn faults_name_their_place() {
     let only = |more: &str| {
-        let faults = faults(&custom("", &shell("a", "echo", more), ""));
+        let faults = faults(&custom("", &step("a", "echo", more), ""));
         assert_eq!(faults.len(), 1, "{faults:#?}");
         faults[0].to_string()
     };
@@ -115,7 +115,7 @@ fn faults_name_their_place() {
     assert!(fault.contains("did you mean `key`?"), "{fault}");
     assert!(only("shell: Bsh").contains("Bash"), "{}", only("shell: Bsh"));
     assert!(only("outputAlias: {key: k, scope: Stage}").contains("not supported yet"));
-    let file = custom("", &shell("a", "echo", "").replace("type: Inline", "type: Harness"), "");
+    let file = custom("", &step("a", "echo", "").replace("type: Inline", "type: Harness"), "");
     let faults = faults(&file);
     assert!(faults[0].to_string().contains("supported is Inline"), "{faults:#?}");
 }
@@ -124,7 +124,7 @@ fn faults_name_their_place() {
 fn an_unresolved_variable_fails_the_step() {
     let more = "environmentVariables: [{name: X, type: String, value: <+pipeline.variables.nope>}]";
     let faulty =
-        pipeline::planner::plan("p.yaml", &custom("", &shell("a", "echo", more), ""), &catalog(), &options());
+        pipeline::planner::plan("p.yaml", &custom("", &step("a", "echo", more), ""), &catalog(), &options());
     match faulty {
         Err(faults) => assert!(faults.iter().any(|f| f.to_string().contains("nope")), "{faults:#?}"),
         Ok(plan) => {
