@@ -5,7 +5,7 @@ ARGS ?=
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help quickstart build release test test-peers unit lint fmt bench demo-vm-realtime image
+.PHONY: help quickstart build release test test-peers unit lint fmt bench fuzz demo-vm-realtime image
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -50,6 +50,9 @@ fmt: ## format the code
 bench: ## performance as ratios against named peers
 	@scripts/check-prerequisites build
 	@scripts/bench $(ARGS)
+
+fuzz: ## fuzz expressions, documents and wire decoders, a minute each at once (FUZZ_SECONDS=600)
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) cargo test --locked --package e2e --test fuzz -- --nocapture
 
 demo-vm-realtime: ## the seed's VM pipeline once in real time (about 12 minutes)
 	@scripts/install-test-peers

@@ -81,8 +81,9 @@ fn placeholders<'t>(source: &'t str, index: usize, line: &'t str) -> impl Iterat
     std::iter::from_fn(move || {
         while let Some(at) = line.get(from..).and_then(|rest| rest.find("{{")) {
             let open = from + at;
-            from = open + 2;
-            let rest = line.get(from..)?;
+            // One further, not two: the mark may begin with the second brace of three.
+            from = open + 1;
+            let rest = line.get(open + 2..)?;
             let close = rest.find("}}")?;
             let name = rest.get(..close).unwrap_or_default().trim_matches(' ');
             let is_name = name.starts_with(|c: char| c.is_ascii_uppercase())
@@ -91,7 +92,7 @@ fn placeholders<'t>(source: &'t str, index: usize, line: &'t str) -> impl Iterat
                 let column = line.get(..open).map_or(0, |before| before.chars().count());
                 let count = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
                 let place = Place { source: source.into(), line: count(index), column: count(column) };
-                let end = from + close + 2;
+                let end = open + 2 + close + 2;
                 from = end;
                 return Some(Placeholder { name, at: place, range: open..end });
             }
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn unclosed_braces_are_text() {
-        let text = "a: {{TEAM\nb: {{{{TEAM}}\nc: {{}}\n";
-        assert_eq!(render("t", text, &values(&[("TEAM", "x")])).unwrap(), "a: {{TEAM\nb: {{x\nc: {{}}\n");
+        let text = "a: {{TEAM\nb: {{{{TEAM}}\nc: {{}}{{{TEAM}}}\n";
+        assert_eq!(render("t", text, &values(&[("TEAM", "x")])).unwrap(), "a: {{TEAM\nb: {{x\nc: {{}}{x}\n");
     }
 }

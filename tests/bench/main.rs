@@ -12,6 +12,7 @@
 
 mod dispatch;
 mod executor;
+mod expressions;
 mod fanout;
 mod figures;
 mod idle;
@@ -29,7 +30,7 @@ fn main() -> Result<()> {
     {
         return fanout::executor(rest);
     }
-    let all = ["idle", "start", "dispatch", "fanout", "logs", "mask"];
+    let all = ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions"];
     let sections: Vec<&str> =
         if asked.is_empty() { all.to_vec() } else { asked.iter().map(String::as_str).collect() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -42,6 +43,7 @@ fn main() -> Result<()> {
             "fanout" => runtime.block_on(fanout::measure())?,
             "logs" => runtime.block_on(logs::measure())?,
             "mask" => mask::measure()?,
+            "expressions" => expressions::measure()?,
             other => anyhow::bail!("unknown section `{other}`; sections: {}", all.join(" ")),
         }
     }
