@@ -11,6 +11,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
  && useradd --uid 1001 --gid 0 --create-home --home-dir /opt/harness-delegate delegate \
  && install -d -o 1001 -g 0 -m 0770 /var/lib/delegate
 COPY --from=build /delegate /usr/local/bin/delegate
+# ShellScript steps find bash and sh here. For Python or PowerShell steps derive an image with python3 or pwsh (SHELL-003).
 USER 1001:0
 ENV DELEGATE_DATA_DIR=/var/lib/delegate
 VOLUME /var/lib/delegate

@@ -1,5 +1,6 @@
 //! The pair `decode(package) -> StepTask`, `encode(result) -> bytes` (D2). Ours is JSON.
 
+use crate::config::Config;
 use bytes::Bytes;
 use proto::failure::{Failure, FailureKind};
 use proto::package::TaskPackage;
@@ -17,6 +18,12 @@ pub(crate) const TASK_TYPES: [&str; 7] = [
     "DELEGATE_CONNECTOR_TEST_TASK",
     "DELEGATE_NOOP_TASK",
 ];
+
+/// What this agent offers by its settings.
+pub(crate) fn own_task_types(config: &Config) -> Vec<String> {
+    let blocked = |kind: &&str| config.block_shell_task && *kind == "SHELL_SCRIPT_TASK_NG";
+    TASK_TYPES.iter().filter(|kind| !blocked(kind)).map(|kind| (*kind).to_owned()).collect()
+}
 
 /// An answer, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

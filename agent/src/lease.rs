@@ -6,7 +6,7 @@
 
 use crate::client::VERSION;
 use crate::config::Config;
-use crate::dialect::TASK_TYPES;
+use crate::dialect::own_task_types;
 use crate::supervisor::state::{AgentState, LeaseVerdict};
 use proto::register::{AgentExt, DelegateParams, HeartbeatResponse, Held, UnregisterRequest, Verdict};
 
@@ -45,7 +45,7 @@ impl Identity {
             ext: Some(AgentExt {
                 version: 1,
                 instance_id: self.instance.clone(),
-                task_types: TASK_TYPES.map(str::to_owned).into(),
+                task_types: own_task_types(config),
                 public_key: self.public_key.clone(),
                 capacity: u32::try_from(config.capacity.get()).unwrap_or(u32::MAX),
                 busy: None,

@@ -7,6 +7,7 @@
 )]
 
 mod secrets;
+mod shell_script;
 mod ssh_fleet;
 mod vm_peer;
 mod vm_seed;

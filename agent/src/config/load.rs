@@ -321,6 +321,7 @@ impl Reader {
             health_listen,
             host_aliases,
             foreign_task_types: self.list("foreign_task_types"),
+            block_shell_task: self.parsed("block_shell_task", false, boolean),
             drain_limit,
             spool,
             cache_limit,

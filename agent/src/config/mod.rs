@@ -66,6 +66,8 @@ pub struct Config {
     pub host_aliases: HostAliases,
     /// Task types offered to a manager that does not know our extensions (D1).
     pub foreign_task_types: Vec<String>,
+    /// Scripts that run on the agent itself are not taken; those on hosts are.
+    pub block_shell_task: bool,
     /// How long a drain waits for running steps.
     pub drain_limit: Duration,
     /// Disk for logs.

@@ -160,6 +160,13 @@ pub const SETTINGS: &[Setting] = &[
         "Task types offered to a manager without our extensions, comma-separated.",
     ),
     setting(
+        "block_shell_task",
+        &["BLOCK_SHELL_TASK"],
+        None,
+        "false",
+        "Take no ShellScript steps that run on the agent itself.",
+    ),
+    setting(
         "drain_limit",
         &["DELEGATE_DRAIN_LIMIT"],
         Some("drain-limit"),

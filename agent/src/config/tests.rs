@@ -33,6 +33,17 @@ fn harness_names_and_defaults() {
 }
 
 #[test]
+fn local_scripts_can_be_blocked() {
+    let types = |pairs: &[(&str, &str)]| {
+        crate::dialect::own_task_types(&Config::load(&env(pairs), None, &Flags::new()).unwrap())
+    };
+    let (all, rest) = (types(&[]), types(&[("BLOCK_SHELL_TASK", "true")]));
+    assert!(all.iter().any(|kind| kind == "SHELL_SCRIPT_TASK_NG"));
+    assert!(rest.iter().all(|kind| kind != "SHELL_SCRIPT_TASK_NG"));
+    assert_eq!(rest.len() + 1, all.len());
+}
+
+#[test]
 fn a_configured_log_service_is_used_as_written() {
     let config =
         Config::load(&env(&[("LOG_STREAMING_SERVICE_URL", "http://127.0.0.1:8079/")]), None, &Flags::new())

@@ -120,7 +120,7 @@ pub(crate) async fn run<R: FnOnce(&str, &str) + Send>(
     on_ready: R,
 ) -> Ended {
     let (sender, mut receiver) = mpsc::channel(QUEUE);
-    let own = crate::dialect::TASK_TYPES.map(str::to_owned).into();
+    let own = crate::dialect::own_task_types(&deps.config);
     let state = AgentState::new(deps.config.capacity.get(), own, deps.config.foreign_task_types.clone());
     let mut shell = Shell {
         state,
