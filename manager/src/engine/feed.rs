@@ -2,6 +2,7 @@
 
 use super::{Engine, Input, Shared};
 use crate::store::changes::{Change, Listener};
+use std::sync::atomic::Ordering;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +10,13 @@ impl Listener for Shared {
     fn committed(&self, change: &Change) {
         match change {
             Change::Execution { id, version, .. } => self.versions.publish(id, *version),
-            Change::Timers => self.timers.notify_one(),
+            Change::Timers { earliest } => {
+                // A look that is overdue is one that the wall clock jumped over.
+                let next = self.next_look.load(Ordering::SeqCst);
+                if *earliest < next || self.now() > next {
+                    self.timers.notify_one();
+                }
+            }
             Change::Queued { .. }
             | Change::Assigned { .. }
             | Change::AbortAsked { .. }

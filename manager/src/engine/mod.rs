@@ -7,12 +7,13 @@
 //!                           queue, timers and waiting readers hear of it from the store <----+
 //! ```
 //!
-//! Each execution belongs to exactly one shard, so its events are applied one after another. A transition is committed
-//! together with what it causes, and only then acted on; whatever happens in between, a restart reads the same store
+//! Each execution belongs to exactly one shard, so its events are applied one after another; those that wait are taken
+//! together. A transition is committed with what it causes, and only then acted on; whatever happens in between, a restart reads the same store
 //! and goes on. Nothing here talks to an agent or decides what a pipeline does.
 
 mod feed;
 pub(crate) mod host_keys;
+mod inbox;
 mod perform;
 mod record;
 mod shard;
@@ -31,14 +32,15 @@ use pipeline::machine::{Actor, Refusal, UserAction};
 use proto::result::StepResult;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use versions::Versions;
 
-/// How many executions advance at the same time. Each shard waits for the disk most of the time.
-const SHARDS: usize = 8;
+/// How many shards there are. Each moves many executions beside each other; several keep both cores busy.
+const SHARDS: usize = 4;
 /// Commands that may wait for one shard; senders wait beyond it.
 const SHARD_INBOX: usize = 256;
 
@@ -135,8 +137,10 @@ struct Shared {
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
     versions: Versions,
-    /// Woken when a timer was set or cleared, and when an execution must be tried again.
+    /// Woken when a timer was set that comes before `next_look`, and when an execution must be tried again.
     timers: Notify,
+    /// When the timers are looked at next anyway.
+    next_look: AtomicU64,
     /// Executions whose last attempt failed.
     retry: Mutex<BTreeSet<String>>,
     /// Steps that the manager itself performs.
@@ -200,6 +204,7 @@ impl Engine {
             clock,
             versions: Versions::default(),
             timers: Notify::new(),
+            next_look: AtomicU64::new(u64::MAX),
             retry: Mutex::default(),
             desk: perform::Desk::new(performer, stop.clone()),
         });
@@ -208,7 +213,7 @@ impl Engine {
             .map(|_| {
                 let (sender, inbox) = mpsc::channel(SHARD_INBOX);
                 tasks.push(tokio::spawn(
-                    shard::Shard::new(shared.clone(), inbox, sender.clone()).run(stop.clone()),
+                    inbox::Shard::new(shared.clone(), inbox, sender.clone()).run(stop.clone()),
                 ));
                 sender
             })

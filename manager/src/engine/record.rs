@@ -3,13 +3,17 @@
 use crate::store::{Effect, Millis, NewTask, Part};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use pipeline::machine::{Action, State, TaskRequest};
+use pipeline::machine::{Action, Changed, State, TaskRequest};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of this document that we write. A newer one is refused with a clear error, never guessed at.
 pub(super) const RECORD_VERSION: u32 = 1;
+
+/// Items and members from which on a run is not stored whole with each change.
+const LONG: usize = 16;
 
 /// The stored state of one execution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,11 +51,13 @@ impl Record {
     }
 }
 
-/// What a transition may change in a record beside the runs, as it was before.
+/// What a transition may change in a record, as it was before. Nothing of it grows with the execution, so that an event
+/// costs the same in a large one.
 pub(super) struct Before {
     started: bool,
     log_prefix: Option<String>,
-    open: BTreeMap<String, OpenTask>,
+    /// Entries of `open` that were added, changed or removed since.
+    open: BTreeSet<String>,
     aborted_by: Option<String>,
     learned: BTreeMap<String, Vec<String>>,
     finished: bool,
@@ -59,7 +65,6 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// Everything of it is small beside the runs and the plan.
     pub(super) fn of(record: &mut Record) -> Self {
         // From here on the machine notes which runs change.
         let _noted = record.machine.runs.take_changed();
@@ -67,7 +72,7 @@ impl Before {
         Before {
             started: record.started,
             log_prefix: record.log_prefix.clone(),
-            open: record.open.clone(),
+            open: BTreeSet::new(),
             aborted_by: record.machine.aborted_by.clone(),
             learned: record.machine.learned.clone(),
             finished: record.machine.finished,
@@ -75,13 +80,21 @@ impl Before {
         }
     }
 
+    /// Notes that the entry of a task in [`Record::open`] is not what it was.
+    pub(super) fn touched(&mut self, task: String) {
+        self.open.insert(task);
+    }
+
     /// What differs in `record`. The plan never does.
     pub(super) fn parts(self, record: &mut Record) -> Result<Vec<Part>, serde_json::Error> {
         let mut parts = Vec::new();
-        for id in record.machine.runs.take_changed() {
-            parts.push(match record.machine.runs.get(&id) {
-                Some(run) => Part::set(&["machine", "runs", &id], serde_json::to_value(run)?),
-                None => Part::remove(&["machine", "runs", &id]),
+        for changed in record.machine.runs.take_changed() {
+            run_parts(&mut parts, changed, &mut record.machine)?;
+        }
+        for task in &self.open {
+            parts.push(match record.open.get(task) {
+                Some(open) => Part::set(&["open", task], serde_json::to_value(open)?),
+                None => Part::remove(&["open", task]),
             });
         }
         let begun = record.machine.loops.take_fresh();
@@ -92,12 +105,6 @@ impl Before {
                 let items = record.machine.loops.get(id).map(|items| serde_json::to_value(&**items));
                 parts.extend(items.transpose()?.map(|items| Part::set(&["machine", "loops", id], items)));
             }
-        }
-        for task in self.open.keys().filter(|task| !record.open.contains_key(*task)) {
-            parts.push(Part::remove(&["open", task]));
-        }
-        for (task, open) in record.open.iter().filter(|(task, open)| self.open.get(*task) != Some(open)) {
-            parts.push(Part::set(&["open", task], serde_json::to_value(open)?));
         }
         // Every other field is named, so that a new one cannot be forgotten here.
         let Record { version: _, started, log_prefix, open: _, machine } = &*record;
@@ -119,6 +126,44 @@ impl Before {
         }
         Ok(parts)
     }
+}
+
+/// What an event changed of one run. A run with long lists is told field by field: whole, a loop of thousands would write
+/// all its items and members again with each of them.
+fn run_parts(parts: &mut Vec<Part>, changed: Changed, machine: &mut State) -> Result<(), serde_json::Error> {
+    let Changed { id, before } = changed;
+    let long = match (machine.runs.get(&id), &before) {
+        (Some(run), Some(before)) => before.lists_grew_to(run) > LONG,
+        _ => false,
+    };
+    let (Some(before), Some(small)) = (before.filter(|_| long), machine.runs.without_lists(&id)) else {
+        parts.push(match machine.runs.get(&id) {
+            Some(run) => Part::set(&["machine", "runs", &id], serde_json::to_value(run)?),
+            None => Part::remove(&["machine", "runs", &id]),
+        });
+        return Ok(());
+    };
+    let at = |field: &str| ["machine", "runs", &id, field].map(str::to_owned).to_vec();
+    let (old, new) = (serde_json::to_value(&before.run)?, serde_json::to_value(small)?);
+    if let (Value::Object(mut old), Value::Object(new)) = (old, new) {
+        for (field, value) in new {
+            if old.remove(&field).as_ref() != Some(&value) {
+                parts.push(Part::Set(at(&field), value));
+            }
+        }
+        parts.extend(old.keys().map(|field| Part::Remove(at(field))));
+    }
+    let Some(run) = machine.runs.get(&id) else { return Ok(()) };
+    let children = run.children.get(before.children..).unwrap_or_default();
+    if !children.is_empty() {
+        let children = children.iter().map(|child| Value::String(child.clone())).collect();
+        parts.push(Part::Push(at("children"), children));
+    }
+    let items = run.items.get(before.items..).unwrap_or_default();
+    if !items.is_empty() {
+        parts.push(Part::Push(at("items"), items.to_vec()));
+    }
+    Ok(())
 }
 
 /// The id of the task of (execution, node, attempt): 22 characters.
@@ -154,6 +199,7 @@ pub(super) struct EffectError {
 /// Turns the actions of one transition into effects, in their order, and keeps the list of open tasks.
 pub(super) fn effects(
     record: &mut Record,
+    before: &mut Before,
     execution_id: &str,
     actions: Vec<Action>,
     now: Millis,
@@ -166,6 +212,7 @@ pub(super) fn effects(
                 if record.log_prefix.is_none() {
                     record.log_prefix = Some(log_prefix(&task.abstractions));
                 }
+                before.touched(task.id.clone());
                 record.open.insert(
                     task.id.clone(),
                     OpenTask { node: task.node.clone(), attempt: task.attempt, assigned: false },

@@ -1,39 +1,68 @@
-//! Applies the events of the executions that belong to one shard, one after another.
+//! Moves one execution: what a batch of inputs means, as one transition.
 
 use super::perform::{self, Job};
-use super::record::{self, RECORD_VERSION, Record};
+use super::record::{self, Before, RECORD_VERSION, Record};
 use super::{Command, EngineError, Input, Shared, host_keys};
 use crate::preflight;
-use crate::store::{Effect, NextState, Store, StoreError, TaskRow, TaskStatus};
+use crate::store::{Effect, NextState, Part, Store, StoreError, TaskRow, TaskStatus};
 use pipeline::machine::{self, Action, Event, Holdup, PendingWork, Refusal};
 use proto::failure::{Failure, FailureKind};
 use proto::result::{StepResult, StepStatus};
-use std::collections::{BTreeMap, HashMap};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Attempts against a concurrent writer before the execution is left for a later try.
 const MAX_CONFLICTS: u32 = 10;
-/// Executions kept in memory by a shard; more are read from the store as needed.
-const MAX_LOADED: usize = 64;
-/// Transitions between two that store the state whole. More would make each reader put more parts in place.
-const WHOLE_EVERY: u32 = 64;
+/// Events in one transition: a resumed fan-out of thousands must not become one huge commit that others wait for.
+const MAX_EVENTS: usize = 256;
+/// A state is stored whole again when the parts since then have grown to its own size, and to this many bytes at least.
+/// A reader then puts about as much in place as it reads, and writing it costs each event the same however large it is.
+const PARTS_AT_LEAST: usize = 32 * 1024;
 
-struct Loaded {
+/// An execution in memory.
+pub(super) struct Loaded {
     version: u64,
     record: Record,
-    /// Transitions until the state is stored whole again.
-    whole_in: u32,
+    /// About how many bytes the state had when it was last stored whole; 0 when it must be stored whole next.
+    whole: usize,
+    /// About how many bytes of parts were stored since.
+    parts: usize,
     ended: bool,
 }
 
-pub(super) struct Shard {
+impl Loaded {
+    /// Whether nothing can happen to it any more.
+    pub(super) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// About how many bytes it is as JSON.
+    pub(super) fn weight(&self) -> usize {
+        self.whole + self.parts
+    }
+}
+
+/// What was decided and is not committed yet.
+#[derive(Default)]
+struct Staged {
+    /// What the record was before the first of the events.
+    before: Option<Before>,
+    events: Vec<Value>,
+    effects: Vec<Effect>,
+    /// To be performed by the manager itself, once the decision is committed.
+    work: Vec<PendingWork>,
+}
+
+/// One execution while its inputs are worked on.
+pub(super) struct Driver {
     shared: Arc<Shared>,
-    inbox: mpsc::Receiver<Command>,
-    /// The other end of `inbox`, for answers to what this shard had performed.
-    own: mpsc::Sender<Command>,
-    loaded: HashMap<String, Loaded>,
+    execution_id: String,
+    /// The inbox of its shard, for answers to what the manager performs.
+    inbox: mpsc::Sender<Command>,
+    loaded: Option<Loaded>,
+    staged: Staged,
 }
 
 /// Reads the latest state of an execution.
@@ -41,8 +70,16 @@ pub(crate) async fn load(
     store: &dyn Store,
     execution_id: &str,
 ) -> Result<Option<(u64, Record)>, EngineError> {
+    Ok(load_weighed(store, execution_id).await?.map(|(version, record, _)| (version, record)))
+}
+
+/// The same, with about how many bytes the state is.
+async fn load_weighed(
+    store: &dyn Store,
+    execution_id: &str,
+) -> Result<Option<(u64, Record, usize)>, EngineError> {
     let Some(snapshot) = store.snapshot(execution_id).await? else { return Ok(None) };
-    let version = snapshot.state.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let version = snapshot.state.get("version").and_then(Value::as_u64).unwrap_or(0);
     if version > u64::from(RECORD_VERSION) {
         return Err(EngineError::TooNew {
             execution_id: execution_id.to_owned(),
@@ -50,144 +87,169 @@ pub(crate) async fn load(
             known: RECORD_VERSION,
         });
     }
+    let weight = weight(&snapshot.state);
     let record = serde_json::from_value(snapshot.state)
         .map_err(|source| EngineError::Unreadable { execution_id: execution_id.to_owned(), source })?;
-    Ok(Some((snapshot.version, record)))
+    Ok(Some((snapshot.version, record, weight)))
 }
 
-impl Shard {
+/// About how many bytes a document is as JSON text.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => 8,
+        Value::String(text) => text.len() + 3,
+        Value::Array(items) => items.iter().map(weight).sum::<usize>() + 2,
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + 4 + weight(value)).sum::<usize>() + 2,
+    }
+}
+
+fn weight_of_parts(parts: &[Part]) -> usize {
+    let path = |path: &[String]| path.iter().map(|key| key.len() + 3).sum::<usize>() + 12;
+    parts
+        .iter()
+        .map(|part| match part {
+            Part::Set(at, value) => path(at) + weight(value),
+            Part::Push(at, values) => path(at) + values.iter().map(weight).sum::<usize>(),
+            Part::Remove(at) => path(at),
+        })
+        .sum()
+}
+
+impl Driver {
+    /// `loaded`: the execution as it was left after its last input, if it is still in memory.
     pub(super) fn new(
         shared: Arc<Shared>,
-        inbox: mpsc::Receiver<Command>,
-        own: mpsc::Sender<Command>,
+        inbox: mpsc::Sender<Command>,
+        execution_id: String,
+        loaded: Option<Loaded>,
     ) -> Self {
-        Shard { shared, inbox, own, loaded: HashMap::new() }
+        Driver { shared, execution_id, inbox, loaded, staged: Staged::default() }
     }
 
-    pub(super) async fn run(mut self, stop: CancellationToken) {
-        loop {
-            let command = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                command = self.inbox.recv() => command,
-            };
-            let Some(command) = command else { return };
-            self.handle(command).await;
-        }
+    /// Which execution, and what of it stays in memory.
+    pub(super) fn into_parts(self) -> (String, Option<Loaded>) {
+        (self.execution_id, self.loaded)
     }
 
-    async fn handle(&mut self, command: Command) {
-        let Command { execution_id, input, done } = command;
-        let outcome = self.process(&execution_id, &input).await;
-        if let Err(error) = &outcome
-            && !matches!(error, EngineError::Refused(_))
-        {
-            self.loaded.remove(&execution_id);
-            tracing::error!(%execution_id, error = error as &dyn std::error::Error, "transition failed");
-            // The input stands in the store, or its sender is told: a later look finds it again.
-            if matches!(error, EngineError::Store(_) | EngineError::Contended { .. }) {
-                self.shared.retry_later(&execution_id);
-            }
-        }
-        if self.loaded.get(&execution_id).is_some_and(|loaded| loaded.ended) || self.loaded.len() > MAX_LOADED
-        {
-            self.loaded.remove(&execution_id);
-        }
-        if let Some(done) = done
-            && done.send(outcome).is_err()
-        {
-            tracing::debug!(%execution_id, "nobody waits for this any more");
-        }
-    }
-
-    async fn process(&mut self, execution_id: &str, input: &Input) -> Result<(), EngineError> {
+    /// Applies `inputs` in their order and commits what follows from them, together.
+    ///
+    /// **Errors**: nothing of what was not committed stays in memory; the inputs may be given again.
+    pub(super) async fn process(&mut self, inputs: &[Input]) -> Result<(), EngineError> {
         for _ in 0..MAX_CONFLICTS {
-            match self.attempt(execution_id, input).await {
-                Err(EngineError::Store(StoreError::Conflict { .. })) => {
-                    // Somebody else moved it: read again, decide again.
-                    self.loaded.remove(execution_id);
-                }
-                other => return other,
+            let outcome = self.attempt(inputs).await;
+            if outcome.is_ok() {
+                return outcome;
+            }
+            self.loaded = None;
+            self.staged = Staged::default();
+            // Somebody else moved it: read again, decide again.
+            if !matches!(outcome, Err(EngineError::Store(StoreError::Conflict { .. }))) {
+                return outcome;
             }
         }
-        Err(EngineError::Contended { execution_id: execution_id.to_owned() })
+        Err(EngineError::Contended { execution_id: self.execution_id.clone() })
     }
 
-    async fn attempt(&mut self, execution_id: &str, input: &Input) -> Result<(), EngineError> {
-        self.ensure_loaded(execution_id).await?;
-        if self.current(execution_id)?.ended {
-            let status = self.current(execution_id)?.record.machine.status();
-            return match input {
-                Input::Act(_) => Err(Refusal::Ended { status }.into()),
-                _ => Ok(()),
-            };
+    async fn attempt(&mut self, inputs: &[Input]) -> Result<(), EngineError> {
+        self.ensure_loaded().await?;
+        if self.current()?.ended {
+            let status = self.current()?.record.machine.status();
+            let asked = inputs.iter().any(|input| matches!(input, Input::Act(_)));
+            return if asked { Err(Refusal::Ended { status }.into()) } else { Ok(()) };
         }
-        if !self.current(execution_id)?.record.started {
-            self.apply(execution_id, Event::Started { at: self.shared.now() }).await?;
+        if !self.current()?.record.started {
+            self.apply(Event::Started { at: self.shared.now() }).await?;
         }
+        let rows = self.news(inputs).await?;
+        for input in inputs {
+            self.input(input, &rows).await?;
+        }
+        self.commit().await
+    }
+
+    async fn input(&mut self, input: &Input, rows: &BTreeMap<String, TaskRow>) -> Result<(), EngineError> {
         match input {
             Input::Resume => {
-                let open: Vec<String> = self.current(execution_id)?.record.open.keys().cloned().collect();
+                let open: Vec<String> = self.current()?.record.open.keys().cloned().collect();
                 for task_id in open {
-                    self.task(execution_id, &task_id).await?;
+                    self.task(&task_id, rows).await?;
                 }
                 let due = self.shared.store.due_timers(self.shared.now()).await?;
-                for timer in due.into_iter().filter(|timer| timer.execution_id == execution_id) {
-                    let event = self.fired(execution_id, timer.timer).await?;
-                    self.apply(execution_id, event).await?;
+                for timer in due {
+                    if timer.execution_id != self.execution_id {
+                        continue;
+                    }
+                    let event = self.fired(timer.timer).await?;
+                    self.apply(event).await?;
                 }
-                let pending = machine::pending_work(&self.current(execution_id)?.record.machine);
-                pending.into_iter().for_each(|work| self.perform(execution_id, work));
+                let pending = machine::pending_work(&self.current()?.record.machine);
+                self.staged.work.extend(pending);
                 Ok(())
             }
-            Input::Task(task_id) => self.task(execution_id, task_id).await,
+            Input::Task(task_id) => self.task(task_id, rows).await,
             Input::Timer(timer) => {
-                let event = self.fired(execution_id, timer.clone()).await?;
-                self.apply(execution_id, event).await
+                let event = self.fired(timer.clone()).await?;
+                self.apply(event).await
             }
             Input::Abort(by) => {
                 let event = Event::AbortRequested { by: by.clone(), at: self.shared.now() };
-                self.apply(execution_id, event).await
+                self.apply(event).await
             }
             Input::Act(act) => {
-                let state = &self.current(execution_id)?.record.machine;
+                let state = &self.current()?.record.machine;
+                if state.finished {
+                    return Err(Refusal::Ended { status: state.status() }.into());
+                }
                 machine::accepts(state, &act.node, &act.by, &act.action)?;
                 let attempt = state.runs.get(&act.node).map_or(0, |run| run.attempt);
                 let (node, by, action) = (act.node.clone(), act.by.clone(), act.action.clone());
                 let event = Event::UserActed { node, attempt, by, action, at: self.shared.now() };
-                self.apply(execution_id, event).await
+                self.apply(event).await
             }
             Input::Performed { node, attempt, result } => {
-                self.shared.desk.done(execution_id, node, *attempt);
+                self.shared.desk.done(&self.execution_id, node, *attempt);
                 let (node, result) = (node.clone(), result.clone());
                 let event = Event::Performed { node, attempt: *attempt, result, at: self.shared.now() };
-                self.apply(execution_id, event).await
+                self.apply(event).await
             }
         }
     }
 
-    /// Has a step performed, off this task; its answer comes back through the inbox.
-    fn perform(&self, execution_id: &str, work: PendingWork) {
-        let facts = self.current(execution_id).map(|loaded| loaded.record.machine.plan.run.clone());
-        let Ok(facts) = facts else { return };
-        let PendingWork { node, attempt, work } = work;
-        let job = Job { execution_id: execution_id.to_owned(), node, attempt, work, facts };
-        self.shared.desk.start(job, self.own.clone());
+    /// Where the tasks stand that the inputs are about, read at once.
+    async fn news(&self, inputs: &[Input]) -> Result<BTreeMap<String, TaskRow>, EngineError> {
+        let open = &self.current()?.record.open;
+        let mut ids = BTreeSet::new();
+        for input in inputs {
+            match input {
+                Input::Resume => ids.extend(open.keys().cloned()),
+                Input::Task(id) if open.contains_key(id) => drop(ids.insert(id.clone())),
+                Input::Task(_)
+                | Input::Timer(_)
+                | Input::Abort(_)
+                | Input::Act(_)
+                | Input::Performed { .. } => {}
+            }
+        }
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let rows = self.shared.store.task_ends(ids.into_iter().collect()).await?;
+        Ok(rows.into_iter().map(|row| (row.task.id.clone(), row)).collect())
     }
 
-    async fn fired(&self, execution_id: &str, timer: String) -> Result<Event, EngineError> {
-        let holdup = self.holdup(execution_id, &timer).await?;
+    async fn fired(&self, timer: String) -> Result<Event, EngineError> {
+        let holdup = self.holdup(&timer).await?;
         Ok(Event::TimerFired { timer, at: self.shared.now(), holdup })
     }
 
     /// Why nobody works on the task whose step times out; `None` when its agent is there.
-    async fn holdup(&self, execution_id: &str, timer: &str) -> Result<Option<Holdup>, EngineError> {
+    async fn holdup(&self, timer: &str) -> Result<Option<Holdup>, EngineError> {
         let Some((node, attempt)) = machine::step_timeout(timer) else { return Ok(None) };
-        let open = &self.current(execution_id)?.record.open;
-        let Some((task, _)) = open.iter().find(|(_, open)| open.node == node && open.attempt == attempt)
-        else {
+        let task = &record::task_id(&self.execution_id, node, attempt);
+        if !self.current()?.record.open.contains_key(task) {
             return Ok(None);
-        };
+        }
         let Some(row) = self.shared.store.task(task).await? else { return Ok(None) };
         let queue = &self.shared.queue;
         Ok(match (row.status, &row.agent_id) {
@@ -201,121 +263,150 @@ impl Shard {
         })
     }
 
-    async fn ensure_loaded(&mut self, execution_id: &str) -> Result<(), EngineError> {
-        if self.loaded.contains_key(execution_id) {
+    async fn ensure_loaded(&mut self) -> Result<(), EngineError> {
+        if self.loaded.is_some() {
             return Ok(());
         }
-        let missing = || EngineError::NotFound { execution_id: execution_id.to_owned() };
+        let missing = || EngineError::NotFound { execution_id: self.execution_id.clone() };
         let store = self.shared.store.as_ref();
-        let row = store.execution(execution_id).await?.ok_or_else(missing)?;
-        let (version, record) = load(store, execution_id).await?.ok_or_else(missing)?;
-        // How many parts are stored already is not known, so the first transition stores the state whole.
-        let loaded = Loaded { version, record, whole_in: 0, ended: row.ended };
-        self.loaded.insert(execution_id.to_owned(), loaded);
+        let row = store.execution(&self.execution_id).await?.ok_or_else(missing)?;
+        let (version, record, weight) =
+            load_weighed(store, &self.execution_id).await?.ok_or_else(missing)?;
+        // How much of it is stored as parts is not known. Before the first transition nothing is.
+        let (whole, parts) = if version == 0 { (weight, 0) } else { (weight / 2, weight / 2) };
+        self.loaded = Some(Loaded { version, record, whole, parts, ended: row.ended });
         Ok(())
     }
 
-    fn current(&self, execution_id: &str) -> Result<&Loaded, EngineError> {
-        self.loaded
-            .get(execution_id)
-            .ok_or_else(|| EngineError::NotFound { execution_id: execution_id.to_owned() })
+    fn current(&self) -> Result<&Loaded, EngineError> {
+        let gone = || EngineError::NotFound { execution_id: self.execution_id.clone() };
+        self.loaded.as_ref().ok_or_else(gone)
     }
 
-    /// Reads where a task stands and tells the machine what it does not know yet.
-    async fn task(&mut self, execution_id: &str, task_id: &str) -> Result<(), EngineError> {
-        let loaded = self.current(execution_id)?;
-        if loaded.ended {
-            return Ok(());
-        }
-        let Some(open) = loaded.record.open.get(task_id).cloned() else { return Ok(()) };
-        let Some(row) = self.shared.store.task(task_id).await? else { return Ok(()) };
+    /// Tells the machine what it does not know yet of a task.
+    async fn task(&mut self, task_id: &str, rows: &BTreeMap<String, TaskRow>) -> Result<(), EngineError> {
+        let Some(open) = self.current()?.record.open.get(task_id).cloned() else { return Ok(()) };
+        let Some(row) = rows.get(task_id) else { return Ok(()) };
         if !open.assigned
             && let Some(agent_id) = &row.agent_id
         {
-            let agent = self.shared.store.agent(agent_id).await?;
+            let name = match self.shared.queue.agent(agent_id) {
+                Some(agent) => Some(agent.name),
+                None => self.shared.store.agent(agent_id).await?.map(|agent| agent.name),
+            };
             let event = Event::TaskAssigned {
                 node: open.node.clone(),
                 attempt: open.attempt,
-                agent: agent.map_or_else(|| agent_id.clone(), |agent| agent.name),
+                agent: name.unwrap_or_else(|| agent_id.clone()),
                 at: row.assigned_at.unwrap_or_else(|| self.shared.now()),
             };
-            self.apply(execution_id, event).await?;
+            self.apply(event).await?;
         }
         if row.status != TaskStatus::Ended {
             return Ok(());
         }
-        let result = result_of(&row);
+        let result = result_of(row);
         let now = self.shared.now();
-        host_keys::learn(self.shared.store.as_ref(), &row.task.data, &result.learned_host_keys, now).await?;
+        if !result.learned_host_keys.is_empty()
+            && let Some(row) = self.shared.store.task(task_id).await?
+        {
+            let store = self.shared.store.as_ref();
+            host_keys::learn(store, &row.task.data, &result.learned_host_keys, now).await?;
+        }
         let event =
             Event::TaskEnded { node: open.node, attempt: open.attempt, result: Box::new(result), at: now };
-        self.apply(execution_id, event).await
+        self.apply(event).await
     }
 
-    /// One transition: decide, then commit. Those who wait hear of it from the store.
-    async fn apply(&mut self, execution_id: &str, event: Event) -> Result<(), EngineError> {
-        if self.current(execution_id)?.ended {
+    /// Decides what one event means. It is committed with the others of its batch.
+    async fn apply(&mut self, event: Event) -> Result<(), EngineError> {
+        let unwritable =
+            |source| EngineError::Unwritable { execution_id: self.execution_id.clone(), source };
+        let Some(Loaded { record, .. }) = &mut self.loaded else { return Ok(()) };
+        // After the end nothing fits any more; it may be decided and not committed yet.
+        if record.machine.finished {
             return Ok(());
         }
-        // Changed in place and put back when it is committed; whatever goes wrong before, it is read again.
-        let Some(loaded) = self.loaded.remove(execution_id) else { return Ok(()) };
-        let (loaded, work) = self.advance(execution_id, loaded, event).await?;
-        self.loaded.insert(execution_id.to_owned(), loaded);
-        work.into_iter().for_each(|work| self.perform(execution_id, work));
-        Ok(())
-    }
-
-    async fn advance(
-        &self,
-        execution_id: &str,
-        mut loaded: Loaded,
-        event: Event,
-    ) -> Result<(Loaded, Vec<PendingWork>), EngineError> {
-        let unwritable = |source| EngineError::Unwritable { execution_id: execution_id.to_owned(), source };
-        let shared = self.shared.as_ref();
-        let now = shared.now();
-        let record = &mut loaded.record;
-        let before = record::Before::of(record);
-        let mut effects = seen(record, &event);
+        let before = self.staged.before.get_or_insert_with(|| Before::of(record));
+        let mut effects = seen(record, &self.execution_id, &event);
         let mut actions = machine::apply(&mut record.machine, &event);
-        let work = perform::take(&mut actions);
-        note(record, &event);
+        self.staged.work.extend(perform::take(&mut actions));
+        note(record, before, &self.execution_id, &event);
         for action in &mut actions {
             if let Action::Enqueue(request) = action {
-                host_keys::fill_known(shared.store.as_ref(), &mut request.task).await?;
+                host_keys::fill_known(self.shared.store.as_ref(), &mut request.task).await?;
             }
         }
         if let Event::TimerFired { timer, .. } = &event {
             // A fired timer is gone, whether or not the machine still knew it; an action may set it again.
             effects.push(Effect::ClearTimer { timer: timer.clone() });
         }
+        let now = self.shared.now();
         effects.extend(
-            record::effects(record, execution_id, actions, now).map_err(|error| unwritable(error.source))?,
+            record::effects(record, before, &self.execution_id, actions, now)
+                .map_err(|error| unwritable(error.source))?,
         );
+        self.staged.effects.extend(effects);
+        self.staged.events.push(serde_json::to_value(&event).map_err(unwritable)?);
+        if self.staged.events.len() >= MAX_EVENTS { self.commit().await } else { Ok(()) }
+    }
+
+    /// Commits what was decided, then has performed what the manager itself is to do.
+    async fn commit(&mut self) -> Result<(), EngineError> {
+        let staged = std::mem::take(&mut self.staged);
+        let work = self.transition(staged).await?;
+        if work.is_empty() {
+            return Ok(());
+        }
+        let facts = self.current()?.record.machine.plan.run.clone();
+        for PendingWork { node, attempt, work } in work {
+            let execution_id = self.execution_id.clone();
+            // Its answer comes back through the inbox.
+            self.shared
+                .desk
+                .start(Job { execution_id, node, attempt, work, facts: facts.clone() }, self.inbox.clone());
+        }
+        Ok(())
+    }
+
+    /// One transition: all or nothing. Those who wait hear of it from the store.
+    async fn transition(&mut self, staged: Staged) -> Result<Vec<PendingWork>, EngineError> {
+        let Staged { before, mut events, effects, work } = staged;
+        let (Some(before), Some(loaded)) = (before, &mut self.loaded) else { return Ok(work) };
+        let unwritable =
+            |source| EngineError::Unwritable { execution_id: self.execution_id.clone(), source };
+        let store = self.shared.store.as_ref();
+        let record = &mut loaded.record;
         let parts = before.parts(record).map_err(unwritable)?;
         if effects.is_empty() && parts.is_empty() {
-            return Ok((loaded, work));
+            return Ok(work);
         }
         let ended = effects.iter().any(|effect| matches!(effect, Effect::Finish { .. }));
         if ended {
-            preflight::remember(shared.store.as_ref(), &record.machine).await?;
+            preflight::remember(store, &record.machine).await?;
         }
-        let event = serde_json::to_value(&event).map_err(unwritable)?;
-        let whole = ended || loaded.whole_in == 0;
-        let next = match whole {
-            true => NextState::Whole(serde_json::to_value(&*record).map_err(unwritable)?),
-            false => NextState::Parts(parts),
+        let grown = loaded.parts + weight_of_parts(&parts);
+        let (next, whole, grown) = if ended || grown >= loaded.whole.max(PARTS_AT_LEAST) {
+            let state = serde_json::to_value(&*record).map_err(unwritable)?;
+            let whole = weight(&state);
+            (NextState::Whole(state), whole, 0)
+        } else {
+            (NextState::Parts(parts), loaded.whole, grown)
         };
-        shared.store.transition(execution_id, loaded.version, event, next, effects, now).await?;
+        let event = match events.len() {
+            1 => events.remove(0),
+            _ => Value::Array(events),
+        };
+        let now = self.shared.now();
+        store.transition(&self.execution_id, loaded.version, event, next, effects, now).await?;
         loaded.version += 1;
-        loaded.whole_in = if whole { WHOLE_EVERY } else { loaded.whole_in - 1 };
-        loaded.ended = ended;
-        Ok((loaded, work))
+        (loaded.whole, loaded.parts, loaded.ended) = (whole, grown, ended);
+        Ok(work)
     }
 }
 
 /// Marks the news of a task as taken in, by the same commit.
-fn seen(record: &Record, event: &Event) -> Vec<Effect> {
+fn seen(record: &Record, execution_id: &str, event: &Event) -> Vec<Effect> {
     let (node, attempt, status) = match event {
         Event::TaskAssigned { node, attempt, .. } => (node, *attempt, TaskStatus::Assigned),
         Event::TaskEnded { node, attempt, .. } => (node, *attempt, TaskStatus::Ended),
@@ -325,21 +416,27 @@ fn seen(record: &Record, event: &Event) -> Vec<Effect> {
         | Event::UserActed { .. }
         | Event::Performed { .. } => return Vec::new(),
     };
-    let tasks = record.open.iter().filter(|(_, open)| open.node == *node && open.attempt == attempt);
-    tasks.map(|(task, _)| Effect::Seen { task: task.clone(), status }).collect()
+    let task = record::task_id(execution_id, node, attempt);
+    if record.open.contains_key(&task) { vec![Effect::Seen { task, status }] } else { Vec::new() }
 }
 
 /// Keeps what the record knows beside the machine.
-fn note(record: &mut Record, event: &Event) {
-    let is = |node: &str, attempt: u32, open: &record::OpenTask| open.node == node && open.attempt == attempt;
+fn note(record: &mut Record, before: &mut Before, execution_id: &str, event: &Event) {
     match event {
         Event::Started { .. } => record.started = true,
         Event::TaskAssigned { node, attempt, .. } => {
-            for open in record.open.values_mut().filter(|open| is(node, *attempt, open)) {
+            let task = record::task_id(execution_id, node, *attempt);
+            if let Some(open) = record.open.get_mut(&task) {
                 open.assigned = true;
+                before.touched(task);
             }
         }
-        Event::TaskEnded { node, attempt, .. } => record.open.retain(|_, open| !is(node, *attempt, open)),
+        Event::TaskEnded { node, attempt, .. } => {
+            let task = record::task_id(execution_id, node, *attempt);
+            if record.open.remove(&task).is_some() {
+                before.touched(task);
+            }
+        }
         Event::TimerFired { .. }
         | Event::AbortRequested { .. }
         | Event::UserActed { .. }

@@ -5,6 +5,7 @@ use crate::store::StoreError;
 use futures::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,8 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Runs until `stop`. It owns no state: timers stand in the store, retries in the shared set.
 pub(super) async fn run(engine: Engine, stop: CancellationToken) {
     loop {
+        // Whatever is set while we look wakes us for another look.
+        engine.shared.next_look.store(u64::MAX, Ordering::SeqCst);
         let pause = match fire_due(&engine).await {
             Ok(true) => until_next(&engine).await,
             // Something failed and stands in the retry set, or the store is unwell: do not spin.
@@ -36,8 +39,13 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
 
 async fn until_next(engine: &Engine) -> Duration {
     match engine.shared.store.next_timer().await {
-        Ok(Some(at)) => Duration::from_millis(at.saturating_sub(engine.shared.now())).min(MAX_SLEEP),
-        Ok(None) => MAX_SLEEP,
+        Ok(next) => {
+            let now = engine.shared.now();
+            let longest = now.saturating_add(u64::try_from(MAX_SLEEP.as_millis()).unwrap_or(u64::MAX));
+            let at = next.unwrap_or(longest).clamp(now, longest);
+            engine.shared.next_look.store(at, Ordering::SeqCst);
+            Duration::from_millis(at - now)
+        }
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot read the next timer");
             RETRY_AFTER

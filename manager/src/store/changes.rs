@@ -70,8 +70,11 @@ pub enum Change {
         /// Whether it has ended.
         ended: bool,
     },
-    /// A timer was set or cleared: ask for the next one again.
-    Timers,
+    /// Timers were set. One that was cleared tells nobody: who wakes for it finds nothing due.
+    Timers {
+        /// The first of them.
+        earliest: Millis,
+    },
     /// A token or API key was added or revoked.
     Credentials,
 }

@@ -380,6 +380,9 @@ pub trait Store: Send + Sync {
     async fn tasks_of_execution(&self, execution_id: &str) -> Result<Vec<TaskRow>, StoreError>;
     /// One task.
     async fn task(&self, id: &str) -> Result<Option<TaskRow>, StoreError>;
+    /// Those of these tasks that exist, in any order, **without** `data` and `progress`: where they stand and what was
+    /// answered.
+    async fn task_ends(&self, ids: Vec<String>) -> Result<Vec<TaskRow>, StoreError>;
     /// Atomic: queued → assigned, or re-delivery to the same instance.
     async fn acquire(
         &self,
@@ -433,7 +436,8 @@ pub trait Store: Send + Sync {
     ) -> Result<ExecutionRow, StoreError>;
     /// The latest state.
     async fn snapshot(&self, execution_id: &str) -> Result<Option<Snapshot>, StoreError>;
-    /// Commits one transition: `event` is appended, `state` is the next state, `effects` happen – all or nothing.
+    /// Commits one transition: `event` is appended (a JSON list: several events, in their order), `state` is the next
+    /// state, `effects` happen – all or nothing.
     /// `Conflict` unless the stored version is `expected_version`.
     async fn transition(
         &self,
@@ -444,7 +448,7 @@ pub trait Store: Send + Sync {
         effects: Vec<Effect>,
         now: Millis,
     ) -> Result<(), StoreError>;
-    /// Every event of an execution in order (replay, tests).
+    /// Every event of an execution in order, one by one (replay, tests).
     async fn events(&self, execution_id: &str) -> Result<Vec<Value>, StoreError>;
     /// One row.
     async fn execution(&self, id: &str) -> Result<Option<ExecutionRow>, StoreError>;

@@ -28,6 +28,9 @@ pub enum Part {
     Set(Vec<String>, Value),
     /// From here on nothing stands there.
     Remove(Vec<String>),
+    /// From here on these values stand behind those of the list there; where there is none, they make one. A list that
+    /// only grows is not written again for each new item.
+    Push(Vec<String>, Vec<Value>),
 }
 
 impl Part {
@@ -41,19 +44,37 @@ impl Part {
         Part::Remove(path.iter().map(|key| (*key).to_owned()).collect())
     }
 
+    /// Values behind those of a list.
+    pub fn push(path: &[&str], values: Vec<Value>) -> Self {
+        Part::Push(path.iter().map(|key| (*key).to_owned()).collect(), values)
+    }
+
     /// For backends: puts the part in place; `false` when something above it is missing.
     pub fn put(self, state: &mut Value) -> bool {
-        let (path, value) = match self {
-            Part::Set(path, value) => (path, Some(value)),
-            Part::Remove(path) => (path, None),
+        let (path, change) = match self {
+            Part::Set(path, value) => (path, Change::Set(value)),
+            Part::Remove(path) => (path, Change::Remove),
+            Part::Push(path, values) => (path, Change::Push(values)),
         };
         let Some((last, above)) = path.split_last() else { return false };
         let above = above.iter().try_fold(state, |at, key| at.get_mut(key));
         let Some(object) = above.and_then(Value::as_object_mut) else { return false };
-        match value {
-            Some(value) => object.insert(last.clone(), value),
-            None => object.remove(last),
-        };
+        match change {
+            Change::Set(value) => drop(object.insert(last.clone(), value)),
+            Change::Remove => drop(object.remove(last)),
+            Change::Push(values) => {
+                let list = object.entry(last.clone()).or_insert_with(|| Value::Array(Vec::new()));
+                let Some(list) = list.as_array_mut() else { return false };
+                list.extend(values);
+            }
+        }
         true
     }
+}
+
+/// What becomes of the value at a path.
+enum Change {
+    Set(Value),
+    Remove,
+    Push(Vec<Value>),
 }

@@ -191,6 +191,12 @@ impl Store for MortalStore {
         }
         self.inner.tasks_of_execution(execution_id).await
     }
+    async fn task_ends(&self, ids: Vec<String>) -> Result<Vec<TaskRow>, StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.task_ends(ids).await
+    }
     async fn task(&self, id: &str) -> Result<Option<TaskRow>, StoreError> {
         if self.is_dead() {
             return died();

@@ -17,7 +17,7 @@ mod work;
 
 pub use loops::Loops;
 pub(crate) use loops::named_iterations;
-pub use runs::Runs;
+pub use runs::{Changed, RunBefore, Runs};
 pub use state::{State, Status};
 pub use task::stage_records;
 pub(crate) use task::{Builder, field_value, render, retoken, stage_key};

@@ -27,13 +27,14 @@ pub(super) async fn life_of_an_execution(backend: &dyn Backend) {
     assert_eq!(s.execution("e9").await.unwrap(), None);
     let next = s.create_execution("e3", "p", None, "me", 11, Box::new(|_| Ok(json!({})))).await.unwrap();
     assert_eq!(next.sequence_id, 3, "a failed creation uses no number");
-    s.transition("e0", 0, json!({"ev": 1}), json!({"st": 1}).into(), vec![], 20).await.unwrap();
+    let events = json!([{"ev": 0}, {"ev": 1}]);
+    s.transition("e0", 0, events, json!({"st": 1}).into(), vec![], 20).await.unwrap();
     let finish = Effect::Finish { status: "Success".to_owned() };
     s.transition("e0", 1, json!({"ev": 2}), json!({"st": 2}).into(), vec![finish], 30).await.unwrap();
     let row = s.execution("e0").await.unwrap().unwrap();
     assert_eq!((row.status.as_str(), row.ended, row.ended_at), ("Success", true, Some(30)));
     assert_eq!(s.execution("e1").await.unwrap().unwrap().rehearsal, Some(60));
-    assert_eq!(s.events("e0").await.unwrap(), [json!({"ev": 1}), json!({"ev": 2})]);
+    assert_eq!(s.events("e0").await.unwrap(), [json!({"ev": 0}), json!({"ev": 1}), json!({"ev": 2})]);
     assert_eq!(s.open_executions().await.unwrap(), ["e1", "e2", "e3"]);
     let ids = |rows: Vec<crate::store::ExecutionRow>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
     assert_eq!(ids(s.executions(None, 2).await.unwrap()), ["e3", "e2"]);
@@ -50,6 +51,8 @@ pub(super) async fn parts_of_a_state(backend: &dyn Backend) {
         Part::set(&["runs", "a.b/c"], json!({ "null": null })),
         Part::set(&["runs", "a", "n"], json!(2)),
         Part::remove(&["runs", "b"]),
+        Part::push(&["runs", "a", "list"], vec![json!(1)]),
+        Part::push(&["runs", "a", "list"], vec![json!(2), json!([3])]),
     ];
     s.transition("e", 0, json!(1), NextState::Parts(parts), vec![], 2).await.unwrap();
     let small = vec![Part::set(&["small"], json!(null)), Part::remove(&["absent"])];
@@ -57,7 +60,7 @@ pub(super) async fn parts_of_a_state(backend: &dyn Backend) {
     let stale = s.transition("e", 1, json!(2), NextState::Parts(small), vec![], 3).await;
     assert!(matches!(stale, Err(StoreError::Conflict { .. })));
     let snapshot = s.snapshot("e").await.unwrap().unwrap();
-    let expected = json!({ "runs": { "a": { "n": 2 }, "a.b/c": { "null": null } }, "small": null });
+    let expected = json!({ "runs": { "a": { "n": 2, "list": [1, 2, [3]] }, "a.b/c": { "null": null } }, "small": null });
     assert_eq!((snapshot.version, snapshot.state), (2, expected));
     s.transition("e", 2, json!(3), first.clone().into(), vec![], 4).await.unwrap();
     let snapshot = s.snapshot("e").await.unwrap().unwrap();

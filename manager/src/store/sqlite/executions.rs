@@ -142,7 +142,7 @@ pub(super) fn transition(
         .prepare_cached("INSERT INTO event (execution_id, version, at, doc) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![id, int(version), int(now), sealed])?;
     let mut ended = false;
-    let mut timers = false;
+    let mut earliest: Option<Millis> = None;
     for effect in effects {
         match effect {
             Effect::Enqueue(task) => tasks::enqueue(tx, task)?,
@@ -150,7 +150,7 @@ pub(super) fn transition(
                 tasks::cancel(tx, id, &node, attempt, &reason, now)?;
             }
             Effect::SetTimer { timer, at } => {
-                timers = true;
+                earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
                 tx.conn
                     .prepare_cached(
                         "INSERT INTO timer (execution_id, timer, at) VALUES (?1, ?2, ?3)
@@ -159,7 +159,6 @@ pub(super) fn transition(
                     .execute(params![id, timer, int(at)])?;
             }
             Effect::ClearTimer { timer } => {
-                timers = true;
                 tx.conn
                     .prepare_cached("DELETE FROM timer WHERE execution_id = ?1 AND timer = ?2")?
                     .execute([id, timer.as_str()])?;
@@ -167,7 +166,6 @@ pub(super) fn transition(
             Effect::Seen { task, status } => tasks::seen(tx, &task, status)?,
             Effect::Finish { status } => {
                 ended = true;
-                timers = true;
                 tx.conn
                     .prepare_cached(
                         "UPDATE execution SET ended = 1, status = ?2, ended_at = ?3 WHERE id = ?1",
@@ -177,8 +175,8 @@ pub(super) fn transition(
             }
         }
     }
-    if timers {
-        tx.changed(Change::Timers);
+    if let Some(earliest) = earliest {
+        tx.changed(Change::Timers { earliest });
     }
     tx.changed(Change::Execution { id: id.to_owned(), version, ended });
     Ok(())
@@ -190,7 +188,14 @@ pub(super) fn events(s: &Session<'_>, id: &str) -> Result<Vec<Value>, StoreError
         .prepare_cached("SELECT version, doc FROM event WHERE execution_id = ?1 ORDER BY version")?
         .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    rows.iter().map(|(version, doc)| s.open("event", &format!("{id}/{version}"), doc)).collect()
+    let mut events = Vec::with_capacity(rows.len());
+    for (version, doc) in rows {
+        match s.open("event", &format!("{id}/{version}"), &doc)? {
+            Value::Array(several) => events.extend(several),
+            one => events.push(one),
+        }
+    }
+    Ok(events)
 }
 
 pub(super) fn one(s: &Session<'_>, id: &str) -> Result<Option<ExecutionRow>, StoreError> {

@@ -263,6 +263,10 @@ impl Store for SqliteStore {
         self.read(move |s| tasks::one(s, &id)).await
     }
 
+    async fn task_ends(&self, ids: Vec<String>) -> Result<Vec<TaskRow>, StoreError> {
+        self.read(move |s| ids.iter().filter_map(|id| tasks::end_of(s, id).transpose()).collect()).await
+    }
+
     async fn acquire(
         &self,
         id: &str,

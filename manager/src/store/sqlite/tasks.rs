@@ -18,6 +18,10 @@ const COLUMNS: &str = "SELECT n, id, execution_id, node, attempt, task_type, hea
 const HEADS: &str = "SELECT n, id, execution_id, node, attempt, task_type, head, created_at, status, agent_id, \
                      instance_id, fence, assigned_at, ended_at, abort, NULL, NULL, NULL FROM task";
 
+/// The same shape with nothing sealed but the answer.
+const ENDS: &str = "SELECT n, id, execution_id, node, attempt, task_type, head, created_at, status, agent_id, \
+                    instance_id, fence, assigned_at, ended_at, abort, NULL, result, NULL FROM task";
+
 /// What the queue reads but SQLite never selects by.
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -160,6 +164,12 @@ pub(super) fn one(s: &Session<'_>, id: &str) -> Result<Option<TaskRow>, StoreErr
 /// The row without its sealed parts: what decisions need.
 fn head_of(s: &Session<'_>, id: &str) -> Result<Option<TaskRow>, StoreError> {
     let found = s.conn.prepare_cached(&format!("{HEADS} WHERE id = ?1"))?.query_row([id], raw).optional()?;
+    found.map(|raw| open_raw(s, raw).map(|(_, row)| row)).transpose()
+}
+
+/// The row with its answer: what the engine takes in.
+pub(super) fn end_of(s: &Session<'_>, id: &str) -> Result<Option<TaskRow>, StoreError> {
+    let found = s.conn.prepare_cached(&format!("{ENDS} WHERE id = ?1"))?.query_row([id], raw).optional()?;
     found.map(|raw| open_raw(s, raw).map(|(_, row)| row)).transpose()
 }
 
