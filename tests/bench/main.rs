@@ -18,6 +18,7 @@ mod figures;
 mod idle;
 mod logs;
 mod mask;
+mod pipelines;
 mod proc;
 mod start;
 
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
     {
         return fanout::executor(rest);
     }
-    let all = ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions"];
+    let all = ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions", "pipelines", "growth"];
     let sections: Vec<&str> =
         if asked.is_empty() { all.to_vec() } else { asked.iter().map(String::as_str).collect() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -44,6 +45,8 @@ fn main() -> Result<()> {
             "logs" => runtime.block_on(logs::measure())?,
             "mask" => mask::measure()?,
             "expressions" => expressions::measure()?,
+            "pipelines" => runtime.block_on(pipelines::measure())?,
+            "growth" => runtime.block_on(pipelines::growth())?,
             other => anyhow::bail!("unknown section `{other}`; sections: {}", all.join(" ")),
         }
     }

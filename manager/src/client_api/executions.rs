@@ -107,6 +107,11 @@ fn rehearsal(written: Option<&Value>) -> Answer<Option<u32>> {
     }
 }
 
+/// `GET /engine`: how fast executions move on this manager.
+pub(super) async fn engine(State(api): State<Api>) -> Json<Value> {
+    Json(api.engine.figures())
+}
+
 #[derive(Deserialize)]
 pub(super) struct Filter {
     pipeline: Option<String>,

@@ -76,6 +76,7 @@ pub fn router(app: App, engine: Engine) -> Router {
         .route("/executions/{id}/abort", post(executions::abort))
         .route("/executions/{id}/logs", get(logs::read))
         .route("/agents", get(agents::list))
+        .route("/engine", get(executions::engine))
         .route("/tokens", post(credentials::create_token).get(credentials::list_tokens))
         .route("/tokens/{name}", delete(credentials::revoke_token))
         .route("/apikeys", post(credentials::create_key).get(credentials::list_keys))

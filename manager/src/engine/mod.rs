@@ -12,6 +12,7 @@
 //! and goes on. Nothing here talks to an agent or decides what a pipeline does.
 
 mod feed;
+mod figures;
 pub(crate) mod host_keys;
 mod inbox;
 mod perform;
@@ -143,6 +144,8 @@ struct Shared {
     next_look: AtomicU64,
     /// Executions whose last attempt failed.
     retry: Mutex<BTreeSet<String>>,
+    /// How long events wait for their commit.
+    figures: figures::Figures,
     /// Steps that the manager itself performs.
     desk: perform::Desk,
 }
@@ -206,6 +209,7 @@ impl Engine {
             timers: Notify::new(),
             next_look: AtomicU64::new(u64::MAX),
             retry: Mutex::default(),
+            figures: figures::Figures::default(),
             desk: perform::Desk::new(performer, stop.clone()),
         });
         let mut tasks = Vec::with_capacity(SHARDS + 2);
@@ -258,6 +262,11 @@ impl Engine {
         action: UserAction,
     ) -> Result<(), EngineError> {
         self.ask(execution_id, Input::Act(Box::new(Act { node: node.to_owned(), by, action }))).await
+    }
+
+    /// How many transitions there were and how long their events waited for the commit, since this manager started.
+    pub fn figures(&self) -> serde_json::Value {
+        self.shared.figures.document()
     }
 
     /// Latest version and record, from the store.

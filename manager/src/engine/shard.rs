@@ -4,7 +4,7 @@ use super::perform::{self, Job};
 use super::record::{self, Before, RECORD_VERSION, Record};
 use super::{Command, EngineError, Input, Shared, host_keys};
 use crate::preflight;
-use crate::store::{Effect, NextState, Part, Store, StoreError, TaskRow, TaskStatus};
+use crate::store::{Effect, Millis, NextState, Part, Store, StoreError, TaskRow, TaskStatus};
 use pipeline::machine::{self, Action, Event, Holdup, PendingWork, Refusal};
 use proto::failure::{Failure, FailureKind};
 use proto::result::{StepResult, StepStatus};
@@ -51,6 +51,8 @@ struct Staged {
     before: Option<Before>,
     events: Vec<Value>,
     effects: Vec<Effect>,
+    /// When the events were received.
+    received: Vec<Millis>,
     /// To be performed by the manager itself, once the decision is committed.
     work: Vec<PendingWork>,
 }
@@ -270,8 +272,7 @@ impl Driver {
         let missing = || EngineError::NotFound { execution_id: self.execution_id.clone() };
         let store = self.shared.store.as_ref();
         let row = store.execution(&self.execution_id).await?.ok_or_else(missing)?;
-        let (version, record, weight) =
-            load_weighed(store, &self.execution_id).await?.ok_or_else(missing)?;
+        let (version, record, weight) = load_weighed(store, &self.execution_id).await?.ok_or_else(missing)?;
         // How much of it is stored as parts is not known. Before the first transition nothing is.
         let (whole, parts) = if version == 0 { (weight, 0) } else { (weight / 2, weight / 2) };
         self.loaded = Some(Loaded { version, record, whole, parts, ended: row.ended });
@@ -300,6 +301,7 @@ impl Driver {
                 agent: name.unwrap_or_else(|| agent_id.clone()),
                 at: row.assigned_at.unwrap_or_else(|| self.shared.now()),
             };
+            self.staged.received.extend(row.assigned_at);
             self.apply(event).await?;
         }
         if row.status != TaskStatus::Ended {
@@ -313,6 +315,7 @@ impl Driver {
             let store = self.shared.store.as_ref();
             host_keys::learn(store, &row.task.data, &result.learned_host_keys, now).await?;
         }
+        self.staged.received.extend(row.ended_at);
         let event =
             Event::TaskEnded { node: open.node, attempt: open.attempt, result: Box::new(result), at: now };
         self.apply(event).await
@@ -320,8 +323,7 @@ impl Driver {
 
     /// Decides what one event means. It is committed with the others of its batch.
     async fn apply(&mut self, event: Event) -> Result<(), EngineError> {
-        let unwritable =
-            |source| EngineError::Unwritable { execution_id: self.execution_id.clone(), source };
+        let unwritable = |source| EngineError::Unwritable { execution_id: self.execution_id.clone(), source };
         let Some(Loaded { record, .. }) = &mut self.loaded else { return Ok(()) };
         // After the end nothing fits any more; it may be decided and not committed yet.
         if record.machine.finished {
@@ -371,10 +373,9 @@ impl Driver {
 
     /// One transition: all or nothing. Those who wait hear of it from the store.
     async fn transition(&mut self, staged: Staged) -> Result<Vec<PendingWork>, EngineError> {
-        let Staged { before, mut events, effects, work } = staged;
+        let Staged { before, mut events, effects, received, work } = staged;
         let (Some(before), Some(loaded)) = (before, &mut self.loaded) else { return Ok(work) };
-        let unwritable =
-            |source| EngineError::Unwritable { execution_id: self.execution_id.clone(), source };
+        let unwritable = |source| EngineError::Unwritable { execution_id: self.execution_id.clone(), source };
         let store = self.shared.store.as_ref();
         let record = &mut loaded.record;
         let parts = before.parts(record).map_err(unwritable)?;
@@ -399,6 +400,8 @@ impl Driver {
         };
         let now = self.shared.now();
         store.transition(&self.execution_id, loaded.version, event, next, effects, now).await?;
+        let now = self.shared.now();
+        self.shared.figures.committed(received.into_iter().map(|at| now.saturating_sub(at)));
         loaded.version += 1;
         (loaded.whole, loaded.parts, loaded.ended) = (whole, grown, ended);
         Ok(work)

@@ -67,7 +67,10 @@ impl Listener for Queue {
             Change::Assigned { task, agent, fence, at, .. } => self.lock().assigned(task, agent, *fence, *at),
             Change::AbortAsked { task, agent, reason, .. } => self.lock().abort_asked(task, agent, reason),
             Change::Ended { task, .. } => self.lock().ended(task),
-            Change::Progress { .. } | Change::Execution { .. } | Change::Timers { .. } | Change::Credentials => {}
+            Change::Progress { .. }
+            | Change::Execution { .. }
+            | Change::Timers { .. }
+            | Change::Credentials => {}
         }
     }
 }

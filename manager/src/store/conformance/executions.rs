@@ -60,7 +60,8 @@ pub(super) async fn parts_of_a_state(backend: &dyn Backend) {
     let stale = s.transition("e", 1, json!(2), NextState::Parts(small), vec![], 3).await;
     assert!(matches!(stale, Err(StoreError::Conflict { .. })));
     let snapshot = s.snapshot("e").await.unwrap().unwrap();
-    let expected = json!({ "runs": { "a": { "n": 2, "list": [1, 2, [3]] }, "a.b/c": { "null": null } }, "small": null });
+    let expected =
+        json!({ "runs": { "a": { "n": 2, "list": [1, 2, [3]] }, "a.b/c": { "null": null } }, "small": null });
     assert_eq!((snapshot.version, snapshot.state), (2, expected));
     s.transition("e", 2, json!(3), first.clone().into(), vec![], 4).await.unwrap();
     let snapshot = s.snapshot("e").await.unwrap().unwrap();

@@ -45,7 +45,8 @@ pub(super) async fn life_of_a_task(backend: &dyn Backend) {
     assert_eq!(s.task("t9").await.unwrap(), None);
     let mut ends = s.task_ends(vec!["t2".to_owned(), "t9".to_owned(), "t1".to_owned()]).await.unwrap();
     ends.sort_by(|one, other| one.task.id.cmp(&other.task.id));
-    let told: Vec<_> = ends.iter().map(|row| (row.task.id.as_str(), row.agent_id.as_deref(), &row.result)).collect();
+    let told: Vec<_> =
+        ends.iter().map(|row| (row.task.id.as_str(), row.agent_id.as_deref(), &row.result)).collect();
     assert_eq!(told, [("t1", Some("a"), &None), ("t2", None, &Some(json!({"no": 2})))]);
     assert!(ends.iter().all(|row| row.task.data.is_empty()));
 }
