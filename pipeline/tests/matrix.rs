@@ -221,7 +221,7 @@ fn ten_thousand_iterations_run_and_each_costs_the_same() {
             if events == count / 2 {
                 written = changed
                     .iter()
-                    .map(|id| serde_json::to_string(&world.state.runs[id]).unwrap().len())
+                    .map(|run| serde_json::to_string(&world.state.runs[&run.id]).unwrap().len())
                     .sum();
             }
             events += 1;
