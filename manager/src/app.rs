@@ -3,6 +3,7 @@
 use crate::auth::{Credentials, LogTokens};
 use crate::clock::Clock;
 use crate::logstore::LogStore;
+use crate::policy::Judges;
 use crate::queue::Queue;
 use crate::secrets::ManagerKey;
 use crate::store::Store;
@@ -107,6 +108,8 @@ pub struct AppState {
     pub queue: Arc<Queue>,
     /// Log bodies.
     pub logs: Arc<dyn LogStore>,
+    /// Where policies are asked.
+    pub judges: Judges,
     /// Seals secrets to agents.
     pub secrets: Arc<dyn SecretProvider>,
     /// Cancelled when the manager stops: long polls and tails end at once.

@@ -8,6 +8,8 @@ pub mod delegate_api;
 pub mod engine;
 pub mod entities;
 pub mod logstore;
+mod perform;
+pub mod policy;
 pub mod preflight;
 pub mod queue;
 pub mod secrets;

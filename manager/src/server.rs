@@ -10,9 +10,11 @@ mod listen;
 use crate::app::{App, AppState, ManagerConfig};
 use crate::auth::{Credentials, LogTokens};
 use crate::clock::{Clock, SystemClock};
-use crate::engine::{Engine, EngineError, NotConfigured, Running};
+use crate::engine::{Engine, EngineError, Running};
 use crate::logstore::disk::DiskLogs;
 use crate::logstore::{self, LogError};
+use crate::perform::ManagerSteps;
+use crate::policy::Judges;
 use crate::queue::Queue;
 use crate::secrets::{KeyError, LocalSecrets, ManagerKey};
 use crate::store::changes::Changes;
@@ -179,6 +181,7 @@ impl Started {
             key,
             credentials,
             queue: queue.clone(),
+            judges: Judges::default(),
             stop: stop.clone(),
             config,
         });
@@ -191,7 +194,7 @@ impl Started {
             &app.changes,
             app.queue.clone(),
             app.clock.clone(),
-            Arc::new(NotConfigured),
+            Arc::new(ManagerSteps::new(app.clone())),
         );
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))

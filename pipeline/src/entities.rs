@@ -4,6 +4,7 @@ use crate::fault::{Fault, Findings, Mode, Notice, Place, did_you_mean};
 use crate::input_sets::read_input_set;
 use crate::model::connector::read_connector;
 use crate::model::infrastructure::read_infrastructure;
+use crate::model::policy::{read_policy, read_policy_set};
 use crate::model::read::{Field, Reader};
 use crate::model::secret::read_secret;
 use crate::model::service::read_definition;
@@ -30,10 +31,13 @@ pub enum EntityKind {
     Trigger,
     #[serde(rename = "inputSet")]
     InputSet,
+    Policy,
+    #[serde(rename = "policySet")]
+    PolicySet,
 }
 
 /// Root keys of documents and the kinds they stand for.
-const ROOTS: [(&str, EntityKind); 11] = [
+const ROOTS: [(&str, EntityKind); 13] = [
     ("connector", EntityKind::Connector),
     ("secret", EntityKind::Secret),
     ("service", EntityKind::Service),
@@ -45,6 +49,8 @@ const ROOTS: [(&str, EntityKind); 11] = [
     ("trigger", EntityKind::Trigger),
     ("inputSet", EntityKind::InputSet),
     ("overlayInputSet", EntityKind::InputSet),
+    ("policy", EntityKind::Policy),
+    ("policySet", EntityKind::PolicySet),
 ];
 
 impl EntityKind {
@@ -60,6 +66,8 @@ impl EntityKind {
             EntityKind::UserGroup => "userGroup",
             EntityKind::Trigger => "trigger",
             EntityKind::InputSet => "inputSet",
+            EntityKind::Policy => "policy",
+            EntityKind::PolicySet => "policySet",
         }
     }
 
@@ -195,6 +203,8 @@ fn read_entity(
     match kind {
         EntityKind::Connector => read_connector(root, findings).map(|c| (c.identifier, c.name)),
         EntityKind::Secret => read_secret(root, findings).map(|s| (s.identifier, s.name)),
+        EntityKind::Policy => read_policy(root, findings).map(|p| (p.identifier, p.name)),
+        EntityKind::PolicySet => read_policy_set(root, findings).map(|s| (s.identifier, s.name)),
         EntityKind::Pipeline => {
             pipeline::read_pipeline(document, findings).map(|p| (p.identifier, p.name.text()))
         }

@@ -57,7 +57,7 @@ impl Performer for NotConfigured {
 }
 
 /// A failed result of the manager's own.
-fn failed(failure: Failure) -> StepResult {
+pub(crate) fn failed(failure: Failure) -> StepResult {
     StepResult {
         status: StepStatus::Failed,
         failure: Some(failure),

@@ -1,6 +1,7 @@
 //! Entities: applying documents, the catalogue for the planner, and who uses what.
 
 mod clear_values;
+mod rego;
 mod usage;
 
 pub(crate) use usage::in_use;
@@ -79,7 +80,18 @@ pub(crate) async fn apply(
     documents: Vec<Document>,
     may_change: bool,
 ) -> Result<Outcome, ApplyError> {
-    let (checked, mut notices) = check(documents).map_err(ApplyError::Invalid)?;
+    let policies = rego::written(&documents);
+    let checked = check(documents);
+    let (mut faults, remarks) = rego::read(&app.judges, policies).await;
+    let (checked, mut notices) = match checked {
+        Ok(checked) if faults.is_empty() => checked,
+        Ok(_) => return Err(ApplyError::Invalid(faults)),
+        Err(mut found) => {
+            found.append(&mut faults);
+            return Err(ApplyError::Invalid(found));
+        }
+    };
+    notices.extend(remarks);
     if !may_change {
         refuse_changes(app, &checked).await?;
     }

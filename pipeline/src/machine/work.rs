@@ -1,7 +1,7 @@
 //! Steps that the manager itself performs, without an agent.
 
 use super::state::{Phase, State};
-use super::{Machine, state::Status};
+use super::{Machine, Millis, state::Status};
 use proto::result::StepResult;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -21,6 +21,9 @@ pub enum ManagerWork {
         entity: String,
         /// The document.
         payload: Json,
+        /// When the step began: the time that policies see, also when the work is repeated after a crash.
+        #[serde(default)]
+        at: Millis,
     },
 }
 

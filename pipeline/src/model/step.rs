@@ -8,8 +8,8 @@ use proto::task::{CopySource, OutputVariable, Shell};
 use serde::{Deserialize, Serialize};
 
 /// Step types that a pipeline may use.
-pub const STEP_TYPES: [&str; 7] =
-    ["Command", "ArtifactoryDownload", "ShellScript", "Http", "Verify", "Wait", "Noop"];
+pub const STEP_TYPES: [&str; 8] =
+    ["Command", "ArtifactoryDownload", "ShellScript", "Http", "Verify", "Policy", "Wait", "Noop"];
 
 /// A member of a `steps` list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,6 +125,13 @@ pub enum Spec {
     },
     /// Analysis of a metric.
     Verify(Box<Verify>),
+    /// Asks policy sets about a document.
+    Policy {
+        /// References of the sets: a list, or an expression that gives one.
+        sets: Field,
+        /// The document: JSON, or a text that becomes JSON.
+        payload: Field,
+    },
     /// Waits in the manager.
     Wait {
         /// How long.

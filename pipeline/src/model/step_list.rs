@@ -9,9 +9,8 @@ use crate::rules;
 use crate::yaml::Node;
 
 /// Step types of Harness that come in later versions: refused by name, and told apart from slips of the pen.
-const LATER: [&str; 23] = [
+const LATER: [&str; 22] = [
     "HarnessApproval",
-    "Policy",
     "Barrier",
     "K8sApply",
     "K8sRollingDeploy",
@@ -192,6 +191,11 @@ fn read_step(
     let mut reader = Reader::new(node, path, findings);
     reader.known(&["description", "tags"]);
     let frame = read_frame(&mut reader, "step", "stageStatus", context, findings);
+    if let Some(node) = reader.node("enforce") {
+        // A gate must not fall out of a pipeline unnoticed.
+        let message = "policy sets on single steps are not supported; put a Policy step before this one";
+        findings.fault(&node.at, &reader.sub("enforce"), message);
+    }
     let kind = reader.required("type", findings);
     let empty = Node::empty_map(reader.at());
     let spec_path = reader.sub("spec");
@@ -231,6 +235,7 @@ fn read_step(
         "ShellScript" => super::step_shell::read_shell_script(&mut spec, findings),
         "Http" => super::step_http::read_http(&mut spec, &mut frame, findings),
         "Verify" => rules::r10_r11_verify(&mut spec, &mut reader, earlier, findings),
+        "Policy" => super::step_policy::read_policy(&mut spec, findings),
         "Wait" => spec.required("duration", findings).map(|duration| Spec::Wait { duration }),
         _ => {
             let line =

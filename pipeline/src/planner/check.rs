@@ -128,6 +128,7 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
             fields.extend(&verify.duration);
             fields.extend(verify.labels.iter().map(|(_, value)| value));
         }
+        Spec::Policy { sets, payload } => fields.extend([sets, payload]),
         Spec::Wait { duration } => fields.push(duration),
         Spec::Noop { line } => fields.push(line),
     }

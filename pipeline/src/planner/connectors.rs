@@ -73,7 +73,11 @@ fn step_connectors(spec: &Spec, index: usize, wanted: &mut Vec<(usize, Field)>) 
         }
         Spec::Verify(verify) => wanted.extend(verify.connector.iter().map(|field| (index, field.clone()))),
         // Its credential is a login, frozen by itself.
-        Spec::ShellScript { .. } | Spec::Http { .. } | Spec::Wait { .. } | Spec::Noop { .. } => {}
+        Spec::ShellScript { .. }
+        | Spec::Http { .. }
+        | Spec::Policy { .. }
+        | Spec::Wait { .. }
+        | Spec::Noop { .. } => {}
     }
 }
 

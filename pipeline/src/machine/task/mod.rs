@@ -4,6 +4,7 @@ mod ahead;
 mod artifact;
 mod build;
 mod connector;
+mod policy;
 mod steps;
 
 pub use artifact::stage_records;
@@ -24,7 +25,6 @@ enum Start {
     /// The manager itself waits, milliseconds.
     Wait(u64),
     /// The manager itself does it.
-    #[expect(dead_code, reason = "The first step of this kind comes with the policies.")]
     Perform(Box<ManagerWork>),
     /// Nothing is to be done, and why.
     Skip(String),
@@ -84,6 +84,10 @@ impl Machine<'_> {
         let spec = match &node.kind {
             NodeKind::Artifact => artifact::lookup(&mut builder)?,
             NodeKind::Step { spec, .. } => match &**spec {
+                Spec::Policy { sets, payload } => {
+                    let work = policy::work(&builder, sets, payload, self.at)?;
+                    return Ok(Start::Perform(Box::new(work)));
+                }
                 Spec::Wait { duration } => return Ok(Start::Wait(builder.duration(duration)?)),
                 Spec::Verify(verify) if verify.provider.is_none() => {
                     return Ok(Start::Skip("no health source is configured".to_owned()));
