@@ -4,6 +4,7 @@ use crate::fault::{Fault, Findings, Mode, Notice, Place, did_you_mean};
 use crate::input_sets::read_input_set;
 use crate::model::connector::read_connector;
 use crate::model::infrastructure::read_infrastructure;
+use crate::model::overrides::{lay_over, read_override};
 use crate::model::policy::{read_policy, read_policy_set};
 use crate::model::read::{Field, Reader};
 use crate::model::secret::read_secret;
@@ -26,6 +27,7 @@ pub enum EntityKind {
     Environment,
     Infrastructure,
     Pipeline,
+    Override,
     #[serde(rename = "userGroup")]
     UserGroup,
     Trigger,
@@ -37,7 +39,7 @@ pub enum EntityKind {
 }
 
 /// Root keys of documents and the kinds they stand for.
-const ROOTS: [(&str, EntityKind); 13] = [
+const ROOTS: [(&str, EntityKind); 17] = [
     ("connector", EntityKind::Connector),
     ("secret", EntityKind::Secret),
     ("service", EntityKind::Service),
@@ -45,6 +47,10 @@ const ROOTS: [(&str, EntityKind); 13] = [
     ("infrastructureDefinition", EntityKind::Infrastructure),
     ("infrastructure", EntityKind::Infrastructure),
     ("pipeline", EntityKind::Pipeline),
+    ("override", EntityKind::Override),
+    ("overrides", EntityKind::Override),
+    ("serviceOverride", EntityKind::Override),
+    ("serviceOverrides", EntityKind::Override),
     ("userGroup", EntityKind::UserGroup),
     ("trigger", EntityKind::Trigger),
     ("inputSet", EntityKind::InputSet),
@@ -52,6 +58,9 @@ const ROOTS: [(&str, EntityKind); 13] = [
     ("policy", EntityKind::Policy),
     ("policySet", EntityKind::PolicySet),
 ];
+
+/// Root keys of override documents.
+pub(crate) const OVERRIDE_ROOTS: [&str; 4] = ["override", "overrides", "serviceOverride", "serviceOverrides"];
 
 impl EntityKind {
     /// The name as the command line and the API write it.
@@ -63,6 +72,7 @@ impl EntityKind {
             EntityKind::Environment => "environment",
             EntityKind::Infrastructure => "infrastructure",
             EntityKind::Pipeline => "pipeline",
+            EntityKind::Override => "override",
             EntityKind::UserGroup => "userGroup",
             EntityKind::Trigger => "trigger",
             EntityKind::InputSet => "inputSet",
@@ -219,6 +229,11 @@ fn read_entity(
         EntityKind::InputSet => read_input_set(document, root, findings),
         EntityKind::Environment => read_environment(root, findings).map(|e| (e.identifier, e.name.text())),
         EntityKind::Infrastructure => read_infrastructure_entity(root, findings),
+        EntityKind::Override => {
+            let read = read_override(root, "overrides", findings)?;
+            check_lists(&read.content, "overrides", findings);
+            Some((read.identifier, read.name))
+        }
         EntityKind::UserGroup => read_user_group(root, findings).map(|g| (g.identifier, g.name)),
     }
 }
@@ -269,11 +284,22 @@ pub(crate) fn read_environment(root: &Node, findings: &mut Findings) -> Option<E
     let variables = read_variables(&mut reader, findings);
     if let Some(node) = reader.node("overrides") {
         let path = reader.sub("overrides");
-        findings.remark("not-supported-yet", &node.at, &path, "overrides have no effect in this version");
+        check_lists(node, &path, findings);
     }
     reader.finish(findings);
     let (identifier, name) = identity?;
     Some(EnvironmentEntity { identifier, name, description, kind: kind.to_owned(), tags, variables })
+}
+
+/// Reads lists that override those of a service, for their faults alone.
+fn check_lists(content: &Node, path: &str, findings: &mut Findings) {
+    let mut definition = Node::empty_map(&content.at);
+    if let crate::yaml::Value::Map(map) = &mut definition.value {
+        map.set("type", Node::text("Ssh", &content.at));
+    }
+    lay_over(&mut definition, content);
+    // What an override may hold depends on the service; only mistakes in the lists themselves are faults here.
+    read_definition(&definition, path, findings);
 }
 
 /// The seed's infrastructure has neither identifier nor name: it then takes those of its host.

@@ -164,7 +164,7 @@ fn inputs_fill_variables_and_missing_ones_refuse_the_run() {
     );
     let found: Vec<String> = faults(&yaml).iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].contains("the input `tag` is missing (give it with `--input tag=VALUE`)"), "{found:?}");
+    assert!(found[0].contains("the input `tag` is missing: `pipeline.variables.tag` has no value (give it with `--input tag=VALUE`)"), "{found:?}");
     assert!(found[1].contains("the input `free` is missing"), "{found:?}");
     let with = |pairs: &[(&str, &str)]| PlanOptions {
         inputs: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),

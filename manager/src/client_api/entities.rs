@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Kinds as the API names them.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "connector",
     "secret",
     "service",
@@ -21,6 +21,7 @@ const KINDS: [&str; 9] = [
     "userGroup",
     "trigger",
     "inputSet",
+    "override",
 ];
 
 #[derive(Deserialize)]

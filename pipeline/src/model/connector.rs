@@ -127,14 +127,12 @@ pub const CONNECTOR_TYPES: [&str; 9] =
     ["Ssh", "Pdc", "DockerRegistry", "Artifactory", "Prometheus", "Git", "Github", "Gitlab", "Bitbucket"];
 
 /// Kinds of Harness that are stored and come into use with later versions.
-const LATER: [&str; 14] = [
+const LATER: [&str; 12] = [
     "Aws",
     "K8sCluster",
     "Vault",
     "AwsSecretManager",
     "AwsKms",
-    "GcpSecretManager",
-    "AzureKeyVault",
     "CustomSecretManager",
     "Local",
     "Datadog",

@@ -8,6 +8,7 @@ pub mod duration;
 pub mod failure;
 pub mod infrastructure;
 pub mod looping;
+pub mod overrides;
 pub mod pipeline;
 pub mod policy;
 pub mod read;

@@ -1,27 +1,24 @@
 //! Inputs of a run: variables, `<+input>` and its suffixes (pipeline.md 2.8).
 
 use super::PlanOptions;
+use super::input_rules::{Rules, is_input};
 use crate::fault::{Fault, Findings, Place, did_you_mean};
-use crate::model::pipeline::Pipeline;
-use crate::model::{Field, Variable, VariableKind};
+use crate::model::pipeline::{Pipeline, StageNode};
+use crate::model::read::Reader;
+use crate::model::{Field, Variable, VariableKind, read_variables};
 use crate::yaml::{Node, Value, parse_documents};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
-
-/// What a runtime input allows.
-#[derive(Debug, Default, PartialEq)]
-struct Spec {
-    default: Option<String>,
-    allowed: Option<Vec<String>>,
-    regex: Option<String>,
-}
 
 /// Fills `--inputs FILE` into the places of the pipeline that ask for an input. The file has the pipeline's own shape;
 /// lists are matched by `identifier` or `name`.
 pub(super) fn merge_file(document: &Node, options: &PlanOptions, findings: &mut Findings) -> Node {
     let mut merged = document.clone();
+    let variables = variables_of(document);
+    check_rules(document, "", &variables, findings);
+    let given = Given { options, variables: &variables };
     for (source, text) in options.input_sets.iter().chain(&options.inputs_file) {
-        merge_text(&mut merged, source, text, options, findings);
+        merge_text(&mut merged, source, text, &given, findings);
     }
     take_defaults(&mut merged, "");
     merged
@@ -31,7 +28,7 @@ pub(super) fn merge_file(document: &Node, options: &PlanOptions, findings: &mut 
 fn take_defaults(node: &mut Node, path: &str) {
     match &mut node.value {
         Value::Scalar { text, plain } => {
-            if let Some(default) = parse_spec(text).default {
+            if let Some(default) = Rules::of(text).default {
                 *text = default;
                 *plain = true;
             }
@@ -49,7 +46,14 @@ fn take_defaults(node: &mut Node, path: &str) {
     }
 }
 
-fn merge_text(merged: &mut Node, source: &str, text: &str, options: &PlanOptions, findings: &mut Findings) {
+/// What the merging of inputs looks at beside the documents.
+struct Given<'a> {
+    options: &'a PlanOptions,
+    /// Variables as written: rules of inputs may name them.
+    variables: &'a [Variable],
+}
+
+fn merge_text(merged: &mut Node, source: &str, text: &str, given: &Given<'_>, findings: &mut Findings) {
     match parse_documents(source, text) {
         Err(faults) => findings.faults.extend(faults),
         Ok(documents) => {
@@ -60,33 +64,33 @@ fn merge_text(merged: &mut Node, source: &str, text: &str, options: &PlanOptions
                     continue;
                 };
                 crate::rules::r22_variables_map(&mut inputs, "pipeline", findings);
-                if let Some(facts) = &options.trigger {
-                    let now = i64::try_from(options.started_at).unwrap_or(i64::MAX);
+                if let Some(facts) = &given.options.trigger {
+                    let now = i64::try_from(given.options.started_at).unwrap_or(i64::MAX);
                     crate::trigger::inputs::render(&mut inputs, facts, now, "pipeline", findings);
                 }
                 if let Some(base) = merged.as_map_mut().and_then(|map| map.get_mut("pipeline")) {
-                    merge(base, &inputs, "pipeline", options, findings);
+                    merge(base, &inputs, "pipeline", given, findings);
                 }
             }
         }
     }
 }
 
-fn merge(base: &mut Node, inputs: &Node, path: &str, options: &PlanOptions, findings: &mut Findings) {
+fn merge(base: &mut Node, inputs: &Node, path: &str, given: &Given<'_>, findings: &mut Findings) {
     match (&mut base.value, &inputs.value) {
-        (Value::Map(own), Value::Map(given)) => {
-            for entry in &given.entries {
+        (Value::Map(own), Value::Map(upper)) => {
+            for entry in &upper.entries {
                 let path = crate::model::read::join(path, &entry.key);
                 match own.entries.iter_mut().find(|own| own.key == entry.key) {
-                    Some(own) => merge(&mut own.value, &entry.value, &path, options, findings),
+                    Some(own) => merge(&mut own.value, &entry.value, &path, given, findings),
                     // A variable without a value may be written without the key.
                     None if entry.key == "value" => own.set("value", entry.value.clone()),
                     None => ignored(&entry.at, &path, findings),
                 }
             }
         }
-        (Value::List(own), Value::List(given)) => {
-            for (index, element) in given.iter().enumerate() {
+        (Value::List(own), Value::List(upper)) => {
+            for (index, element) in upper.iter().enumerate() {
                 let path = format!("{path}[{index}]");
                 // An element whose identifier is itself an input is meant by its place.
                 let at = own
@@ -94,19 +98,17 @@ fn merge(base: &mut Node, inputs: &Node, path: &str, options: &PlanOptions, find
                     .position(|own| same(own, element))
                     .or_else(|| own.get(index).filter(|own| is_asked_for(own)).map(|_| index));
                 match at.and_then(|at| own.get_mut(at)) {
-                    Some(own) => merge(own, element, &path, options, findings),
+                    Some(own) => merge(own, element, &path, given, findings),
                     None => ignored(&element.at, &path, findings),
                 }
             }
         }
-        (Value::Scalar { text, .. }, _) if text.starts_with("<+input>") => {
+        (Value::Scalar { text, .. }, _) if is_input(text) => {
             // The rule of the input still applies to what was given.
-            if let Some(given) = inputs.as_str() {
-                let field =
-                    Field { value: Json::String(text.clone()), path: path.to_owned(), at: base.at.clone() };
-                let now = i64::try_from(options.started_at).unwrap_or(i64::MAX);
-                let given = crate::trigger::inputs::text_of(given, options.trigger.as_ref(), now);
-                if let Err(message) = permitted(&field, &given) {
+            if let Some(text_given) = inputs.as_str() {
+                let now = i64::try_from(given.options.started_at).unwrap_or(i64::MAX);
+                let value = crate::trigger::inputs::text_of(text_given, given.options.trigger.as_ref(), now);
+                if let Err(message) = Rules::of(text).permit(&value, given.variables) {
                     findings.fault(&inputs.at, path, message);
                 }
             }
@@ -134,6 +136,37 @@ fn is_asked_for(node: &Node) -> bool {
         .any(|key| node.get(key).and_then(Node::as_str).is_some_and(|text| text.starts_with("<+input>")))
 }
 
+/// The variables of a pipeline as written, for rules that name them.
+fn variables_of(document: &Node) -> Vec<Variable> {
+    let Some(pipeline) = document.get("pipeline") else { return Vec::new() };
+    let mut ignored = Findings::default();
+    let mut reader = Reader::new(pipeline, "pipeline", &mut ignored);
+    read_variables(&mut reader, &mut ignored)
+}
+
+/// The rules of an input must make sense by themselves, whatever is given.
+fn check_rules(node: &Node, path: &str, variables: &[Variable], findings: &mut Findings) {
+    match &node.value {
+        Value::Scalar { text, .. } if is_input(text) => {
+            for (message, suggestion) in Rules::of(text).faults(variables) {
+                findings.push(Fault::at(&node.at, path, message).suggest(suggestion));
+            }
+        }
+        Value::Scalar { .. } | Value::Null => {}
+        Value::List(list) => {
+            for (index, item) in list.iter().enumerate() {
+                check_rules(item, &format!("{path}[{index}]"), variables, findings);
+            }
+        }
+        Value::Map(map) => {
+            for entry in &map.entries {
+                let path = crate::model::read::join(path, &entry.key);
+                check_rules(&entry.value, &path, variables, findings);
+            }
+        }
+    }
+}
+
 /// Whether two list elements mean the same: the identifier or name, maybe one level down (`stage:`, `step:`).
 fn same(a: &Node, b: &Node) -> bool {
     fn key(node: &Node) -> Option<String> {
@@ -158,22 +191,48 @@ pub(super) fn fill(pipeline: &mut Pipeline, options: &PlanOptions, running: bool
         let fault = Fault::at(&place, "pipeline.variables", message);
         findings.push(fault.suggest(did_you_mean(name, names.iter().map(String::as_str))));
     }
+    let written = pipeline.variables.clone();
     for variable in &mut pipeline.variables {
-        fill_one(variable, &options.inputs, running, findings);
+        fill_one(variable, &written, &options.inputs, running, findings);
+    }
+    if running {
+        required_in_stages(&pipeline.stages, findings);
+    }
+}
+
+/// A required variable of a stage must have a value too; inputs were filled in before.
+fn required_in_stages(nodes: &[StageNode], findings: &mut Findings) {
+    for node in nodes {
+        let stage = match node {
+            StageNode::Parallel(members) => {
+                required_in_stages(members, findings);
+                continue;
+            }
+            StageNode::Stage(stage) => stage,
+        };
+        for variable in stage.variables.iter().filter(|variable| variable.required) {
+            let has_default = variable.default.as_ref().is_some_and(|default| !default.text().is_empty());
+            if variable.value.text().is_empty() && !has_default {
+                let fqn = format!("pipeline.stages.{}.variables.{}", stage.frame.identifier, variable.name);
+                let message = format!("the required variable `{fqn}` has no value");
+                findings.fault(&variable.value.at, &variable.value.path, message);
+            }
+        }
     }
 }
 
 fn fill_one(
     variable: &mut Variable,
+    written_variables: &[Variable],
     inputs: &BTreeMap<String, String>,
     running: bool,
     findings: &mut Findings,
 ) {
     let written = variable.value.text();
-    let asks = written.starts_with("<+input>");
-    let spec = parse_spec(&written);
+    let asks = is_input(&written);
+    let rules = Rules::of(&written);
     if let Some(input) = inputs.get(&variable.name) {
-        if asks && let Err(message) = permitted(&variable.value, input) {
+        if asks && let Err(message) = rules.permit(input, written_variables) {
             findings.fault(&variable.value.at, &variable.value.path, message);
         }
         variable.value.value = match variable.kind {
@@ -187,13 +246,16 @@ fn fill_one(
         return;
     }
     let default =
-        spec.default.map(Json::String).or_else(|| variable.default.as_ref().map(|d| d.value.clone()));
+        rules.default.map(Json::String).or_else(|| variable.default.as_ref().map(|d| d.value.clone()));
     let empty = variable.value.value.is_null() || written.is_empty() && variable.required;
     if asks || empty {
         match default {
             Some(default) => variable.value.value = default,
             None if running && (asks || variable.required) => {
-                let message = format!("the input `{}` is missing", variable.name);
+                let message = format!(
+                    "the input `{0}` is missing: `pipeline.variables.{0}` has no value",
+                    variable.name
+                );
                 let hint = format!("give it with `--input {}=VALUE`", variable.name);
                 findings
                     .push(Fault::at(&variable.value.at, &variable.value.path, message).suggest(Some(hint)));
@@ -208,85 +270,6 @@ fn number(text: &str) -> Option<Json> {
     text.parse::<i64>().map(Json::from).ok().or_else(|| text.parse::<f64>().ok().map(Json::from))
 }
 
-/// Whether a given value meets the rules of the input that asks for it.
-fn permitted(field: &Field, given: &str) -> Result<(), String> {
-    let spec = parse_spec(&field.text());
-    if let Some(allowed) = &spec.allowed
-        && !allowed.iter().any(|one| one.trim() == given.trim())
-    {
-        return Err(format!("`{given}` is not allowed; allowed are {}", allowed.join(", ")));
-    }
-    if let Some(pattern) = &spec.regex {
-        let whole = format!("^(?:{pattern})$");
-        match regex::RegexBuilder::new(&whole).size_limit(1 << 20).build() {
-            Ok(regex) if regex.is_match(given) => {}
-            Ok(_) => return Err(format!("`{given}` does not match `{pattern}`")),
-            Err(_) => return Err(format!("`{pattern}` is not a regular expression that can be used")),
-        }
-    }
-    Ok(())
-}
-
-/// Reads the suffixes `.allowedValues(…)`, `.default(…)`, `.regex(…)`.
-fn parse_spec(text: &str) -> Spec {
-    let mut spec = Spec::default();
-    let Some(mut rest) = text.strip_prefix("<+input>") else { return spec };
-    while let Some(after) = rest.strip_prefix('.') {
-        let Some(open) = after.find('(') else { break };
-        let (name, tail) = after.split_at(open);
-        let Some((body, next)) = argument(tail) else { break };
-        match name {
-            "default" => spec.default = Some(body.to_owned()),
-            "allowedValues" | "selectOneFrom" => spec.allowed = Some(split_values(body)),
-            "regex" => spec.regex = Some(body.to_owned()),
-            _ => {}
-        }
-        rest = next;
-    }
-    spec
-}
-
-/// The text between `(` and its closing `)`.
-fn argument(text: &str) -> Option<(&str, &str)> {
-    let mut depth = 0usize;
-    for (at, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => {
-                depth = depth.checked_sub(1)?;
-                if depth == 0 {
-                    return Some((text.get(1..at)?, text.get(at + 1..)?));
-                }
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Splits at commas; `\'a,b\'` keeps its own.
-fn split_values(text: &str) -> Vec<String> {
-    let mut values = Vec::new();
-    let mut current = String::new();
-    let mut quoted = false;
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix("\\'") {
-            quoted = !quoted;
-            rest = after;
-            continue;
-        }
-        if c == ',' && !quoted {
-            values.push(std::mem::take(&mut current).trim().to_owned());
-        } else {
-            current.push(c);
-        }
-        rest = rest.get(c.len_utf8()..).unwrap_or_default();
-    }
-    values.push(current.trim().to_owned());
-    values
-}
-
 /// Whether a field is a runtime input that nobody gave: that was told once, and checks nothing else.
 pub(super) fn is_open(field: &Field) -> bool {
     field.value.as_str().is_some_and(|text| text.starts_with("<+input>"))
@@ -295,20 +278,29 @@ pub(super) fn is_open(field: &Field) -> bool {
 /// A runtime input elsewhere than in a variable that nobody gave.
 pub(super) fn refuse_left_over(document: &Node, running: bool, findings: &mut Findings) {
     if running && let Some(pipeline) = document.get("pipeline") {
-        look(pipeline, "pipeline", findings);
+        look(pipeline, "pipeline", "pipeline", findings);
     }
 }
 
-fn look(node: &Node, path: &str, findings: &mut Findings) {
+/// `fqn` is the path as expressions write it: members of lists by their identifiers, without `stage:` and `step:`.
+fn look(node: &Node, path: &str, fqn: &str, findings: &mut Findings) {
     match &node.value {
-        Value::Scalar { text, .. } if text.starts_with("<+input>") && parse_spec(text).default.is_none() => {
+        Value::Scalar { text, .. } if is_input(text) && Rules::of(text).default.is_none() => {
             let hint = "give it with `--inputs FILE`, a YAML of the pipeline's own shape".to_owned();
-            findings.push(Fault::at(&node.at, path, "the runtime input is missing").suggest(Some(hint)));
+            let message = format!("the runtime input `{fqn}` is missing");
+            findings.push(Fault::at(&node.at, path, message).suggest(Some(hint)));
         }
         Value::Scalar { .. } | Value::Null => {}
         Value::List(list) => {
             for (index, item) in list.iter().enumerate() {
-                look(item, &format!("{path}[{index}]"), findings);
+                let path = format!("{path}[{index}]");
+                match member_of(item) {
+                    Some((inner, "", id)) => look(inner, &path, &format!("{fqn}.{id}"), findings),
+                    Some((inner, key, id)) => {
+                        look(inner, &format!("{path}.{key}"), &format!("{fqn}.{id}"), findings);
+                    }
+                    None => look(item, &path, &format!("{fqn}[{index}]"), findings),
+                }
             }
         }
         Value::Map(map) => {
@@ -319,23 +311,23 @@ fn look(node: &Node, path: &str, findings: &mut Findings) {
                     "failureStrategies" | "primaryArtifactRef" | "condition" | "triggers"
                 ) || entry.key == "variables" && path == "pipeline";
                 if !skip {
-                    look(&entry.value, &crate::model::read::join(path, &entry.key), findings);
+                    let path = crate::model::read::join(path, &entry.key);
+                    look(&entry.value, &path, &format!("{fqn}.{}", entry.key), findings);
                 }
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn suffixes_are_read_in_any_order() {
-        let spec = parse_spec("<+input>.default(b).allowedValues(a,b,\\'c,d\\')");
-        assert_eq!(spec.default.as_deref(), Some("b"));
-        assert_eq!(spec.allowed.unwrap(), ["a", "b", "c,d"]);
-        assert_eq!(parse_spec("<+input>.regex(^(a|b)$)").regex.as_deref(), Some("^(a|b)$"));
-        assert_eq!(parse_spec("plain"), Spec::default());
+/// A member of a list with its own identifier: the map that has it, the key it stands under, and the identifier.
+fn member_of(item: &Node) -> Option<(&Node, &str, &str)> {
+    fn id(node: &Node) -> Option<&str> {
+        let id = ["identifier", "name"].iter().find_map(|key| node.get(key).and_then(Node::as_str));
+        id.filter(|id| !is_input(id))
     }
+    if let Some(own) = id(item) {
+        return Some((item, "", own));
+    }
+    let [only] = item.as_map()?.entries.as_slice() else { return None };
+    Some((&only.value, &only.key, id(&only.value)?))
 }

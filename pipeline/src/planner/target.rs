@@ -1,12 +1,14 @@
 //! Service, environment and infrastructure of a stage, from entities and inline definitions (rule R3).
 
 use super::hosts::hosts_and_login;
+use super::overrides::{self, Spot};
 use super::tree::Open;
 use crate::entities::{Catalog, CatalogEntity, EntityKind, find, read_environment, read_service};
 use crate::fault::{Fault, Findings};
 use crate::machine::render;
 use crate::model::Field;
 use crate::model::infrastructure::read_infrastructure;
+use crate::model::overrides::{OverrideKind, lay_over};
 use crate::model::service::{Definition, read_definition};
 use crate::plan::{EnvironmentPlan, InfrastructurePlan, NodeKind, Plan, PlanNode, ServicePlan, TargetPlan};
 use crate::rules;
@@ -128,21 +130,69 @@ pub(super) fn known(plan: &Plan, stage: usize, field: &Field, findings: &mut Fin
 pub(super) fn resolve(plan: &mut Plan, open: Vec<Open>, lookups: &Lookups<'_>, findings: &mut Findings) {
     for stage in open {
         let scope = scope_of(plan);
-        let service = service(plan, &stage, lookups, &scope, findings);
+        let bare = service(plan, &stage, lookups, &scope, &[], findings);
         let environment = environment(plan, &stage, lookups, &scope, findings);
-        let (Some(service), Some(environment)) = (service, environment) else { continue };
-        let has_artifact = service.definition.artifact.is_some();
-        let target = TargetPlan { service, environment, infrastructure: InfrastructurePlan::default() };
+        let (Some(bare), Some((mut environment, entity))) = (bare, environment) else { continue };
+        // What an environment changes of a service is known before its infrastructure is.
+        let mut spot = Spot {
+            scope: &scope,
+            environment: &environment.identifier.clone(),
+            service: &bare.identifier.clone(),
+            infrastructure: None,
+        };
+        let known = overrides::applying(lookups, &spot, findings);
+        let mut content = entity.as_ref().map_or_else(Vec::new, |entity| of_environment(entity, &bare));
+        for over in known.iter().filter(|over| over.kind == OverrideKind::EnvGlobal) {
+            environment_variables(&mut environment, &over.content, findings);
+        }
+        content.extend(known.iter().map(|over| over.content.clone()));
+        let service_plan = match content.is_empty() {
+            true => Some(bare),
+            false => service(plan, &stage, lookups, &scope, &content, findings),
+        };
+        let Some(service_plan) = service_plan else { continue };
+        let target =
+            TargetPlan { service: service_plan, environment, infrastructure: InfrastructurePlan::default() };
         set_target(plan, stage.stage, target);
-        if has_artifact {
+        // The infrastructure may name the service and the environment.
+        if let Some(infrastructure) = infrastructure(plan, &stage, lookups, &scope, findings) {
+            spot.infrastructure = Some(&infrastructure.identifier);
+            let all = overrides::applying(lookups, &spot, findings);
+            let of_infrastructure = all.len() > known.len();
+            if of_infrastructure {
+                content.truncate(content.len() - known.len());
+                content.extend(all.into_iter().map(|over| over.content));
+            }
+            let service_plan = of_infrastructure
+                .then(|| service(plan, &stage, lookups, &scope, &content, findings))
+                .flatten();
+            if let Some(NodeKind::Stage(plan)) = plan.nodes.get_mut(stage.stage).map(|node| &mut node.kind)
+                && let Some(target) = &mut plan.target
+            {
+                target.infrastructure = infrastructure;
+                target.service = service_plan.unwrap_or_else(|| target.service.clone());
+            }
+        }
+        if plan.target_of(stage.stage).is_some_and(|target| target.service.definition.artifact.is_some()) {
             add_lookup(plan, stage.stage);
         }
-        // The infrastructure may name the service and the environment.
-        if let Some(infrastructure) = infrastructure(plan, &stage, lookups, &scope, findings)
-            && let Some(NodeKind::Stage(plan)) = plan.nodes.get_mut(stage.stage).map(|node| &mut node.kind)
-            && let Some(target) = &mut plan.target
-        {
-            target.infrastructure = infrastructure;
+    }
+}
+
+/// What the environment entity itself changes of a service.
+fn of_environment(entity: &Node, service: &ServicePlan) -> Vec<Node> {
+    let names: Vec<&str> = service.definition.variables.iter().map(|v| v.name.as_str()).collect();
+    overrides::of_environment(entity, &names)
+}
+
+/// Overrides of a whole environment are variables of the environment too.
+fn environment_variables(environment: &mut EnvironmentPlan, content: &Node, findings: &mut Findings) {
+    let mut reader = crate::model::read::Reader::new(content, "overrides", findings);
+    let read = stored(findings, |own| Some(crate::model::read_variables(&mut reader, own)));
+    for variable in read.into_iter().flatten() {
+        match environment.variables.iter_mut().find(|own| own.name == variable.name) {
+            Some(own) => *own = variable,
+            None => environment.variables.push(variable),
         }
     }
 }
@@ -187,6 +237,7 @@ fn service(
     stage: &Open,
     lookups: &Lookups<'_>,
     scope: &str,
+    overriding: &[Node],
     findings: &mut Findings,
 ) -> Option<ServicePlan> {
     let target = &stage.target;
@@ -229,7 +280,7 @@ fn service(
             None => (inline.clone(), path.clone()),
         });
     }
-    let Some((node, path)) = definition else {
+    let Some((mut node, path)) = definition else {
         if lookups.catalog.is_none() {
             // Nothing to look it up in: the stage is checked as far as it goes without its service.
             let definition =
@@ -249,6 +300,7 @@ fn service(
         }
         return None;
     };
+    overriding.iter().for_each(|content| lay_over(&mut node, content));
     let definition = read_definition(&node, &path, findings)?;
     Some(ServicePlan { identifier, name, description, tags, definition, document: node.to_json() })
 }
@@ -259,7 +311,7 @@ fn environment(
     lookups: &Lookups<'_>,
     scope: &str,
     findings: &mut Findings,
-) -> Option<EnvironmentPlan> {
+) -> Option<(EnvironmentPlan, Option<Node>)> {
     let Some(field) = &stage.target.environment_ref else {
         findings.fault(&stage.frame.at, &stage.frame.path, "the deployment stage names no environment");
         return None;
@@ -268,19 +320,20 @@ fn environment(
     let bare =
         || EnvironmentPlan { identifier: reference.clone(), name: reference.clone(), ..Default::default() };
     if lookups.catalog.is_none() {
-        return Some(bare());
+        return Some((bare(), None));
     }
     let entity = lookups.find(EntityKind::Environment, &reference, field, scope, findings)?;
     let root = root(entity, &["environment"], findings)?;
     let read = stored(findings, |own| read_environment(&root, own))?;
-    Some(EnvironmentPlan {
+    let environment = EnvironmentPlan {
         identifier: read.identifier,
         name: read.name.text(),
         description: read.description,
         kind: read.kind,
         tags: read.tags,
         variables: read.variables,
-    })
+    };
+    Some((environment, Some(root)))
 }
 
 fn infrastructure(
