@@ -48,6 +48,9 @@ pub struct Plan {
     pub last_successful: BTreeMap<String, StageRecord>,
     /// Applied rules.
     pub notices: Vec<Notice>,
+    /// Identifiers of the barriers that its steps wait at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub barriers: Vec<String>,
 }
 
 /// Facts of a run.
@@ -83,6 +86,9 @@ pub struct RunFacts {
     pub groups: BTreeSet<String>,
     /// The event that started it, if it was not a person.
     pub trigger: Option<TriggerFacts>,
+    /// The finished execution that this one rolls back: it runs nothing but rollback steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolls_back: Option<String>,
 }
 
 /// What a stage deployed when it last succeeded on an infrastructure.

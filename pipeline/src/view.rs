@@ -1,8 +1,10 @@
 //! The document that `pipeline run --output json` and `execution show` print, derived from a state.
 
 use crate::fault::Notice;
-use crate::machine::state::{ROOT_RUN, Run, State, Status};
+use crate::machine::state::{Phase, ROOT_RUN, Run, State, Status};
+use crate::machine::{Intervention, interventions};
 use crate::model::pipeline::StageKind;
+use crate::model::step::Spec;
 use crate::plan::{NodeKind, Plan, PlanNode};
 use proto::failure::Failure;
 use proto::result::UnitProgress;
@@ -113,6 +115,12 @@ pub struct StepView {
     /// What it waits for; the manager knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// What somebody may decide about it, if it waits for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interventions: Vec<Intervention>,
+    /// Until when, epoch milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decide_until: Option<u64>,
     /// Members of a group, or iterations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepView>,
@@ -141,7 +149,7 @@ pub fn execution_view(state: &State, now: Option<u64>) -> ExecutionView {
     let children = plan.nodes.first().map(|node| node.children.as_slice()).unwrap_or_default();
     ExecutionView {
         execution_id: facts.execution_id.clone(),
-        status: state.status(),
+        status: root.map_or(Status::NotStarted, |root| viewer.shown(ROOT_RUN, root)),
         rolled_back: viewer.rolled_back(),
         rehearsal: facts.rehearsal,
         pipeline: facts.pipeline.clone(),
@@ -165,6 +173,24 @@ struct Viewer<'a> {
 }
 
 impl Viewer<'_> {
+    /// The status of a run; what runs and has a member that waits for somebody is shown as waiting too
+    /// (pipeline.md 2.10, last line).
+    fn shown(&self, id: &str, run: &Run) -> Status {
+        const ORDER: [Status; 4] = [
+            Status::InterventionWaiting,
+            Status::ApprovalWaiting,
+            Status::InputWaiting,
+            Status::ResourceWaiting,
+        ];
+        if run.status != Status::Running {
+            return run.status;
+        }
+        let members = self.state.members(id);
+        let members: Vec<Status> =
+            members.iter().filter_map(|id| self.state.runs.get(id).map(|run| self.shown(id, run))).collect();
+        ORDER.into_iter().find(|status| members.contains(status)).unwrap_or(Status::Running)
+    }
+
     fn duration(&self, run: &Run) -> Option<u64> {
         let end = run.ended_at.or(self.now)?;
         Some(end.saturating_sub(run.started_at?))
@@ -231,7 +257,7 @@ impl Viewer<'_> {
             name: node.name.text(),
             kind: stage.kind,
             status: run.map_or(Status::NotStarted, |run| {
-                run.forward.filter(|_| !run.status.is_final()).unwrap_or(run.status)
+                run.forward.filter(|_| !run.status.is_final()).unwrap_or_else(|| self.shown(id, run))
             }),
             started_at: run.and_then(|run| run.started_at),
             duration_ms: run.and_then(|run| self.duration(run)),
@@ -274,7 +300,7 @@ impl Viewer<'_> {
                 NodeKind::Artifact => "ResolveArtifact".to_owned(),
                 _ => "StepGroup".to_owned(),
             },
-            status: run.map_or(Status::NotStarted, |run| run.status),
+            status: run.map_or(Status::NotStarted, |run| self.shown(id, run)),
             rollback: node.in_rollback,
             started_at: run.and_then(|run| run.started_at),
             duration_ms: run.and_then(|run| self.duration(run)),
@@ -286,7 +312,9 @@ impl Viewer<'_> {
             attempt: run.map_or(0, |run| run.attempt),
             notices: run.map(|run| run.notices.clone()).unwrap_or_default(),
             units: run.map(|run| run.units.clone()).unwrap_or_default(),
-            waiting_for: None,
+            waiting_for: run.and_then(|run| waiting_for(node, run)),
+            interventions: interventions(self.state, id),
+            decide_until: run.and_then(|run| run.halt.as_ref()).map(|halt| halt.until),
             steps: members,
         }
     }
@@ -311,6 +339,19 @@ impl Viewer<'_> {
             views.push(HostView { host: host.written.clone(), status, failure, node });
         }
         views
+    }
+}
+
+/// What a step of the manager's own waits for.
+fn waiting_for(node: &PlanNode, run: &Run) -> Option<String> {
+    match run.phase {
+        Phase::Barrier => {
+            let NodeKind::Step { spec, .. } = &node.kind else { return None };
+            let Spec::Barrier { barrier } = &**spec else { return None };
+            Some(format!("the other steps of the barrier `{}`", barrier.text()))
+        }
+        Phase::Intervention => Some("somebody's decision about its failure".to_owned()),
+        _ => None,
     }
 }
 

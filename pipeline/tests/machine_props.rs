@@ -5,18 +5,22 @@
 use pipeline::Plan;
 use pipeline::entities::Snapshot;
 use pipeline::machine::state::Status;
-use pipeline::machine::{Action, Event, Holdup, State, apply};
+use pipeline::machine::{
+    Action, Actor, Event, Holdup, Intervention, State, UserAction, accepts, apply, interventions, rollback_of,
+};
 use pipeline::planner::{PlanOptions, plan};
 use proptest::prelude::*;
 use proto::failure::{Failure, FailureKind};
 use proto::result::{StepResult, StepStatus};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A member of a steps list.
 #[derive(Clone, Debug)]
 enum Member {
     Step(Traits),
     Wait,
+    Barrier,
     Group(Vec<Member>, Traits, bool),
     Parallel(Vec<Member>),
 }
@@ -31,9 +35,10 @@ struct Traits {
 }
 
 fn traits(in_group: bool, rollback: bool) -> impl Strategy<Value = Traits> {
-    let mut actions = vec!["Ignore", "MarkAsSuccess", "MarkAsFailure", "Abort", "Retry"];
+    let mut actions =
+        vec!["Ignore", "MarkAsSuccess", "MarkAsFailure", "Abort", "Retry", "ManualIntervention"];
     if !rollback {
-        actions.push("StageRollback");
+        actions.extend(["StageRollback", "PipelineRollback"]);
     }
     if in_group {
         actions.push("StepGroupRollback");
@@ -48,7 +53,8 @@ fn traits(in_group: bool, rollback: bool) -> impl Strategy<Value = Traits> {
 }
 
 fn members(rollback: bool) -> impl Strategy<Value = Vec<Member>> {
-    let leaf = prop_oneof![4 => traits(false, rollback).prop_map(Member::Step), 1 => Just(Member::Wait)];
+    let leaf = prop_oneof![4 => traits(false, rollback).prop_map(Member::Step), 1 => Just(Member::Wait),
+        1 => Just(Member::Barrier)];
     let member = leaf.prop_recursive(2, 8, 3, move |inner| {
         prop_oneof![
             2 => (prop::collection::vec(inner.clone(), 1..3), traits(true, rollback), any::<bool>())
@@ -69,6 +75,7 @@ fn write_traits(out: &mut String, indent: usize, traits: &Traits, status_key: &s
             "Retry" => {
                 ", spec: {retryCount: 2, retryIntervals: [10s], onRetryFailure: {action: {type: MarkAsFailure}}}"
             }
+            "ManualIntervention" => ", spec: {timeout: 1h, onTimeout: {action: {type: MarkAsFailure}}}",
             _ => "",
         };
         out.push_str(&format!(
@@ -102,6 +109,11 @@ fn write_members(out: &mut String, indent: usize, members: &[Member], next: &mut
                 out.push_str(&format!("{pad}- step:\n{pad}    identifier: {id}\n{pad}    name: {id}\n"));
                 out.push_str(&format!("{pad}    type: Wait\n{pad}    spec: {{duration: 30s}}\n"));
             }
+            Member::Barrier => {
+                out.push_str(&format!("{pad}- step:\n{pad}    identifier: {id}\n{pad}    name: {id}\n"));
+                out.push_str(&format!("{pad}    type: Barrier\n{pad}    timeout: 1m\n"));
+                out.push_str(&format!("{pad}    spec: {{barrierRef: meet}}\n"));
+            }
             Member::Group(inner, traits, undo) => {
                 out.push_str(&format!("{pad}- stepGroup:\n{pad}    identifier: {id}\n{pad}    name: {id}\n"));
                 write_traits(out, indent + 4, traits, "stageStatus");
@@ -133,7 +145,8 @@ fn stage() -> impl Strategy<Value = StageSpec> {
 }
 
 fn yaml(stages: &[StageSpec]) -> String {
-    let mut out = String::from("pipeline:\n  identifier: p\n  name: p\n  timeout: 1h\n  stages:\n");
+    let mut out = String::from("pipeline:\n  identifier: p\n  name: p\n  timeout: 1h\n");
+    out.push_str("  flowControl: {barriers: [{identifier: meet, name: meet}]}\n  stages:\n");
     let mut next = 0;
     for (index, stage) in stages.iter().enumerate() {
         out.push_str(&format!("    - stage:\n        identifier: s{index}\n        name: s{index}\n"));
@@ -222,11 +235,23 @@ impl World {
         }
     }
 
-    fn next(&mut self, choice: u8, outcome: u8, now: &mut u64, patient: bool) -> Option<Event> {
+    fn next(&mut self, choice: u8, outcome: u8, now: &mut u64, state: &State) -> Option<Event> {
         *now += 1;
         let at = *now;
+        let undecided: Vec<&String> = state
+            .runs
+            .iter()
+            .filter(|(_, run)| run.status == Status::InterventionWaiting)
+            .map(|(id, _)| id)
+            .collect();
+        if choice % 3 == 1 && !undecided.is_empty() {
+            let node = undecided[usize::from(choice) % undecided.len()];
+            let offered = interventions(state, node);
+            let action = offered[usize::from(outcome) % offered.len()];
+            return Some(decided(state, node, action, at));
+        }
         let tasks: Vec<(String, u32)> = self.tasks.iter().cloned().collect();
-        if !patient && choice == 255 {
+        if choice == 255 {
             return Some(Event::AbortRequested { by: "me".into(), at });
         }
         let use_timer = tasks.is_empty() || choice.is_multiple_of(5);
@@ -245,6 +270,13 @@ impl World {
         let result = Box::new(result(outcome));
         Some(Event::TaskEnded { node, attempt, result, at })
     }
+}
+
+fn decided(state: &State, node: &str, action: Intervention, at: u64) -> Event {
+    let by = Actor { name: "ann".into(), ..Actor::default() };
+    let action = UserAction::Intervene { action };
+    accepts(state, node, &by, &action).unwrap();
+    Event::UserActed { node: node.to_owned(), attempt: state.runs[node].attempt, by, action, at }
 }
 
 /// The stage or group whose list the outermost part of a node's id names, and whether it is the forward list.
@@ -278,9 +310,9 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
     while world.finish.is_none() {
         steps += 1;
         assert!(steps < 2_000, "it does not terminate");
-        // When the script is used up, everything succeeds.
-        let (choice, outcome) = choices.next().unwrap_or((1, 0));
-        let Some(event) = world.next(choice, outcome, &mut now, false) else {
+        // When the script is used up, everything succeeds, and whoever is asked for a decision ends it.
+        let (choice, outcome) = choices.next().unwrap_or((1, 3));
+        let Some(event) = world.next(choice, outcome, &mut now, &state) else {
             panic!("nothing is under way and it has not ended: {:#?}\n{}", state.runs, yaml(&stages));
         };
         // An answer for another attempt than the one that is out changes nothing.
@@ -308,7 +340,9 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
             }
             if let Action::Enqueue(task) = action {
                 let stage = task.node.split(".spec.").next().unwrap();
-                assert!(!ended_stages.contains(stage), "{} started after its stage", task.node);
+                // A rollback of the whole pipeline opens ended stages again, for nothing but their rollback steps.
+                let undoes = task.node.contains(".spec.execution.rollbackSteps.");
+                assert!(undoes || !ended_stages.contains(stage), "{} started after its stage", task.node);
             }
         }
         world.take(&actions, &state);
@@ -339,6 +373,7 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
         assert_eq!(run.open, 0);
     }
     assert!(world.timers.is_empty(), "timers left: {:?}", world.timers);
+    check_rollback(&state);
     // Replay from storage gives the same state after every event.
     let mut replayed: State = serde_json::from_str(&serde_json::to_string(&first).unwrap()).unwrap();
     for (event, live) in events.iter().zip(&live) {
@@ -346,6 +381,156 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
         apply(&mut replayed, &event);
         replayed = serde_json::from_str(&serde_json::to_string(&replayed).unwrap()).unwrap();
         assert_eq!(&replayed, live);
+    }
+}
+
+/// Whatever became of an execution, its rollback runs nothing but rollback steps, and each at most once.
+fn check_rollback(finished: &State) {
+    let facts = pipeline::plan::RunFacts { execution_id: "r".into(), ..Default::default() };
+    let Ok(mut state) = rollback_of(finished, facts) else { return };
+    let before: BTreeSet<String> =
+        finished.runs.iter().filter(|(_, run)| run.rolled_back).map(|(id, _)| id.clone()).collect();
+    let mut world = World::default();
+    let actions = apply(&mut state, &Event::Started { at: 1 });
+    world.take(&actions, &state);
+    let mut now = 1;
+    let mut steps = 0;
+    while world.finish.is_none() {
+        steps += 1;
+        assert!(steps < 1_000, "the rollback does not terminate");
+        // Who is asked always says MarkAsFailure or Abort: nothing is tried for ever.
+        let event = world.next(1, 3, &mut now, &state);
+        let event = event.unwrap_or_else(|| panic!("the rollback stands still: {:#?}", state.runs));
+        // A crash between any two transitions.
+        state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        let actions = apply(&mut state, &event);
+        world.take(&actions, &state);
+    }
+    let unique: BTreeSet<&String> = world.started.iter().collect();
+    assert_eq!(unique.len(), world.started.len(), "{:?}", world.started);
+    for node in &world.started {
+        let (stage, _) = node.split_once(".spec.execution.rollbackSteps.").unwrap();
+        assert!(!before.contains(stage), "{stage} was rolled back before");
+    }
+    assert!(world.timers.is_empty(), "timers left: {:?}", world.timers);
+}
+
+/// What is left of a member when the order in which parallel members end cannot decide what else runs: a failure in
+/// one branch legitimately keeps later steps of another from running.
+fn confluent(member: Member, in_parallel: bool) -> Option<Member> {
+    let calm = |mut traits: Traits| {
+        if traits.strategy == Some("Abort") {
+            traits.strategy = Some("Ignore");
+        }
+        traits
+    };
+    Some(match member {
+        Member::Step(traits) => Member::Step(calm(traits)),
+        Member::Wait => Member::Wait,
+        Member::Barrier | Member::Group(..) if in_parallel => return None,
+        Member::Barrier => return None,
+        Member::Group(inner, traits, undo) => {
+            let inner: Vec<Member> = inner.into_iter().filter_map(|m| confluent(m, false)).collect();
+            if inner.is_empty() {
+                return None;
+            }
+            Member::Group(inner, Traits { repeat: None, ..calm(traits) }, undo)
+        }
+        Member::Parallel(inner) => {
+            let inner: Vec<Member> = inner.into_iter().filter_map(|m| confluent(m, true)).collect();
+            if inner.is_empty() || in_parallel {
+                return None;
+            }
+            Member::Parallel(inner)
+        }
+    })
+}
+
+/// Runs to the end. `pick` chooses among what is open; a result depends on nothing but its node and attempt.
+fn run_to_end(
+    first: &State,
+    seed: u64,
+    mut pick: impl FnMut(usize) -> usize,
+    crash: bool,
+) -> BTreeMap<String, (Status, u32)> {
+    let verdict = |node: &str, attempt: u32| {
+        let mut hash = DefaultHasher::new();
+        (seed, node, attempt).hash(&mut hash);
+        u8::try_from(hash.finish() % 7).unwrap()
+    };
+    let mut state = first.clone();
+    let mut world = World::default();
+    let mut at = 1;
+    let actions = apply(&mut state, &Event::Started { at });
+    world.take(&actions, &state);
+    while world.finish.is_none() {
+        at += 1;
+        assert!(at < 5_000, "it does not terminate");
+        let mut open: Vec<Event> = Vec::new();
+        for (node, attempt) in &world.tasks {
+            let result = Box::new(result(verdict(node, *attempt)));
+            open.push(Event::TaskEnded { node: node.clone(), attempt: *attempt, result, at });
+        }
+        for timer in
+            world.timers.keys().filter(|timer| timer.starts_with("retry") || timer.starts_with("wait"))
+        {
+            open.push(Event::TimerFired { timer: timer.clone(), at, holdup: None });
+        }
+        for (id, run) in state.runs.iter().filter(|(_, run)| run.status == Status::InterventionWaiting) {
+            let offered: Vec<Intervention> = interventions(&state, id)
+                .into_iter()
+                .filter(|action| *action != Intervention::Abort)
+                .collect();
+            let mut action = offered[usize::from(verdict(id, run.attempt)) % offered.len()];
+            if action == Intervention::Retry && run.attempt > 2 {
+                action = Intervention::MarkAsFailure;
+            }
+            open.push(decided(&state, id, action, at));
+        }
+        assert!(!open.is_empty(), "nothing is under way: {:#?}", state.runs);
+        let event = open.swap_remove(pick(open.len()));
+        match &event {
+            Event::TaskEnded { node, attempt, .. } => drop(world.tasks.remove(&(node.clone(), *attempt))),
+            Event::TimerFired { timer, .. } => drop(world.timers.remove(timer)),
+            _ => {}
+        }
+        let actions = apply(&mut state, &event);
+        world.take(&actions, &state);
+        if crash {
+            state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        }
+    }
+    state.runs.iter().map(|(id, run)| (id.clone(), (run.status, run.attempt))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn any_order_of_completion_and_a_crash_after_every_event_end_like_the_reference_run(
+        stages in prop::collection::vec(stage(), 1..3),
+        seed in any::<u64>(),
+        picks in prop::collection::vec(any::<u16>(), 200),
+    ) {
+        let calm = |members: Vec<Member>| -> Vec<Member> {
+            members.into_iter().filter_map(|member| confluent(member, false)).collect()
+        };
+        let stages: Vec<StageSpec> = stages
+            .into_iter()
+            .map(|stage| {
+                let mut steps = calm(stage.steps);
+                steps.push(Member::Step(Traits::default()));
+                let mut traits = stage.traits;
+                if traits.strategy == Some("Abort") {
+                    traits.strategy = None;
+                }
+                StageSpec { steps, rollback: calm(stage.rollback), traits }
+            })
+            .collect();
+        let first = State::new(planned(&stages));
+        let reference = run_to_end(&first, seed, |_| 0, false);
+        let mut picks = picks.into_iter().cycle();
+        let other = run_to_end(&first, seed, |open| usize::from(picks.next().unwrap()) % open, true);
+        prop_assert_eq!(reference, other, "{}", yaml(&stages));
     }
 }
 

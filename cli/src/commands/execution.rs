@@ -1,11 +1,13 @@
-//! `delegate execution list | show ID | logs ID | abort ID`.
+//! `delegate execution list | show ID | logs ID | abort ID | intervene ID | rerun ID | rollback ID`.
 
 use crate::client::{Client, ClientArgs};
+use crate::commands::pipeline;
 use crate::exit::{CliError, Exit};
 use crate::output::{self, Format, cell, time};
 use crate::progress::{self, log_text};
 use crate::settings::Env;
 use crate::shutdown::Signals;
+use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
 /// Arguments.
@@ -25,6 +27,59 @@ enum Action {
     Logs(LogsArgs),
     /// End an execution; no rollback step runs
     Abort(ShowArgs),
+    /// Decide about a failed step that waits for it, or end a Wait step early
+    Intervene(InterveneArgs),
+    /// Run the pipeline again, as it stands now, with the inputs of this execution
+    Rerun(AgainArgs),
+    /// Undo a finished execution: run the rollback steps of every stage that ran
+    Rollback(AgainArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct InterveneArgs {
+    /// Execution
+    id: String,
+    /// Step, with its loop postfix; or its whole node id
+    #[arg(long, value_name = "ID")]
+    step: String,
+    /// What follows; `MarkAsSuccess` and `MarkAsFailure` also end a Wait step
+    #[arg(long, value_enum, ignore_case = true)]
+    action: Decision,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Harness' own names.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+enum Decision {
+    Retry,
+    Ignore,
+    MarkAsSuccess,
+    MarkAsFailure,
+    Abort,
+    StageRollback,
+    StepGroupRollback,
+}
+
+#[derive(Debug, clap::Args)]
+struct AgainArgs {
+    /// Execution
+    id: String,
+    /// Show log lines as they come
+    #[arg(long)]
+    follow: bool,
+    /// Return as soon as it runs
+    #[arg(long, conflicts_with = "follow")]
+    detach: bool,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,8 +150,28 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
             print(&view, args.output);
             Ok(Exit::Success)
         }
+        Action::Intervene(args) => {
+            let client = Client::new(&args.client, env)?;
+            let action = args.action.to_possible_value().map(|value| value.get_name().to_owned());
+            let body = json!({"step": args.step, "action": action});
+            let view = client.post(&["executions", &args.id, "intervene"], &body).await?;
+            print(&view, args.output);
+            Ok(Exit::Success)
+        }
+        Action::Rerun(args) => again(&args, "rerun", env).await,
+        Action::Rollback(args) => again(&args, "rollback", env).await,
         Action::Logs(args) => logs(&args, env).await,
     }
+}
+
+/// Starts an execution that follows from another one, and waits for it.
+async fn again(args: &AgainArgs, what: &str, env: &Env) -> Result<Exit, CliError> {
+    let client = Client::new(&args.client, env)?;
+    let reply = client.post(&["executions", &args.id, what], &json!({})).await?;
+    let (follow, detach) = (args.follow, args.detach);
+    let note = format!("{what} of execution {}", args.id);
+    pipeline::started(&client, &reply, &note, pipeline::Waiting { follow, detach, output: args.output }, env)
+        .await
 }
 
 fn print(view: &Value, format: Format) {

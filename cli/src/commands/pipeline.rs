@@ -116,8 +116,6 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
 
 /// Applies when a file is given, runs, waits. Also used by quickstart.
 pub(crate) async fn start(client: &Client, args: &RunArgs, env: &Env) -> Result<Exit, CliError> {
-    let json = args.output == Format::Json;
-    let mut progress = Progress::new(env, json);
     let identifier = match file_of(&args.pipeline) {
         None => args.pipeline.clone(),
         Some(path) => apply_pipeline(client, &path).await?,
@@ -139,22 +137,44 @@ pub(crate) async fn start(client: &Client, args: &RunArgs, env: &Env) -> Result<
         entries.retain(|_, value| !value.is_null());
     }
     let reply = client.post(&["executions"], &body).await?;
-    warnings(&reply);
+    let note = format!("of {identifier}");
+    let waiting = Waiting { follow: args.follow, detach: args.detach, output: args.output };
+    started(client, &reply, &note, waiting, env).await
+}
+
+/// How to wait for an execution.
+pub(crate) struct Waiting {
+    pub(crate) follow: bool,
+    pub(crate) detach: bool,
+    pub(crate) output: Format,
+}
+
+/// An execution has been started: waits for its end unless told otherwise.
+pub(crate) async fn started(
+    client: &Client,
+    reply: &Value,
+    note: &str,
+    waiting: Waiting,
+    env: &Env,
+) -> Result<Exit, CliError> {
+    let json = waiting.output == Format::Json;
+    warnings(reply);
     let id = reply.get("executionId").map(cell).unwrap_or_default();
     if id.is_empty() {
         return Err(CliError::failed("the manager named no execution"));
     }
-    if args.detach {
+    if waiting.detach {
         if json {
-            output::json(&reply);
+            output::json(reply);
         } else {
             output::say(&id);
             output::tell(format!("follow it: {}", watch::follow_command(&id)));
         }
         return Ok(Exit::Success);
     }
-    progress.note(format!("execution {id} of {identifier}"));
-    let view = match watch::watch(client, &id, args.follow, &mut progress).await? {
+    let mut progress = Progress::new(env, json);
+    progress.note(format!("execution {id} {note}"));
+    let view = match watch::watch(client, &id, waiting.follow, &mut progress).await? {
         Watched::Ended(view) => view,
         Watched::Interrupted => return Ok(watch::tell_interrupted(&id)),
     };

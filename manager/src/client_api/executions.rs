@@ -2,7 +2,7 @@
 
 use super::body::JsonBody;
 use super::{Answer, Api, Caller, error::ApiError, view};
-use crate::engine::execution_id;
+use crate::engine::{RunRequest, execution_id};
 use crate::preflight::{self, Launched, Refusal, Request};
 use crate::store::ExecutionRow;
 use axum::Json;
@@ -47,30 +47,41 @@ pub(super) async fn start(
     Extension(caller): Extension<Caller>,
     JsonBody(start): JsonBody<Start>,
 ) -> Answer<(StatusCode, Json<Value>)> {
+    let rehearsal = rehearsal(start.rehearse.as_ref())?;
+    let Start { pipeline, inputs, inputs_yaml, input_sets, source, .. } = start;
+    let request = RunRequest { inputs, inputs_yaml, input_sets, source, rehearsal };
+    Ok((StatusCode::CREATED, Json(begin(&api, &caller, pipeline, request).await?)))
+}
+
+/// Plans, creates and starts an execution.
+pub(super) async fn begin(
+    api: &Api,
+    caller: &Caller,
+    pipeline: String,
+    request: RunRequest,
+) -> Answer<Value> {
     let now = api.app.clock.wall();
     let id = execution_id();
-    let rehearsal = rehearsal(start.rehearse.as_ref())?;
     let request = Request {
-        pipeline: start.pipeline,
-        source: start.source,
-        inputs: start.inputs,
-        inputs_yaml: start.inputs_yaml,
-        input_sets: start.input_sets,
+        pipeline,
+        source: request.source,
+        inputs: request.inputs,
+        inputs_yaml: request.inputs_yaml,
+        input_sets: request.input_sets,
         trigger: None,
-        rehearsal,
+        rehearsal: request.rehearsal,
         execution_id: id.clone(),
         started_by: caller.0.clone(),
         started_at: now,
     };
     let Launched { row, warnings, notices } =
         preflight::launch(&api.app, &api.engine, request).await.map_err(refused)?;
-    let answer = json!({
+    Ok(json!({
         "executionId": id,
         "sequenceId": row.sequence_id,
         "warnings": warnings,
         "notices": notices,
-    });
-    Ok((StatusCode::CREATED, Json(answer)))
+    }))
 }
 
 fn refused(refusal: Refusal) -> ApiError {

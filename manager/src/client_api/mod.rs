@@ -4,6 +4,7 @@
 //! shape of [`error::ApiError`]. Handlers read and write the store and ask the engine; none of them decides what a
 //! pipeline does.
 
+mod actions;
 mod agents;
 mod apply;
 mod body;
@@ -74,6 +75,9 @@ pub fn router(app: App, engine: Engine) -> Router {
         .route("/executions", post(executions::start).get(executions::list))
         .route("/executions/{id}", get(executions::show))
         .route("/executions/{id}/abort", post(executions::abort))
+        .route("/executions/{id}/intervene", post(actions::intervene))
+        .route("/executions/{id}/rerun", post(actions::rerun))
+        .route("/executions/{id}/rollback", post(actions::rollback))
         .route("/executions/{id}/logs", get(logs::read))
         .route("/agents", get(agents::list))
         .route("/engine", get(executions::engine))

@@ -55,7 +55,8 @@ fn explain(api: &Api, record: &Record, execution_id: &str, step: &mut StepView) 
         .map(|(node, attempt)| task_id(execution_id, node, attempt))
         .filter(|id| record.open.get(id).is_some_and(|open| !open.assigned))
         .find_map(|id| api.app.queue.explain(&id))
-        .map(|explanation| explanation.sentence());
+        .map(|explanation| explanation.sentence())
+        .or(step.waiting_for.take());
     for inner in &mut step.steps {
         explain(api, record, execution_id, inner);
     }

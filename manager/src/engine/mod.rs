@@ -23,7 +23,7 @@ mod versions;
 
 pub(crate) use perform::failed;
 pub use perform::{Job, NotConfigured, Performer};
-pub use record::{OpenTask, Record, execution_id, task_id};
+pub use record::{OpenTask, Record, RunRequest, execution_id, task_id};
 pub(crate) use shard::load;
 
 use crate::clock::Clock;

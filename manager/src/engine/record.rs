@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pipeline::machine::{Action, Changed, State, TaskRequest};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +28,28 @@ pub struct Record {
     pub log_prefix: Option<String>,
     /// Tasks that were queued and whose end the machine has not seen, by task id.
     pub open: BTreeMap<String, OpenTask>,
+    /// What the run was asked for with, so that it can be asked for again. `None`: an older manager started it, or it
+    /// is a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RunRequest>,
     /// The machine.
     pub machine: State,
+}
+
+/// What a run was asked for with, beside the pipeline.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunRequest {
+    /// Pipeline variables by name.
+    pub inputs: Map<String, Value>,
+    /// An input document.
+    pub inputs_yaml: Option<String>,
+    /// Names of stored input sets, in order.
+    pub input_sets: Vec<String>,
+    /// What faults call the document.
+    pub source: Option<String>,
+    /// Rehearsal factor.
+    pub rehearsal: Option<u32>,
 }
 
 /// A task whose end the machine has not seen.
@@ -47,7 +67,14 @@ pub struct OpenTask {
 impl Record {
     /// The record of an execution that has not started.
     pub fn new(machine: State) -> Self {
-        Record { version: RECORD_VERSION, started: false, log_prefix: None, open: BTreeMap::new(), machine }
+        Record {
+            version: RECORD_VERSION,
+            started: false,
+            log_prefix: None,
+            open: BTreeMap::new(),
+            request: None,
+            machine,
+        }
     }
 }
 
@@ -107,7 +134,7 @@ impl Before {
             }
         }
         // Every other field is named, so that a new one cannot be forgotten here.
-        let Record { version: _, started, log_prefix, open: _, machine } = &*record;
+        let Record { version: _, started, log_prefix, open: _, request: _, machine } = &*record;
         let State { plan: _, runs: _, loops: _, aborted_by, learned, finished } = machine;
         if self.started != *started {
             parts.push(Part::set(&["started"], serde_json::to_value(started)?));

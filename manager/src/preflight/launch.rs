@@ -2,7 +2,7 @@
 
 use super::{Refusal, Request, Warning, prepare};
 use crate::app::App;
-use crate::engine::{Engine, Record};
+use crate::engine::{Engine, Record, RunRequest};
 use crate::store::ExecutionRow;
 use pipeline::fault::Notice;
 use pipeline::machine::State;
@@ -24,6 +24,13 @@ pub(crate) struct Launched {
 pub(crate) async fn launch(app: &App, engine: &Engine, request: Request) -> Result<Launched, Refusal> {
     let (id, by) = (request.execution_id.clone(), request.started_by.clone());
     let (rehearsal, now) = (request.rehearsal, request.started_at);
+    let asked = RunRequest {
+        inputs: request.inputs.clone(),
+        inputs_yaml: request.inputs_yaml.clone(),
+        input_sets: request.input_sets.clone(),
+        source: request.source.clone(),
+        rehearsal,
+    };
     let prepared = prepare(app, request).await?;
     let (pipeline, warnings) = (prepared.pipeline.clone(), prepared.warnings.clone());
     let notices = prepared.notices.clone();
@@ -31,7 +38,8 @@ pub(crate) async fn launch(app: &App, engine: &Engine, request: Request) -> Resu
         let plan = prepared.plan(sequence_id).map_err(|faults| {
             faults.first().map_or_else(|| "the plan was refused".to_owned(), ToString::to_string)
         })?;
-        serde_json::to_value(Record::new(State::new(plan))).map_err(|error| error.to_string())
+        let record = Record { request: Some(asked), ..Record::new(State::new(plan)) };
+        serde_json::to_value(record).map_err(|error| error.to_string())
     };
     let row = app.store.create_execution(&id, &pipeline, rehearsal, &by, now, Box::new(build)).await?;
     if let Err(error) = engine.resume(&id).await {

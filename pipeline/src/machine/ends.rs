@@ -24,6 +24,7 @@ impl Machine<'_> {
             run.status = status;
             run.phase = Phase::Idle;
             run.work = None;
+            run.halt = None;
             run.ended_at = Some(at);
         });
         let Some(parent) = parent else {
@@ -31,6 +32,12 @@ impl Machine<'_> {
             self.actions.push(Action::Finish { status: status.name().to_owned() });
             return;
         };
+        // A stage that was opened again for its rollback answers the pipeline, whatever block it stood in.
+        let rolls_back = self.run(ROOT_RUN).is_some_and(|root| root.phase == Phase::Rollback);
+        if rolls_back && matches!(node.kind, NodeKind::Stage(_)) {
+            self.work.push_back(Work::Advance(ROOT_RUN.to_owned()));
+            return;
+        }
         // Iterations do not count one by one, and rollback nodes carry a status of their own.
         if !is_iteration && !status.is_positive() && !node.in_rollback {
             if matches!(node.kind, NodeKind::Stage(_)) {
@@ -143,6 +150,7 @@ impl Machine<'_> {
     /// Ends every leaf below a run: tasks are cancelled and awaited, waits end at once.
     fn end_leaves(&mut self, id: &str, ending: &Ending) {
         let mut open = vec![id.to_owned()];
+        open.extend(self.reopened());
         while let Some(id) = open.pop() {
             let Some(run) = self.run(&id) else { continue };
             if run.status.is_final() {

@@ -1,6 +1,6 @@
 //! Failure: what a task's answer means, and what the failure strategies make of it (pipeline.md 2.5).
 
-use super::state::{Ending, Phase, Status};
+use super::state::{Ending, Phase, ROOT_RUN, Status};
 use super::timers::name;
 use super::{Action, Machine, node_of};
 use crate::model::failure::FailureAction;
@@ -110,7 +110,7 @@ impl Machine<'_> {
         self.act(id, &action, status);
     }
 
-    fn act(&mut self, id: &str, action: &FailureAction, status: Status) {
+    pub(super) fn act(&mut self, id: &str, action: &FailureAction, status: Status) {
         match action {
             FailureAction::Ignore => self.end(id, Status::IgnoreFailed),
             FailureAction::MarkAsSuccess => self.end(id, Status::Success),
@@ -130,10 +130,19 @@ impl Machine<'_> {
                 self.advise_rollback(id, |kind| matches!(kind, NodeKind::Group));
                 self.end(id, status);
             }
-            FailureAction::Retry { count, intervals_ms, then } => {
+            FailureAction::PipelineRollback => {
+                self.update(ROOT_RUN, |run| run.rollback_advised = true);
+                self.advise_rollback(id, |kind| matches!(kind, NodeKind::Stage(_)));
+                self.end(id, status);
+            }
+            FailureAction::ManualIntervention { timeout_ms, on_timeout } => {
+                self.halt(id, status, *timeout_ms, on_timeout);
+            }
+            FailureAction::ProceedWithDefaultValues => self.end(id, status),
+            FailureAction::Retry { count, intervals_ms, condition, then } => {
                 let attempt = self.run(id).map_or(0, |run| run.attempt);
                 // A node that failed before its first attempt (a condition, a loop) cannot be tried again.
-                if attempt == 0 || attempt > *count {
+                if attempt == 0 || attempt > *count || !self.may_retry(id, condition.as_deref()) {
                     return self.act(id, then, status);
                 }
                 let index = (attempt as usize).saturating_sub(1).min(intervals_ms.len().saturating_sub(1));
@@ -144,6 +153,20 @@ impl Machine<'_> {
                 self.actions.push(Action::SetTimer { timer, at: self.at.saturating_add(pause) });
             }
         }
+    }
+
+    /// The condition of a retry. One that cannot be evaluated tries nothing again, and says so.
+    fn may_retry(&mut self, id: &str, condition: Option<&str>) -> bool {
+        let Some(condition) = condition.filter(|text| !text.trim().is_empty()) else { return true };
+        let verdict = {
+            let scope = self.scope(id);
+            expr::evaluate_bool(condition, &self.context(&scope)).map_err(|error| error.to_string())
+        };
+        verdict.unwrap_or_else(|error| {
+            let note = format!("not tried again: the condition `{}`: {error}", condition.trim());
+            self.update(id, |run| run.notices.push(note));
+            false
+        })
     }
 
     /// Marks the nearest enclosing run of a kind, so that nothing more starts in it and its rollback follows.

@@ -4,17 +4,21 @@
 //! acts; after a crash it reads the state back and goes on. Replaying the events of an execution from its first state
 //! gives the same state.
 
+mod barrier;
 mod ends;
 mod failure;
+mod intervene;
 mod loops;
 mod runs;
 mod sequence;
 pub mod state;
 mod task;
 mod timers;
+mod undo;
 mod user;
 mod work;
 
+pub use intervene::interventions;
 pub use loops::Loops;
 pub(crate) use loops::named_iterations;
 pub use runs::{Changed, RunBefore, Runs};
@@ -22,6 +26,7 @@ pub use state::{State, Status};
 pub use task::stage_records;
 pub(crate) use task::{Builder, field_value, render, retoken, stage_key};
 pub use timers::step_timeout;
+pub use undo::{NothingToRollBack, rollback_of};
 pub use user::{Actor, Intervention, Refusal, UserAction, accepts};
 pub use work::{ManagerWork, PendingWork, pending_work};
 
@@ -274,11 +279,17 @@ struct Machine<'a> {
 
 impl Machine<'_> {
     fn settle(&mut self) {
-        while let Some(work) = self.work.pop_front() {
-            match work {
-                Work::Begin(id) => self.begin(&id),
-                Work::ChildEnded { parent, child } => self.child_ended(&parent, &child),
-                Work::Advance(id) => self.advance(&id),
+        loop {
+            while let Some(work) = self.work.pop_front() {
+                match work {
+                    Work::Begin(id) => self.begin(&id),
+                    Work::ChildEnded { parent, child } => self.child_ended(&parent, &child),
+                    Work::Advance(id) => self.advance(&id),
+                }
+            }
+            // Whether a barrier opens depends on everything else, so it is looked at when all else has settled.
+            if !self.open_barriers() {
+                return;
             }
         }
     }

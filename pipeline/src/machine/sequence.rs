@@ -12,6 +12,9 @@ const DEFAULT_LONG_MS: u64 = 8 * 7 * 86_400_000;
 
 impl Machine<'_> {
     pub(super) fn start(&mut self) {
+        if self.plan.run.rolls_back.is_some() {
+            return self.start_rollback();
+        }
         let run = Run { node: ROOT, status: Status::NotStarted, ..Run::default() };
         self.state.runs.insert(ROOT_RUN.to_owned(), run);
         self.work.push_back(Work::Begin(ROOT_RUN.to_owned()));
@@ -274,6 +277,9 @@ impl Machine<'_> {
         if run.status != Status::Running || run.open > 0 {
             return;
         }
+        if id == ROOT_RUN && run.phase == Phase::Rollback {
+            return self.next_stage_rollback();
+        }
         let Some(node) = node_of(&plan, run) else { return };
         let list = if run.phase == Phase::Rollback { &node.rollback } else { &node.children };
         let rolling_back = run.phase == Phase::Rollback || node.in_rollback;
@@ -304,7 +310,8 @@ impl Machine<'_> {
             if run.phase == Phase::Rollback {
                 return false;
             }
-            if run.rollback_advised {
+            // A rollback of the pipeline waits until the stages that run have ended.
+            if run.rollback_advised && (at == Some(id) || run.parent.is_some()) {
                 return true;
             }
             at = run.parent.as_deref();
@@ -332,6 +339,9 @@ impl Machine<'_> {
             Some(Ending::Aborted) => Status::Aborted,
             None => forward,
         };
+        if id == ROOT_RUN && phase == Phase::Forward && run.rollback_advised {
+            return self.begin_pipeline_rollback(status);
+        }
         if phase == Phase::Forward && !node.rollback.is_empty() && run.rollback_advised {
             self.update(id, |run| {
                 run.phase = Phase::Rollback;

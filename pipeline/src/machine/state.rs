@@ -3,6 +3,7 @@
 use super::loops::Loops;
 use super::work::ManagerWork;
 use super::{Millis, Runs};
+use crate::model::failure::FailureAction;
 use crate::model::looping::LoopKind;
 use crate::plan::Plan;
 use proto::failure::Failure;
@@ -166,6 +167,18 @@ pub struct Iteration {
     pub postfix: String,
 }
 
+/// A failed run that waits for somebody's decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Halt {
+    /// The status that the failure alone would have given.
+    pub status: Status,
+    /// What follows when nobody decides.
+    pub on_timeout: FailureAction,
+    /// Until when somebody may decide.
+    pub until: Millis,
+}
+
 /// One execution of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -255,6 +268,9 @@ pub struct Run {
     /// The worst status of the iterations that have ended; `None`: all were positive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worst_iteration: Option<Status>,
+    /// It failed and waits for a decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub halt: Option<Box<Halt>>,
 }
 
 fn is_zero(value: &usize) -> bool {

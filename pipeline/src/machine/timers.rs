@@ -69,6 +69,7 @@ impl Machine<'_> {
                 self.settle_ended_task(&id, &ending, None);
             }
             "retry" if current && phase == Phase::RetryWait => self.start_attempt(&id),
+            "intervene" if current && phase == Phase::Intervention => self.undecided(&id),
             "wait" if current && phase == Phase::Wait => self.end(&id, Status::Success),
             _ => {}
         }
@@ -109,6 +110,9 @@ impl Machine<'_> {
         let Some(node) = node_of(&plan, run) else { return };
         let attempt = run.attempt;
         let is_leaf = is_step(node) && run.phase != Phase::Loop;
+        if run.phase == Phase::Intervention {
+            self.actions.push(Action::ClearTimer { timer: name("intervene", attempt, id) });
+        }
         if is_leaf {
             // Before its first attempt a leaf has none.
             if attempt > 0 {

@@ -1,6 +1,7 @@
 //! What people do to a step that asks for it: one question ([`accepts`]) and one transition, both pure.
 
-use super::state::{Phase, ROOT_RUN, Run, State, Status};
+use super::intervene::interventions;
+use super::state::{Phase, ROOT_RUN, State, Status};
 use super::timers::name;
 use super::{Action, Machine};
 use proto::failure::{Failure, FailureKind};
@@ -164,18 +165,25 @@ pub fn accepts(state: &State, node: &str, by: &Actor, action: &UserAction) -> Re
         let status = state.runs.get(ROOT_RUN).map_or(Status::Aborted, |run| run.status);
         return Err(Refusal::NotWaiting { node: node.to_owned(), status, wanted });
     }
-    fits(state, run, by, action)
+    fits(state, node, by, action)
 }
 
 /// What depends on the step itself.
-fn fits(_state: &State, _run: &Run, _by: &Actor, action: &UserAction) -> Result<(), Refusal> {
+fn fits(state: &State, node: &str, _by: &Actor, action: &UserAction) -> Result<(), Refusal> {
     match action {
+        UserAction::Intervene { action } => {
+            let offered = interventions(state, node);
+            if offered.contains(action) {
+                return Ok(());
+            }
+            let offered: Vec<&str> = offered.iter().map(|action| action.name()).collect();
+            let why =
+                format!("`{}` is not possible here; possible are {}", action.name(), offered.join(", "));
+            Err(Refusal::BadValue { field: "action".to_owned(), why })
+        }
         UserAction::MarkWait { .. } => Ok(()),
         // Nothing waits in these phases before their steps exist.
-        UserAction::Approve { .. }
-        | UserAction::Reject { .. }
-        | UserAction::Intervene { .. }
-        | UserAction::GiveInputs { .. } => Ok(()),
+        UserAction::Approve { .. } | UserAction::Reject { .. } | UserAction::GiveInputs { .. } => Ok(()),
     }
 }
 
@@ -187,10 +195,8 @@ impl Machine<'_> {
         }
         match action {
             UserAction::MarkWait { success } => self.mark_wait(id, by, *success),
-            UserAction::Approve { .. }
-            | UserAction::Reject { .. }
-            | UserAction::Intervene { .. }
-            | UserAction::GiveInputs { .. } => {}
+            UserAction::Intervene { action } => self.intervene(id, by, *action),
+            UserAction::Approve { .. } | UserAction::Reject { .. } | UserAction::GiveInputs { .. } => {}
         }
     }
 

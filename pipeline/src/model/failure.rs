@@ -34,11 +34,20 @@ const NEVER_RAISED: [&str; 5] = [
 ];
 
 /// Actions that Harness knows and this version does not.
-const NOT_YET: [&str; 4] =
-    ["PipelineRollback", "ManualIntervention", "ProceedWithDefaultValues", "RetryStepGroup"];
+const NOT_YET: [&str; 1] = ["RetryStepGroup"];
 
-const ACTIONS: [&str; 7] =
-    ["Ignore", "MarkAsSuccess", "MarkAsFailure", "Abort", "StageRollback", "StepGroupRollback", "Retry"];
+const ACTIONS: [&str; 10] = [
+    "Ignore",
+    "MarkAsSuccess",
+    "MarkAsFailure",
+    "Abort",
+    "StageRollback",
+    "StepGroupRollback",
+    "PipelineRollback",
+    "Retry",
+    "ManualIntervention",
+    "ProceedWithDefaultValues",
+];
 
 /// What to do about a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,12 +65,26 @@ pub enum FailureAction {
     StageRollback,
     /// Failed; the enclosing group runs its rollback steps.
     StepGroupRollback,
+    /// Failed; when the stage has ended, every stage that ran is rolled back, the latest first.
+    PipelineRollback,
+    /// Somebody decides; after the time, the other action.
+    ManualIntervention {
+        /// How long, milliseconds.
+        timeout_ms: u64,
+        /// What follows when nobody decided.
+        on_timeout: Box<FailureAction>,
+    },
+    /// Inputs that nobody gave in time take their defaults.
+    ProceedWithDefaultValues,
     /// Try again, then the other action.
     Retry {
         /// Further attempts.
         count: u32,
         /// Pauses before them, milliseconds; the last one repeats.
         intervals_ms: Vec<u64>,
+        /// Only while this expression is true; it is evaluated after each failure.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        condition: Option<String>,
         /// What follows the last attempt.
         then: Box<FailureAction>,
     },
@@ -77,6 +100,29 @@ pub struct StrategyScope {
     pub stage_rollback: bool,
     /// Inside a step group.
     pub in_group: bool,
+    /// Inside rollback steps.
+    pub in_rollback: bool,
+}
+
+/// Where an action stands decides which it may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Position {
+    /// `onFailure.action`.
+    First,
+    /// `onRetryFailure.action`.
+    AfterRetry,
+    /// `onTimeout.action`.
+    AfterIntervention,
+}
+
+impl Position {
+    fn key(self) -> &'static str {
+        match self {
+            Position::First => "onFailure",
+            Position::AfterRetry => "onRetryFailure",
+            Position::AfterIntervention => "onTimeout",
+        }
+    }
 }
 
 /// Reads `failureStrategies`. `AllErrors` is expanded to every type that its level does not list otherwise.
@@ -97,7 +143,7 @@ pub fn read_strategies(
         let errors = reader.list("errors", findings);
         let errors_path = reader.sub("errors");
         let action = match reader.map("action", findings) {
-            Some(action) => read_action(action, scope, false, findings),
+            Some(action) => read_action(action, scope, Position::First, findings),
             None => {
                 findings.fault(reader.at(), reader.path(), "`action` is missing");
                 None
@@ -109,6 +155,12 @@ pub fn read_strategies(
             findings.fault(&node.at, &errors_path, "`errors` lists nothing");
         }
         let Some(action) = action else { continue };
+        if action == FailureAction::ProceedWithDefaultValues
+            && !matches!(errors, [only] if only.as_str() == Some("InputTimeoutError"))
+        {
+            let message = "`ProceedWithDefaultValues` is only for the error `InputTimeoutError`";
+            findings.fault(&node.at, &errors_path, message);
+        }
         for error in errors {
             let name = error.as_str().unwrap_or_default();
             if name == "AllErrors" {
@@ -149,7 +201,7 @@ pub fn read_strategies(
 fn read_action(
     mut reader: Reader<'_>,
     scope: StrategyScope,
-    after_retry: bool,
+    position: Position,
     findings: &mut Findings,
 ) -> Option<FailureAction> {
     let kind = reader.required("type", findings)?;
@@ -172,10 +224,22 @@ fn read_action(
             findings.fault(&kind.at, &kind.path, "`StepGroupRollback` is only allowed inside a step group");
             None
         }
-        "Retry" if after_retry => {
-            findings.fault(&kind.at, &kind.path, "`onRetryFailure` cannot be `Retry`");
+        "PipelineRollback" if !scope.in_rollback => Some(FailureAction::PipelineRollback),
+        "PipelineRollback" => {
+            let message = "`PipelineRollback` is not allowed here: rollback steps cannot be rolled back";
+            findings.fault(&kind.at, &kind.path, message);
             None
         }
+        "Retry" | "ProceedWithDefaultValues" if position != Position::First => {
+            findings.fault(&kind.at, &kind.path, format!("`{}` cannot be `{text}`", position.key()));
+            None
+        }
+        "ManualIntervention" if position == Position::AfterIntervention => {
+            findings.fault(&kind.at, &kind.path, "`onTimeout` cannot be `ManualIntervention`");
+            None
+        }
+        "ProceedWithDefaultValues" => Some(FailureAction::ProceedWithDefaultValues),
+        "ManualIntervention" => read_intervention(spec, &kind, scope, findings),
         "Retry" => read_retry(spec, &kind, scope, findings),
         other if NOT_YET.contains(&other) => {
             let message =
@@ -232,14 +296,54 @@ fn read_retry(
             if action.is_none() {
                 findings.fault(outer.at(), outer.path(), "`action` is missing");
             }
-            let action = action.and_then(|action| read_action(action, scope, true, findings));
+            let action = action.and_then(|action| read_action(action, scope, Position::AfterRetry, findings));
             outer.finish(findings);
             action
         }
         None => Some(FailureAction::MarkAsFailure),
     };
+    let condition = spec.field("condition", findings).map(|field| field.text());
     spec.finish(findings);
-    Some(FailureAction::Retry { count: count?, intervals_ms, then: Box::new(then?) })
+    Some(FailureAction::Retry { count: count?, intervals_ms, condition, then: Box::new(then?) })
+}
+
+fn read_intervention(
+    spec: Option<Reader<'_>>,
+    kind: &Field,
+    scope: StrategyScope,
+    findings: &mut Findings,
+) -> Option<FailureAction> {
+    let Some(mut spec) = spec else {
+        let message = "`ManualIntervention` needs `spec: {timeout, onTimeout: {action}}`";
+        findings.fault(&kind.at, &kind.path, message);
+        return None;
+    };
+    let timeout = spec.required("timeout", findings).and_then(|field| {
+        let ms = parse_duration(&field.text());
+        if ms.is_none() {
+            let message = format!("expected a duration such as `1h`, found `{}`", field.text());
+            findings.fault(&field.at, &field.path, message);
+        }
+        ms
+    });
+    let action = match spec.map("onTimeout", findings) {
+        Some(mut outer) => {
+            let action = outer.map("action", findings);
+            if action.is_none() {
+                findings.fault(outer.at(), outer.path(), "`action` is missing");
+            }
+            let action =
+                action.and_then(|action| read_action(action, scope, Position::AfterIntervention, findings));
+            outer.finish(findings);
+            action
+        }
+        None => {
+            findings.fault(spec.at(), &spec.sub("onTimeout"), "`onTimeout` is missing");
+            None
+        }
+    };
+    spec.finish(findings);
+    Some(FailureAction::ManualIntervention { timeout_ms: timeout?, on_timeout: Box::new(action?) })
 }
 
 /// More attempts than this are a loop and no retry.

@@ -30,6 +30,8 @@ pub struct Pipeline {
     pub selectors: Option<Field>,
     /// Timeout.
     pub timeout: Option<Field>,
+    /// Identifiers of `flowControl.barriers`.
+    pub barriers: Vec<Field>,
     /// Stages.
     pub stages: Vec<StageNode>,
 }
@@ -132,7 +134,7 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
         return None;
     };
     let mut reader = Reader::new(root, "pipeline", findings);
-    reader.known(&["description", "allowStageExecutions", "notificationRules", "flowControl", "template"]);
+    reader.known(&["description", "allowStageExecutions", "notificationRules", "template"]);
     let identity = identity(&mut reader, "pipeline", findings);
     let org = reader.text("orgIdentifier", findings).unwrap_or_default();
     let project = reader.text("projectIdentifier", findings).unwrap_or_default();
@@ -140,6 +142,7 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
     let variables = read_variables(&mut reader, findings);
     let selectors = reader.any("delegateSelectors");
     let timeout = reader.field("timeout", findings);
+    let barriers = read_barriers(&mut reader, findings);
     crate::trigger::inline(root, findings);
     reader.known(&["triggers"]);
     if let Some(node) = reader.node("properties") {
@@ -154,9 +157,31 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
     let stages = read_stages(list, &path, findings);
     reader.finish(findings);
     let (identifier, name) = identity?;
-    let pipeline = Pipeline { identifier, name, org, project, tags, variables, selectors, timeout, stages };
+    let pipeline =
+        Pipeline { identifier, name, org, project, tags, variables, selectors, timeout, barriers, stages };
     unique_identifiers(&pipeline, findings);
     Some(pipeline)
+}
+
+/// `flowControl.barriers: [{identifier, name}]`.
+fn read_barriers(reader: &mut Reader<'_>, findings: &mut Findings) -> Vec<Field> {
+    let Some(mut control) = reader.map("flowControl", findings) else { return Vec::new() };
+    let path = control.sub("barriers");
+    let mut barriers: Vec<Field> = Vec::new();
+    for (index, node) in control.list("barriers", findings).iter().enumerate() {
+        let mut barrier = Reader::new(node, format!("{path}[{index}]"), findings);
+        barrier.known(&["name"]);
+        if let Some(identifier) = barrier.required("identifier", findings) {
+            if barriers.iter().any(|other| other.text() == identifier.text()) {
+                let message = format!("the barrier `{}` is declared twice", identifier.text());
+                findings.fault(&identifier.at, &identifier.path, message);
+            }
+            barriers.push(identifier);
+        }
+        barrier.finish(findings);
+    }
+    control.finish(findings);
+    barriers
 }
 
 fn read_stages(list: &[Node], path: &str, findings: &mut Findings) -> Vec<StageNode> {

@@ -8,8 +8,8 @@ use proto::task::{CopySource, OutputVariable, Shell};
 use serde::{Deserialize, Serialize};
 
 /// Step types that a pipeline may use.
-pub const STEP_TYPES: [&str; 8] =
-    ["Command", "ArtifactoryDownload", "ShellScript", "Http", "Verify", "Policy", "Wait", "Noop"];
+pub const STEP_TYPES: [&str; 9] =
+    ["Command", "ArtifactoryDownload", "ShellScript", "Http", "Verify", "Policy", "Wait", "Barrier", "Noop"];
 
 /// A member of a `steps` list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,6 +136,11 @@ pub enum Spec {
     Wait {
         /// How long.
         duration: Field,
+    },
+    /// Waits in the manager until every other step of the same barrier has arrived.
+    Barrier {
+        /// Identifier of a barrier of the pipeline.
+        barrier: Field,
     },
     /// Answers at once: it proves that dispatch works.
     Noop {

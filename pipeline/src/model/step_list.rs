@@ -9,9 +9,8 @@ use crate::rules;
 use crate::yaml::Node;
 
 /// Step types of Harness that come in later versions: refused by name, and told apart from slips of the pen.
-const LATER: [&str; 22] = [
+const LATER: [&str; 21] = [
     "HarnessApproval",
-    "Barrier",
     "K8sApply",
     "K8sRollingDeploy",
     "K8sRollingRollback",
@@ -47,7 +46,11 @@ pub(super) struct Context {
 
 impl Context {
     fn scope(self) -> StrategyScope {
-        StrategyScope { stage_rollback: self.stage_rollback && !self.rollback, in_group: self.in_group }
+        StrategyScope {
+            stage_rollback: self.stage_rollback && !self.rollback,
+            in_group: self.in_group,
+            in_rollback: self.rollback,
+        }
     }
 }
 
@@ -237,6 +240,7 @@ fn read_step(
         "Verify" => rules::r10_r11_verify(&mut spec, &mut reader, earlier, findings),
         "Policy" => super::step_policy::read_policy(&mut spec, findings),
         "Wait" => spec.required("duration", findings).map(|duration| Spec::Wait { duration }),
+        "Barrier" => spec.required("barrierRef", findings).map(|barrier| Spec::Barrier { barrier }),
         _ => {
             let line =
                 spec.field("line", findings).unwrap_or_else(|| Field::made("", spec.sub("line"), spec.at()));

@@ -130,6 +130,7 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
         }
         Spec::Policy { sets, payload } => fields.extend([sets, payload]),
         Spec::Wait { duration } => fields.push(duration),
+        Spec::Barrier { barrier } => fields.push(barrier),
         Spec::Noop { line } => fields.push(line),
     }
 }

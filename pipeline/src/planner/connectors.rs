@@ -77,6 +77,7 @@ fn step_connectors(spec: &Spec, index: usize, wanted: &mut Vec<(usize, Field)>) 
         | Spec::Http { .. }
         | Spec::Policy { .. }
         | Spec::Wait { .. }
+        | Spec::Barrier { .. }
         | Spec::Noop { .. } => {}
     }
 }

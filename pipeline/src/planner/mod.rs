@@ -1,5 +1,6 @@
 //! Planning: pipeline text, catalogue and inputs become a frozen [`Plan`], or every fault at once.
 
+mod barriers;
 mod check;
 mod connectors;
 mod copies;
@@ -162,6 +163,7 @@ fn make(
         mode: options.mode,
         groups: options.groups.clone(),
         trigger: options.trigger.clone(),
+        rolls_back: None,
     };
     let mut plan = Plan {
         version: PLAN_VERSION,
@@ -175,10 +177,13 @@ fn make(
         host_key_mode: options.host_key_mode,
         last_successful: BTreeMap::new(),
         notices: Vec::new(),
+        barriers: Vec::new(),
     };
+    let barriers = std::mem::take(&mut pipeline.barriers);
     let lookups = target::Lookups { catalog, running };
     let targets = tree::grow(&mut plan, pipeline, &lookups, findings);
     plan.run.name = rendered_name(&plan);
+    barriers::check(&mut plan, &barriers, findings);
     target::resolve(&mut plan, targets, &lookups, findings);
     // A document with faults of its own would only give the same ones again through its references.
     if faults_of_the_text == 0 {

@@ -93,7 +93,7 @@ impl<'a> NodeScope<'a> {
             "OnStageFailure" => found(Value::Bool(self.broke("stage")), 1),
             "OnPipelineSuccess" => found(Value::Bool(!self.broke("pipeline")), 1),
             "OnPipelineFailure" => found(Value::Bool(self.broke("pipeline")), 1),
-            "OnRollbackModeExecution" => found(Value::Bool(false), 1),
+            "OnRollbackModeExecution" => found(Value::Bool(self.execution_mode() != "NORMAL"), 1),
             "stage" => self.ancestor(path, |node| matches!(node.kind, NodeKind::Stage(_))),
             "stepGroup" => self.ancestor(path, |node| matches!(node.kind, NodeKind::Group)),
             "step" => self.ancestor(path, |node| matches!(node.kind, NodeKind::Step { .. })),
@@ -114,7 +114,7 @@ impl<'a> NodeScope<'a> {
             "identifier" => found(text(&facts.pipeline), 2),
             "sequenceId" => found(Value::Int(i64::try_from(facts.sequence_id).unwrap_or(i64::MAX)), 2),
             "executionId" | "resumedExecutionId" => found(text(&facts.execution_id), 2),
-            "executionMode" => found(text("NORMAL"), 2),
+            "executionMode" => found(text(self.execution_mode()), 2),
             "startTs" => found(Value::Int(i64::try_from(facts.started_at).unwrap_or(i64::MAX)), 2),
             "triggerType" => {
                 found(text(facts.trigger.as_ref().map_or("MANUAL", |trigger| &trigger.run_type)), 2)
@@ -138,6 +138,20 @@ impl<'a> NodeScope<'a> {
             },
             "stages" => self.absolute("pipeline", path, 1),
             _ => self.properties(crate::plan::ROOT, Some(crate::machine::state::ROOT_RUN), path, 1),
+        }
+    }
+
+    /// `NORMAL`, or which kind of rollback runs.
+    fn execution_mode(&self) -> &'static str {
+        use crate::machine::state::{Phase, ROOT_RUN};
+        let rolls_back = self
+            .state
+            .and_then(|state| state.runs.get(ROOT_RUN))
+            .is_some_and(|root| root.phase == Phase::Rollback);
+        match (&self.plan.run.rolls_back, rolls_back) {
+            (Some(_), _) => "POST_EXECUTION_ROLLBACK",
+            (None, true) => "PIPELINE_ROLLBACK",
+            (None, false) => "NORMAL",
         }
     }
 

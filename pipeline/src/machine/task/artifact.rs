@@ -211,7 +211,8 @@ pub fn stage_records(state: &State) -> Vec<(String, StageRecord)> {
     let mut records = Vec::new();
     for (id, run) in state.runs.iter() {
         let Some(node) = node_of(plan, run) else { continue };
-        if !matches!(node.kind, NodeKind::Stage(_)) || run.status != Status::Success {
+        // What was rolled back is not what stands there now.
+        if !matches!(node.kind, NodeKind::Stage(_)) || run.status != Status::Success || run.rolled_back {
             continue;
         }
         let (Some(key), Some(target)) = (stage_key(plan, run.node), plan.target_of(run.node)) else {

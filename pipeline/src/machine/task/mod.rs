@@ -24,6 +24,8 @@ enum Start {
     Task(Box<TaskRequest>, Vec<String>),
     /// The manager itself waits, milliseconds.
     Wait(u64),
+    /// The manager itself waits until others arrive.
+    Barrier,
     /// The manager itself does it.
     Perform(Box<ManagerWork>),
     /// Nothing is to be done, and why.
@@ -61,6 +63,7 @@ impl Machine<'_> {
                 let at = self.at.saturating_add(self.rehearsed(ms));
                 self.actions.push(Action::SetTimer { timer: name("wait", attempt, id), at });
             }
+            Ok(Start::Barrier) => self.update(id, |run| run.phase = Phase::Barrier),
             Ok(Start::Perform(work)) => {
                 self.update(id, |run| {
                     run.phase = Phase::Perform;
@@ -89,6 +92,7 @@ impl Machine<'_> {
                     return Ok(Start::Perform(Box::new(work)));
                 }
                 Spec::Wait { duration } => return Ok(Start::Wait(builder.duration(duration)?)),
+                Spec::Barrier { .. } => return Ok(Start::Barrier),
                 Spec::Verify(verify) if verify.provider.is_none() => {
                     return Ok(Start::Skip("no health source is configured".to_owned()));
                 }

@@ -77,8 +77,9 @@ pub(super) fn build(
         }
         Spec::Verify(verify) => build_verify(builder, verify).map(StepSpec::Verify),
         Spec::Noop { line } => Ok(StepSpec::Noop(NoopSpec { line: builder.lenient(line)?.0 })),
-        Spec::Wait { duration } => Err(bad_field(duration, "a Wait step has no task")),
-        Spec::Policy { payload, .. } => Err(bad_field(payload, "a Policy step has no task")),
+        Spec::Wait { duration: field }
+        | Spec::Barrier { barrier: field }
+        | Spec::Policy { payload: field, .. } => Err(bad_field(field, "the step has no task")),
     }
 }
 

@@ -1,0 +1,129 @@
+//! What people do to executions: decisions, running again, undoing.
+
+mod client_support;
+mod support;
+
+use client_support::{Agent, Client, custom, failed, find_step, noop, success};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::TestManager;
+
+async fn manager() -> (Arc<TestManager>, Client) {
+    let manager = Arc::new(TestManager::start().await);
+    let client = Client::of(&manager);
+    (manager, client)
+}
+
+/// Follows the view until a step has a status.
+async fn until(client: &Client, id: &str, step: &str, status: &str) -> Value {
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let view = client.get(&format!("/executions/{id}")).await;
+        if find_step(&view, step).is_some_and(|step| step["status"] == status) {
+            return view;
+        }
+        assert!(tokio::time::Instant::now() < limit, "{step} did not become {status}: {view:#}");
+        let version = view["version"].as_u64().unwrap();
+        client.get(&format!("/executions/{id}?since={version}&wait_ms=1000")).await;
+    }
+}
+
+async fn intervene(client: &Client, id: &str, step: &str, action: &str) -> (StatusCode, Value) {
+    let body = json!({"step": step, "action": action});
+    client.call(Method::POST, &format!("/executions/{id}/intervene"), body).await
+}
+
+const MANUAL: &str = "failureStrategies: [{onFailure: {errors: [AllErrors], action: {type: ManualIntervention, spec: {timeout: 1h, onTimeout: {action: {type: Abort}}}}}}]";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_step_waits_for_a_person_and_goes_on_as_they_say() {
+    let (manager, client) = manager().await;
+    client.apply(&custom("p", "", &(noop("a", MANUAL) + &noop("b", "")))).await;
+    let mended = Arc::new(AtomicBool::new(false));
+    let answer = mended.clone();
+    let agent = Agent::start(&manager, "zone-a", &[], move |_| match answer.load(Ordering::SeqCst) {
+        true => success().into(),
+        false => failed("exit code 1").into(),
+    })
+    .await;
+    let id = client.run("p").await;
+    let (status, refused) = intervene(&client, "nope", "a", "Retry").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
+    let view = until(&client, &id, "a", "InterventionWaiting").await;
+    assert_eq!(view["status"], "InterventionWaiting", "{view:#}");
+    assert_eq!(find_step(&view, "a").unwrap()["interventions"][0], "Retry");
+    let (status, refused) = intervene(&client, &id, "a", "Pray").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(refused["error"]["message"].as_str().unwrap().contains("not one of Retry"), "{refused}");
+    let (status, refused) = intervene(&client, &id, "a", "StepGroupRollback").await;
+    assert_eq!(
+        (status, &refused["error"]["code"]),
+        (StatusCode::BAD_REQUEST, &json!("MGR-106")),
+        "{refused}"
+    );
+    let (status, refused) = intervene(&client, &id, "aa", "Retry").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
+    mended.store(true, Ordering::SeqCst);
+    let (status, view) = intervene(&client, &id, "a", "retry").await;
+    assert_eq!(status, StatusCode::OK, "{view}");
+    let view = client.ended(&id).await;
+    assert_eq!(view["status"], "Success", "{view:#}");
+    let a = find_step(&view, "a").unwrap();
+    assert_eq!(a["attempt"], 2);
+    assert!(a["notices"][0].as_str().unwrap().starts_with("admin decided: Retry"), "{a}");
+    let (status, refused) = intervene(&client, &id, "a", "Retry").await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("has ended as Success"), "{refused}");
+    assert_eq!(agent.names(), ["a", "a_1", "b"]);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_is_ended_by_a_person() {
+    let (_manager, client) = manager().await;
+    let wait = "- step: {identifier: w, name: w, type: Wait, spec: {duration: 1d}}\n";
+    client.apply(&custom("p", "", wait)).await;
+    let id = client.run("p").await;
+    until(&client, &id, "w", "Running").await;
+    let (status, refused) = intervene(&client, &id, "w", "Retry").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    let (status, view) = intervene(&client, &id, "w", "MarkAsSuccess").await;
+    assert_eq!((status, &view["status"]), (StatusCode::OK, &json!("Success")), "{view}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_execution_runs_again_with_its_inputs_and_is_undone() {
+    let (manager, client) = manager().await;
+    let head = "variables: [{name: who, type: String, value: <+input>}]";
+    let steps =
+        "- step: {identifier: a, name: a, type: Noop, spec: {line: 'hello <+pipeline.variables.who>'}}\n";
+    let undo = "            rollbackSteps:\n              - step: {identifier: undo, name: undo, type: Noop, spec: {line: 'bye'}}\n";
+    client.apply(&(custom("p", head, steps) + undo)).await;
+    let agent = Agent::start(&manager, "zone-a", &[], |_| success().into()).await;
+    let (status, started) = client.start("p", json!({"inputs": {"who": "ann"}})).await;
+    assert_eq!(status, StatusCode::CREATED, "{started}");
+    let id = started["executionId"].as_str().unwrap().to_owned();
+    assert_eq!(client.ended(&id).await["status"], "Success");
+    let path = |id: &str, what: &str| format!("/executions/{id}/{what}");
+    let (status, again) = client.call(Method::POST, &path(&id, "rerun"), json!({})).await;
+    assert_eq!(status, StatusCode::CREATED, "{again}");
+    assert_eq!((&again["rerunOf"], &again["sequenceId"]), (&json!(id), &json!(2)));
+    let second = again["executionId"].as_str().unwrap().to_owned();
+    assert_eq!(client.ended(&second).await["status"], "Success");
+    let (status, back) = client.call(Method::POST, &path(&second, "rollback"), json!({})).await;
+    assert_eq!(status, StatusCode::CREATED, "{back}");
+    assert_eq!((&back["rollbackOf"], &back["sequenceId"]), (&json!(second), &json!(3)));
+    let rollback = back["executionId"].as_str().unwrap().to_owned();
+    let view = client.ended(&rollback).await;
+    assert_eq!((&view["status"], &view["rolledBack"]), (&json!("Success"), &json!(true)), "{view:#}");
+    assert_eq!(find_step(&view, "undo").unwrap()["status"], "Success");
+    assert_eq!(agent.names(), ["a", "a", "undo"]);
+    for what in ["rerun", "rollback"] {
+        let (status, refused) = client.call(Method::POST, &path(&rollback, what), json!({})).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{what}: {refused}");
+    }
+    agent.stop().await;
+}
