@@ -20,7 +20,8 @@ use crate::secrets::{KeyError, LocalSecrets, ManagerKey};
 use crate::store::changes::Changes;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Store, StoreError};
-use crate::{client_api, delegate_api};
+use crate::triggers::Triggers;
+use crate::{client_api, delegate_api, harness_api};
 use axum::Router;
 use axum::routing::get;
 use std::path::PathBuf;
@@ -185,9 +186,9 @@ impl Started {
             stop: stop.clone(),
             config,
         });
-        let background = vec![
+        let mut background = vec![
             tokio::spawn(queue.watch_over(store, app.config.agent_wait, stop.clone())),
-            tokio::spawn(logs.keep_synced(clock, stop)),
+            tokio::spawn(logs.keep_synced(clock, stop.clone())),
         ];
         let (engine, running) = Engine::start(
             app.store.clone(),
@@ -196,10 +197,15 @@ impl Started {
             app.clock.clone(),
             Arc::new(ManagerSteps::new(app.clone())),
         );
+        let triggers = Triggers::new(app.clone(), engine.clone());
+        app.changes.listen(triggers.clone());
+        background.push(tokio::spawn(triggers.clone().process(stop.clone())));
+        background.push(tokio::spawn(triggers.clone().keep_time(stop)));
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .merge(delegate_api::router(app.clone()))
             .merge(logstore::http::router(app.clone()))
+            .merge(harness_api::router(triggers))
             .merge(client_api::router(app.clone(), engine.clone()));
         Ok(Started { app, router, engine, running, background })
     }

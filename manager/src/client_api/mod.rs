@@ -7,7 +7,7 @@
 mod actions;
 mod agents;
 mod apply;
-mod body;
+pub(crate) mod body;
 mod connectors;
 mod credentials;
 mod entities;
@@ -18,6 +18,7 @@ mod logs;
 mod pipelines;
 mod secrets;
 mod tasks;
+mod triggers;
 mod users;
 mod view;
 
@@ -88,6 +89,10 @@ pub fn router(app: App, engine: Engine) -> Router {
         .route("/users", post(users::create).get(users::list))
         .route("/users/{email}", delete(users::delete))
         .route("/whoami", get(users::whoami))
+        .route("/triggers", get(triggers::list))
+        .route("/triggers/{id}", get(triggers::show))
+        .route("/trigger-events", get(triggers::events))
+        .route("/trigger-events/{id}", get(triggers::event))
         .route("/hostkeys", get(hostkeys::list))
         .route("/hostkeys/{host}", put(hostkeys::accept).delete(hostkeys::forget))
         .route("/connectors/{id}/test", post(connectors::test))

@@ -22,7 +22,8 @@ impl Listener for Shared {
             | Change::AbortAsked { .. }
             | Change::Ended { .. }
             | Change::Progress { .. }
-            | Change::Credentials => {}
+            | Change::Credentials
+            | Change::Entities => {}
         }
     }
 }

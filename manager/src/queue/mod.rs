@@ -70,7 +70,8 @@ impl Listener for Queue {
             Change::Progress { .. }
             | Change::Execution { .. }
             | Change::Timers { .. }
-            | Change::Credentials => {}
+            | Change::Credentials
+            | Change::Entities => {}
         }
     }
 }

@@ -77,6 +77,8 @@ pub enum Change {
     },
     /// A token or API key was added or revoked.
     Credentials,
+    /// An entity was applied or deleted.
+    Entities,
 }
 
 /// Hears every change, in the order of commits.

@@ -11,8 +11,10 @@ pub mod changes;
 pub mod conformance;
 mod next;
 pub mod sqlite;
+mod trigger_event;
 
 pub use next::{NextState, Part};
+pub use trigger_event::{KEPT_EVENTS, MAX_OPEN_EVENTS, TriggerEvent};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -460,6 +462,18 @@ pub trait Store: Send + Sync {
     async fn due_timers(&self, now: Millis) -> Result<Vec<DueTimer>, StoreError>;
     /// When the earliest timer is due.
     async fn next_timer(&self) -> Result<Option<Millis>, StoreError>;
+
+    // --- events of triggers ---
+    /// Stores an event; `false` when this id is known. `Conflict` when [`MAX_OPEN_EVENTS`] wait already.
+    async fn add_trigger_event(&self, event: TriggerEvent) -> Result<bool, StoreError>;
+    /// Replaces `doc` and marks the event as done.
+    async fn finish_trigger_event(&self, event: TriggerEvent) -> Result<(), StoreError>;
+    /// One event.
+    async fn trigger_event(&self, id: &str) -> Result<Option<TriggerEvent>, StoreError>;
+    /// Events of (pipeline, trigger), newest first; an empty name means any.
+    async fn trigger_events(&self, of: (&str, &str), limit: u32) -> Result<Vec<TriggerEvent>, StoreError>;
+    /// Events that wait, oldest first.
+    async fn open_trigger_events(&self, limit: u32) -> Result<Vec<TriggerEvent>, StoreError>;
 
     // --- small facts ---
     /// A named value (account id, schema facts of other modules).

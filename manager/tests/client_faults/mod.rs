@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use manager::store::{
     Acquire, Agent, Answered, Applied, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis, NewTask,
-    NextState, Snapshot, Store, StoreError, TaskRow,
+    NextState, Snapshot, Store, StoreError, TaskRow, TriggerEvent,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -347,6 +347,36 @@ impl Store for MortalStore {
             return died();
         }
         self.inner.next_timer().await
+    }
+    async fn add_trigger_event(&self, event: TriggerEvent) -> Result<bool, StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.add_trigger_event(event).await
+    }
+    async fn finish_trigger_event(&self, event: TriggerEvent) -> Result<(), StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.finish_trigger_event(event).await
+    }
+    async fn trigger_event(&self, id: &str) -> Result<Option<TriggerEvent>, StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.trigger_event(id).await
+    }
+    async fn trigger_events(&self, of: (&str, &str), limit: u32) -> Result<Vec<TriggerEvent>, StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.trigger_events(of, limit).await
+    }
+    async fn open_trigger_events(&self, limit: u32) -> Result<Vec<TriggerEvent>, StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.open_trigger_events(limit).await
     }
     async fn get_fact(&self, name: &str) -> Result<Option<String>, StoreError> {
         if self.is_dead() {

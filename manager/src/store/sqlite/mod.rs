@@ -15,12 +15,13 @@ mod executions;
 mod readers;
 mod schema;
 mod tasks;
+mod trigger_events;
 mod writer;
 
-use super::changes::Changes;
+use super::changes::{Change, Changes};
 use super::{
     Acquire, Agent, Answered, Applied, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis, NewTask,
-    NextState, Snapshot, Store, StoreError, TaskRow,
+    NextState, Snapshot, Store, StoreError, TaskRow, TriggerEvent,
 };
 use crate::secrets::ManagerKey;
 use async_trait::async_trait;
@@ -141,7 +142,11 @@ fn uint(value: i64) -> u64 {
 #[async_trait]
 impl Store for SqliteStore {
     async fn apply_entity(&self, entity: Entity) -> Result<Applied, StoreError> {
-        self.write(move |tx| entities::apply(&tx.session(), &entity)).await
+        self.write(move |tx| {
+            tx.changed(Change::Entities);
+            entities::apply(&tx.session(), &entity)
+        })
+        .await
     }
 
     async fn entity(&self, kind: &str, scope: &str, id: &str) -> Result<Option<Entity>, StoreError> {
@@ -156,7 +161,11 @@ impl Store for SqliteStore {
 
     async fn delete_entity(&self, kind: &str, scope: &str, id: &str) -> Result<(), StoreError> {
         let (kind, scope, id) = (kind.to_owned(), scope.to_owned(), id.to_owned());
-        self.write(move |tx| entities::delete(&tx.session(), &kind, &scope, &id)).await
+        self.write(move |tx| {
+            tx.changed(Change::Entities);
+            entities::delete(&tx.session(), &kind, &scope, &id)
+        })
+        .await
     }
 
     async fn put_secret(&self, id: &str, sealed: Vec<u8>, now: Millis) -> Result<Applied, StoreError> {
@@ -381,6 +390,28 @@ impl Store for SqliteStore {
 
     async fn next_timer(&self) -> Result<Option<Millis>, StoreError> {
         self.read(executions::next_timer).await
+    }
+
+    async fn add_trigger_event(&self, event: TriggerEvent) -> Result<bool, StoreError> {
+        self.write(move |tx| trigger_events::add(&tx.session(), &event)).await
+    }
+
+    async fn finish_trigger_event(&self, event: TriggerEvent) -> Result<(), StoreError> {
+        self.write(move |tx| trigger_events::finish(&tx.session(), &event)).await
+    }
+
+    async fn trigger_event(&self, id: &str) -> Result<Option<TriggerEvent>, StoreError> {
+        let id = id.to_owned();
+        self.read(move |s| trigger_events::one(s, &id)).await
+    }
+
+    async fn trigger_events(&self, of: (&str, &str), limit: u32) -> Result<Vec<TriggerEvent>, StoreError> {
+        let (pipeline, trigger) = (of.0.to_owned(), of.1.to_owned());
+        self.read(move |s| trigger_events::list(s, &pipeline, &trigger, limit)).await
+    }
+
+    async fn open_trigger_events(&self, limit: u32) -> Result<Vec<TriggerEvent>, StoreError> {
+        self.read(move |s| trigger_events::open(s, limit)).await
     }
 
     async fn get_fact(&self, name: &str) -> Result<Option<String>, StoreError> {

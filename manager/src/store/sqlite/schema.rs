@@ -4,7 +4,7 @@ use super::StoreError;
 use rusqlite::Connection;
 
 /// Each step brings the schema from its index to the next version. Steps are never edited once released, only added.
-const STEPS: [&str; 3] = [V1, V2, V3];
+const STEPS: [&str; 4] = [V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,6 +64,15 @@ const V3: &str = "
 ALTER TABLE credential ADD COLUMN role TEXT NOT NULL DEFAULT '';
 ALTER TABLE credential ADD COLUMN user_id TEXT NOT NULL DEFAULT '';
 UPDATE credential SET role = 'admin' WHERE kind = 'apikey';
+";
+
+/// What came in for triggers, and what became of it.
+const V4: &str = "
+CREATE TABLE trigger_event (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, pipeline TEXT NOT NULL, trigger_id TEXT NOT NULL,
+  at INTEGER NOT NULL, done INTEGER NOT NULL, doc BLOB NOT NULL);
+CREATE INDEX trigger_event_open ON trigger_event (n) WHERE done = 0;
+CREATE INDEX trigger_event_of ON trigger_event (pipeline, trigger_id, n);
 ";
 
 /// The version of this build.
