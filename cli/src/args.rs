@@ -2,7 +2,7 @@
 
 use crate::commands::{
     agent, agents, apply, completion, connector, credential, entities, execution, expression, hostkey, init,
-    manager, pipeline, probe, secret, user,
+    manager, pipeline, probe, secret, trigger, user,
 };
 use crate::quickstart;
 use clap::Parser;
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Pipeline(pipeline::Args),
     /// Look at executions and end them
     Execution(execution::Args),
+    /// Triggers and what came in for them
+    Trigger(trigger::Args),
     /// List agents
     Agents(agents::Args),
     /// Delegate tokens: what agents register with

@@ -79,6 +79,7 @@ async fn dispatch(command: Command, env: &Env) -> Result<Exit, CliError> {
         Command::Secret(args) => commands::secret::run(args, env).await,
         Command::Pipeline(args) => commands::pipeline::run(args, env).await,
         Command::Execution(args) => commands::execution::run(args, env).await,
+        Command::Trigger(args) => commands::trigger::run(args, env).await,
         Command::Agents(args) => commands::agents::run(&args, env).await,
         Command::Token(args) => commands::credential::tokens(args, env).await,
         Command::Apikey(args) => commands::credential::keys(args, env).await,

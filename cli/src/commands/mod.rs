@@ -15,5 +15,6 @@ pub(crate) mod manager;
 pub(crate) mod pipeline;
 pub(crate) mod probe;
 pub(crate) mod secret;
+pub(crate) mod trigger;
 pub(crate) mod user;
 pub(crate) mod watch;
