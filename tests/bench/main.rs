@@ -41,13 +41,14 @@ fn main() -> Result<()> {
             "idle" => runtime.block_on(idle::measure())?,
             "start" => runtime.block_on(start::measure())?,
             "dispatch" => runtime.block_on(dispatch::measure())?,
-            "fanout" => runtime.block_on(fanout::measure())?,
+            "fanout" => runtime.block_on(fanout::measure(true))?,
+            "fanout-executor" => runtime.block_on(fanout::measure(false))?,
             "logs" => runtime.block_on(logs::measure())?,
             "mask" => mask::measure()?,
             "expressions" => expressions::measure()?,
             "pipelines" => runtime.block_on(pipelines::measure())?,
             "growth" => runtime.block_on(pipelines::growth())?,
-            other => anyhow::bail!("unknown section `{other}`; sections: {}", all.join(" ")),
+            other => anyhow::bail!("unknown section `{other}`; sections: {} fanout-executor", all.join(" ")),
         }
     }
     Ok(())

@@ -41,9 +41,11 @@ impl Job<'_> {
         // The script's last words are followed meanwhile.
         let mut last_words = following.is_none();
         let mut following = following.unwrap_or_else(|| Box::pin(std::future::pending()));
+        // Units that were launched with this one must not begin any more.
+        let keys: Vec<String> = memory.launched.iter().skip_while(|k| *k != key).cloned().collect();
         let ending = async {
             tokio::select! {
-                done = self.end_tree(key, log) => done,
+                done = self.end_tree(&keys, log) => done,
                 () = self.cx.clock.sleep(self.settings().end_within) => {
                     Err(Error::Lost { host: self.host.clone(), why: "it did not answer".into() })
                 }
@@ -82,10 +84,10 @@ impl Job<'_> {
     }
 
     /// TERM, and KILL after a while or at once when the second stage is asked for.
-    pub(crate) async fn end_tree(&self, key: &str, log: &Arc<dyn UnitLog>) -> Result<String, Error> {
+    pub(crate) async fn end_tree(&self, keys: &[String], log: &Arc<dyn UnitLog>) -> Result<String, Error> {
         let session = self.session(log.as_ref()).await?;
         let ask = tokio::select! {
-            answer = self.ask(&session, |nonce| holder::finish(nonce, key, "TERM")) => Some(answer?),
+            answer = self.ask(&session, |nonce| holder::finish(nonce, keys, "TERM")) => Some(answer?),
             () = self.cx.clock.sleep(self.settings().kill_after) => None,
             _ = self.cx.cancel.wait_for(CancelStage::Kill) => None,
         };
@@ -93,7 +95,7 @@ impl Job<'_> {
             Some(answer) if !answer.starts_with("left") => (answer, "ended"),
             _ => {
                 log.line(Level::Warn, "It did not end in time; killing it").await?;
-                (self.ask(&session, |nonce| holder::finish(nonce, key, "KILL")).await?, "killed")
+                (self.ask(&session, |nonce| holder::finish(nonce, keys, "KILL")).await?, "killed")
             }
         };
         if answer.starts_with("none") {
@@ -113,10 +115,12 @@ impl Job<'_> {
             text.push_str(" (/proc is not readable there, so only its process group was ended)");
         }
         // The holder writes the rest of the output and the exit code; then its folder can go.
-        for _ in 0..25 {
-            match self.look(&session, key).await? {
-                Found::Running => self.pause().await,
-                _ => break,
+        for key in keys {
+            for _ in 0..25 {
+                match self.look(&session, key).await? {
+                    Found::Running => self.pause().await,
+                    _ => break,
+                }
             }
         }
         Ok(text)

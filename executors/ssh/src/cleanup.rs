@@ -23,7 +23,7 @@ impl Job<'_> {
         for key in keys.iter().filter_map(|k| k.strip_prefix(UNENDED)) {
             let text = "Ending a script whose host was away when it was aborted";
             log.line(Level::Warn, text).await.unwrap_or_default();
-            if self.ask(lease, |nonce| holder::finish(nonce, key, "KILL")).await.is_err() {
+            if self.ask(lease, |nonce| holder::finish(nonce, &[key.to_owned()], "KILL")).await.is_err() {
                 return;
             }
         }
@@ -73,6 +73,9 @@ impl Job<'_> {
                         host: self.host.clone(),
                         why: "it did not answer before".into(),
                     });
+                }
+                if let Some(answer) = self.last_sweep(&keys).await {
+                    return Ok(answer);
                 }
                 let session = self.session(log).await?;
                 self.ask(&session, |nonce| holder::sweep(nonce, &keys)).await

@@ -1,19 +1,16 @@
 //! Runs the units of a Command step in their order.
 
 use crate::Shared;
-use crate::cancel::Following;
 use crate::config::Settings;
-use crate::error::{Error, signal_name};
-use crate::follow::Follow;
-use crate::holder::{self, Found, Script};
+use crate::error::Error;
+use crate::holder::{self, Found};
 use crate::memory::{Memory, UnitEnd};
 use crate::session::{Lease, Use};
 use crate::spec::INIT;
-use executor_api::{CancelReason, Level, StepContext, StepError, StepOutput, Stream, UnitLog};
+use crate::talk::Talk;
+use executor_api::{CancelReason, Level, StepContext, StepError, StepOutput, UnitLog};
 use proto::result::{LearnedHostKey, UnitStatus};
-use proto::task::{CommandSpec, CommandUnit, Shell, SshTarget, UnitKind};
-use proto::text::Text;
-use secrecy::{ExposeSecret, SecretString};
+use proto::task::{CommandSpec, CommandUnit, SshTarget, UnitKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,6 +33,10 @@ pub(crate) struct Job<'a> {
     pub(crate) unended: AtomicBool,
     /// Set where nothing may be started any more: a unit whose folder is gone then counts as vanished.
     pub(crate) attach_only: AtomicBool,
+    /// The follower of the last script unit.
+    pub(crate) talk: Mutex<Option<Talk>>,
+    /// Folders of the units that this run has announced and started.
+    pub(crate) started: Mutex<Vec<String>>,
 }
 
 /// How the list of units ended.
@@ -58,6 +59,8 @@ impl<'a> Job<'a> {
             parts: Mutex::default(),
             unended: AtomicBool::new(false),
             attach_only: AtomicBool::new(false),
+            talk: Mutex::default(),
+            started: Mutex::default(),
         }
     }
 
@@ -257,6 +260,7 @@ impl<'a> Job<'a> {
             {
                 return End::Leave(error);
             }
+            self.bar_later(unit, &error, memory).await;
             let mut error = self.step_error(error);
             if !matches!(error.class, executor_api::Class::Cancelled { .. }) {
                 error.what = format!("unit {}: {}", unit.name, error.what);
@@ -279,10 +283,9 @@ impl<'a> Job<'a> {
     ) -> Result<UnitEnd, Error> {
         log.status(UnitStatus::Running).await?;
         match &unit.kind {
-            UnitKind::Script { shell, script, working_directory } => {
-                self.script(spec, unit, *shell, script, working_directory.as_ref(), memory, log).await
-            }
+            UnitKind::Script { .. } => self.script(spec, unit, memory, log).await,
             UnitKind::Copy { .. } | UnitKind::DownloadArtifact { .. } => {
+                self.release();
                 if let Some((reason, _)) = self.cx.cancel.requested() {
                     return Err(self.cancelled(reason, format!("unit {} was not started", unit.name)));
                 }
@@ -309,126 +312,5 @@ impl<'a> Job<'a> {
                 Err(self.cancelled(reason, what))
             }
         }
-    }
-
-    fn env(&self) -> Result<Vec<(String, SecretString)>, Error> {
-        let mut env = Vec::new();
-        for (name, value) in &self.cx.task.env {
-            if !holder::is_name(name) {
-                self.notice(format!("variable `{name}` is not exported: it is no shell variable name"));
-                continue;
-            }
-            let value = self.cx.secrets.reveal(value)?;
-            if value.expose_secret().contains('\0') {
-                return Err(Error::Spec(format!("variable `{name}` holds a NUL byte")));
-            }
-            env.push((name.clone(), value));
-        }
-        Ok(env)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "They are the parts of one unit.")]
-    async fn script(
-        &self,
-        spec: &CommandSpec,
-        unit: &CommandUnit,
-        shell: Shell,
-        text: &Text,
-        directory: Option<&Text>,
-        memory: &mut Memory,
-        log: &Arc<dyn UnitLog>,
-    ) -> Result<UnitEnd, Error> {
-        let key = self.key(unit);
-        let again = memory.launched.contains(&key);
-        if let Some((reason, _)) = self.cx.cancel.requested()
-            && !again
-        {
-            return Err(self.cancelled(reason, format!("unit {} was not started", unit.name)));
-        }
-        let mut clear = self.cx.secrets.reveal(text)?;
-        if clear.expose_secret().contains('\r') {
-            clear = SecretString::from(clear.expose_secret().replace("\r\n", "\n"));
-            if !again {
-                log.line(Level::Warn, "Windows line ends (CRLF) were removed from the script").await?;
-            }
-        }
-        let env = self.env()?;
-        let directory = directory.filter(|d| !d.is_empty()).map(|d| self.cx.secrets.reveal(d)).transpose()?;
-        let variables: Vec<String> = spec.output_variables.iter().map(|v| v.value.clone()).collect();
-        let script = Script {
-            shell,
-            text: &clear,
-            env: &env,
-            directory: directory.as_ref(),
-            variables: if shell == Shell::PowerShell { &[] } else { &variables },
-        };
-        let call = format!("launch {}", unit.identifier);
-        if again {
-            log.line(Level::Info, &format!("Attaching to the script on {}", self.host)).await?;
-        } else {
-            memory.launched.push(key.clone());
-            memory
-                .record(self.cx, format!("start unit {} on {}", unit.name, self.host), vec![call.clone()])
-                .await?;
-            log.line(Level::Info, &format!("Executing {shell:?} script on {} …", self.host)).await?;
-        }
-        let task = &self.cx.task_id;
-        if !again {
-            self.shared.probe.before(task, &call).await;
-        }
-        let mut follow = Follow::new(self, &key, log.clone());
-        let mut following: Following<'_> = Box::pin(follow.run(&script));
-        if let Some((reason, _)) = self.cx.cancel.requested() {
-            return Err(self.interrupt(unit, &key, reason, memory, log, None).await);
-        }
-        let ended = tokio::select! {
-            ended = &mut following => ended,
-            (reason, _) = self.cx.cancel.wait() => {
-                return Err(self.interrupt(unit, &key, reason, memory, log, Some(following)).await);
-            }
-        };
-        if !again {
-            self.shared.probe.after(task, &call).await;
-        }
-        let ended = ended?;
-        // A later checkpoint says that this unit is through, and its folder goes: both only once its output is safe here.
-        log.durable(Stream::Stdout).await?;
-        log.durable(Stream::Stderr).await?;
-        match ended.fault.as_deref() {
-            Some("interpreter") => {
-                let interpreter = match shell {
-                    Shell::Bash => "bash",
-                    Shell::Sh => "sh",
-                    Shell::PowerShell => "pwsh (PowerShell)",
-                    Shell::Python => "python3",
-                };
-                return Err(Error::Interpreter { interpreter: interpreter.into(), host: self.host.clone() });
-            }
-            Some("directory") => {
-                let directory = unit_directory(unit).unwrap_or_default();
-                return Err(Error::Directory { directory, host: self.host.clone() });
-            }
-            _ => {}
-        }
-        let code = ended.code;
-        let text = match code {
-            129..=192 => format!("{code} (128 + {}, as after {})", code - 128, signal_name(code - 128)),
-            _ => code.to_string(),
-        };
-        let level = if code == 0 { Level::Info } else { Level::Error };
-        log.line(level, &format!("Command finished with status {text}")).await?;
-        if code == 0 {
-            return Ok(UnitEnd { code, ..UnitEnd::default() });
-        }
-        Err(Error::Exit { what: format!("the script on {} ended with status {text}", self.host), code })
-    }
-}
-
-fn unit_directory(unit: &CommandUnit) -> Option<String> {
-    match &unit.kind {
-        UnitKind::Script { working_directory, .. } => {
-            working_directory.as_ref().map(|d| d.as_str().to_owned())
-        }
-        _ => None,
     }
 }

@@ -3,7 +3,8 @@
 use crate::command::Job;
 use crate::error::Error;
 use crate::holder::{self, Ended, Found, Greeting, Script, StreamEnd};
-use crate::session::{Event, Exec, Lease, Use};
+use crate::session::{Event, Lease};
+use crate::talk::{Next, Talk};
 use bytes::Bytes;
 use executor_api::{Level, Stream, UnitLog};
 use futures::future::BoxFuture;
@@ -52,26 +53,41 @@ impl<'a> Follow<'a> {
         Follow { job, key, log, out, err }
     }
 
-    /// Starts the script, or attaches to it, and follows it to its end.
+    /// Starts the units, the first of which is this one, or attaches to it, and follows it to its end. When the units
+    /// before it were started with it, their follower goes on to it.
     ///
     /// **Errors**: those of the host; a lost connection only when it stays lost until the deadline.
     /// **Cancel**: the script runs on. **Repeat**: attaches.
-    pub(crate) async fn run(&mut self, script: &Script<'_>) -> Result<Ended, Error> {
+    pub(crate) async fn run(&mut self, units: &[(&str, Script<'_>)]) -> Result<Ended, Error> {
         let mut confirmed = self.job.attach_only.load(Ordering::Relaxed);
         let mut quick_ends = 0u32;
+        let mut onward =
+            self.job.onward(self.key).await.filter(|_| (self.out.taken, self.err.taken) == (0, 0));
         loop {
-            let session = self.job.patient(confirmed, self.log.as_ref()).await?;
-            let nonce = holder::random_word();
-            let from = (self.out.taken, self.err.taken);
-            let program = if confirmed {
-                holder::attach(&nonce, self.key, from)
-            } else {
-                holder::boot(&nonce, self.key, script, self.job.settings().spool_limit, from)
-            };
-            let before = from;
-            let part = match session.exec(Use::Long, program).await {
-                Ok(exec) => self.part(exec, &session, &nonce, &mut confirmed).await,
-                Err(error) => Err(error),
+            let before = (self.out.taken, self.err.taken);
+            let (session, part) = match onward.take() {
+                Some((mut talk, next)) => {
+                    confirmed = true;
+                    let part = self.go_on(&mut talk, next).await;
+                    (self.keep(talk, &part), part)
+                }
+                None => {
+                    let session = self.job.patient(confirmed, self.log.as_ref()).await?;
+                    let nonce = holder::random_word();
+                    let program = if confirmed {
+                        holder::attach(&nonce, self.key, before)
+                    } else {
+                        holder::boot(&nonce, units, self.job.settings().spool_limit, before)
+                    };
+                    match session.talk(program).await {
+                        Ok(exec) => {
+                            let mut talk = Talk::new(exec, session, nonce);
+                            let part = self.begin(&mut talk, units, &mut confirmed).await;
+                            (self.keep(talk, &part), part)
+                        }
+                        Err(error) => (session, Err(error)),
+                    }
+                }
             };
             let why = match part {
                 Ok(Part::Ended(ended)) => return Ok(ended),
@@ -131,14 +147,26 @@ impl<'a> Follow<'a> {
         }
     }
 
-    async fn part(
+    /// A follower that has come to the end marks is kept for what comes next. Returns its connection.
+    fn keep(&mut self, mut talk: Talk, part: &Result<Part, Error>) -> Lease {
+        let lease = talk.lease.clone();
+        if let Ok(Part::Ended(_)) = part {
+            let after = |position: &mut Position| position.end.take().map(StreamEnd::into_after);
+            talk.out = after(&mut self.out).unwrap_or_default();
+            talk.err = after(&mut self.err).unwrap_or_default();
+            self.job.keep(talk);
+        }
+        lease
+    }
+
+    async fn begin(
         &mut self,
-        mut exec: Exec,
-        session: &Lease,
-        nonce: &str,
+        talk: &mut Talk,
+        units: &[(&str, Script<'_>)],
         confirmed: &mut bool,
     ) -> Result<Part, Error> {
-        let mut greeting = Greeting::new(nonce);
+        let (exec, session) = (&mut talk.exec, &talk.lease);
+        let mut greeting = Greeting::new(&talk.nonce);
         let mut noise = String::new();
         // Whatever stderr brings before the greeting comes from login scripts or the shell, not from the unit.
         let first = loop {
@@ -175,9 +203,18 @@ impl<'a> Follow<'a> {
             _ => return Err(Error::Protocol { what: format!("unknown greeting `{line}`") }),
         };
         *confirmed = true;
-        self.out.end = Some(StreamEnd::new(&token));
-        self.err.end = Some(StreamEnd::new(&token));
-        self.take(Stream::Stdout, rest).await?;
+        let count: usize = words.next().and_then(|n| n.parse().ok()).unwrap_or(1);
+        talk.keys = units.iter().take(count).skip(1).map(|(key, _)| (*key).to_owned()).collect();
+        self.go_on(talk, Next { token, out: rest, err: Bytes::new() }).await
+    }
+
+    /// Follows a unit that has been announced.
+    async fn go_on(&mut self, talk: &mut Talk, next: Next) -> Result<Part, Error> {
+        self.out.end = Some(StreamEnd::new(&next.token));
+        self.err.end = Some(StreamEnd::new(&next.token));
+        self.take(Stream::Stdout, next.out).await?;
+        self.take(Stream::Stderr, next.err).await?;
+        let (exec, session) = (&mut talk.exec, &talk.lease);
         let mut ack: Option<BoxFuture<'_, Result<(u64, u64), Error>>> = None;
         let step = (self.job.settings().spool_limit / 16).max(64 << 10);
         loop {

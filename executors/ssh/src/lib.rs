@@ -21,8 +21,10 @@ mod holder;
 mod leftovers;
 mod memory;
 mod outputs;
+mod script;
 mod session;
 mod spec;
+mod talk;
 mod transfer;
 
 pub use config::Settings;
@@ -37,8 +39,9 @@ use executor_api::{
 use holder::Found;
 use leftovers::Leftovers;
 use memory::Memory;
-use proto::task::CommandSpec;
+use proto::task::{CommandSpec, CommandUnit};
 use session::Pool;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The executor of Command steps. One per agent: it owns the connections that all steps share.
@@ -112,18 +115,33 @@ impl Executor for SshExecutor {
         }
         let Some(target) = &spec.target else { return Ok(Recovery::NeverStarted) };
         let job = Job::new(&self.shared, cx, target);
-        // Only the last launched unit may be unsettled; a copy is simply done again.
-        let open =
-            spec.units.iter().rev().map(|u| (job.key(u), u)).find(|(key, unit)| {
+        // Only units that were launched together may be unsettled; a copy is simply done again.
+        let mut open: VecDeque<(String, &CommandUnit)> = spec
+            .units
+            .iter()
+            .map(|u| (job.key(u), u))
+            .filter(|(key, unit)| {
                 memory.launched.contains(key) && !memory.done.contains_key(&unit.identifier)
-            });
-        let Some((key, unit)) = open else {
+            })
+            .collect();
+        let Some((mut key, mut unit)) = open.pop_front() else {
             return Ok(if memory.done.is_empty() { Recovery::NeverStarted } else { Recovery::Running });
         };
         let log = cx.logs.unit(&unit.name);
+        let mut first = true;
         let found = async {
             let session = job.patient(true, log.as_ref()).await?;
-            job.look(&session, &key).await
+            loop {
+                let found = job.look(&session, &key).await?;
+                match (&found, open.pop_front()) {
+                    // The next one may have begun since.
+                    (Found::Ended(ended), Some(next)) if ended.code == 0 => (key, unit) = next,
+                    // Of units that were launched together the earlier have ended: `run` goes on with this one.
+                    (Found::Never, _) if !first => return Ok(Found::Running),
+                    _ => return Ok(found),
+                }
+                first = false;
+            }
         };
         let found = tokio::select! {
             found = found => found,

@@ -372,7 +372,7 @@ async fn an_abort_while_the_host_is_away_is_made_up_for_at_the_next_connection()
     // A restarted agent still knows.
     executor_with(settings()).run(&spec, &cx).await.unwrap();
     assert_eq!(peer::running(&sign), Vec::<String>::new());
-    assert!(host.leaves().is_empty(), "{:?}", host.leaves());
+    assert!(host.leaves().is_empty(), "{:?}\n{}", host.leaves(), world.logs.everything());
 }
 
 #[tokio::test]
@@ -421,8 +421,11 @@ async fn an_abort_at_any_moment_of_the_launch_leaves_nothing() {
         assert_eq!(peer::running(&sign), Vec::<String>::new(), "{n}\n{}", world.logs.everything());
         assert!(host.leaves().is_empty(), "{n}: {:?}\n{}", host.leaves(), world.logs.everything());
     }
-    // A launch that was under way would show up a moment later.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // A launch that was under way would show up: every shell that was started on the host is waited for.
+    let home = host.home().display().to_string();
+    let shells =
+        || peer::running("/bin/sh -c eval").len() + peer::running(&format!("{home}/.delegate/u-")).len();
+    until("no launcher is left", LIMIT, || shells() == 0).await;
     assert_eq!(peer::running(&sign), Vec::<String>::new());
     assert!(host.leaves().is_empty());
 }

@@ -13,6 +13,9 @@ use executor_api::{Class, Executor, Stream};
 use peer::{Host, Sh, command, executor, script};
 use proto::result::UnitStatus;
 use proto::task::Shell;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn both_outputs_the_exit_code_and_nothing_left_on_every_shell() {
@@ -42,6 +45,40 @@ async fn both_outputs_the_exit_code_and_nothing_left_on_every_shell() {
         assert_eq!(world.logs.statuses("three"), [UnitStatus::Skipped]);
         assert_eq!(world.logs.units(), ["Init", "one", "two", "three", "Cleanup"]);
         assert!(!host.home().join(".delegate").exists(), "{sh:?}: {:?}", host.leaves());
+        let ours = format!("{}/.delegate/u-", host.home().display());
+        peer::until("no holder or spooler is left", LIMIT, || peer::running(&ours).is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn units_are_launched_together_and_each_has_its_own_output() {
+    for sh in [Sh::Dash, Sh::Busybox] {
+        let host = Host::start(sh);
+        let units = vec![
+            script("one", Shell::Sh, "(sleep 1; echo late; echo late >&2) & echo one"),
+            script(
+                "two",
+                Shell::Sh,
+                "sleep 2; echo two; head -c 100000 /dev/zero | tr '\\0' x | fold -w 999",
+            ),
+            script("three", Shell::Sh, "echo three >&2"),
+        ];
+        let spec = command(host.target(), units, &[]);
+        let world = host.world("together", &spec);
+        let (_handle, cx) = world.context();
+        executor()
+            .run(&spec, &cx)
+            .await
+            .unwrap_or_else(|e| panic!("{sh:?} {e}\n{}", world.logs.everything()));
+        assert_eq!(world.logs.output("one", Stream::Stdout), ["one"], "{sh:?}");
+        assert_eq!(world.logs.output("one", Stream::Stderr), Vec::<String>::new());
+        let two = world.logs.output("two", Stream::Stdout);
+        assert_eq!((two[0].as_str(), two.len()), ("two", 102), "{sh:?}");
+        assert_eq!(world.logs.output("three", Stream::Stderr), ["three"]);
+        let launch = &executor_api::Checkpoints::history(&world.marks)[0].calls;
+        assert_eq!(*launch, ["launch one", "launch two", "launch three"]);
+        assert_eq!(world.marks.unannounced(), Vec::<String>::new());
+        assert!(host.leaves().is_empty());
     }
 }
 

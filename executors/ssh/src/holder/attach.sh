@@ -23,7 +23,7 @@ base() {
       BASE=/var/tmp/delegate-$I
     fi
     [ "$BASE" = /.delegate ] && continue
-    [ -d "$BASE" ] || mkdir -m 700 "$BASE" 2>/dev/null
+    [ -d "$BASE" ] || { mkdir -m 700 "$BASE" 2>/dev/null && return 0; }
     [ -d "$BASE" ] && private "$BASE" && [ -w "$BASE" ] && return 0
     uid_base="$uid_base $BASE"
   done
@@ -50,9 +50,19 @@ state() {
   esac
 }
 # pump NAME FD: sends on what the spool has beyond the last call. A segment is complete once the next one or the end
-# mark exists; that is looked up before reading.
+# mark exists; that is looked up before reading. t is the unit's token.
 pump() {
   eval "n=\$n_$1 open=\$open_$1 skip=\$skip_$1"
+  if [ "$n$open$skip" = 10 ] && [ -e "$1.eof" ]; then
+    only=
+    { read -r only < "$1.eof"; } 2>/dev/null
+    if [ "$only" = only ] && { read -r X F < exit; } 2>/dev/null; then
+      printf '\001%s %s %s\n' "$t" "$X" "$F"
+      eval "n_$1=done"
+      return
+    fi
+  fi
+  [ "$n" = done ] && return
   while :; do
     if [ -z "$open" ]; then
       [ -s "$1.$n" ] || break
@@ -86,7 +96,7 @@ follow() {
   woken=
   trap 'woken=1' USR1
   stamp $$ > watcher
-  z=0.05 turn=0
+  turn=0
   while :; do
     over=
     [ -e o.eof ] && [ -e e.eof ] && over=1
@@ -98,38 +108,72 @@ follow() {
     pump e 4 >&2
     [ -n "$over" ] && break
     if [ -z "$woken" ]; then
-      sleep $z > /dev/null 2>&1 &
-      wait $!
+      # A wait that was cut short goes on waiting for the same sleep: each one costs a process.
+      [ -n "$Z" ] || { sleep 0.2 > /dev/null 2>&1 & Z=$!; }
+      wait "$Z"
+      s=$?
       # Status 1 is a sleep that takes no fractions.
-      [ $? -eq 1 ] && sleep 1
+      [ -n "$woken" ] || { Z= && [ $s -eq 1 ] && sleep 1; }
     fi
     woken=
     turn=$((turn + 1))
-    case $z in 0.05) [ $turn -gt 10 ] && z=0.1 ;; 0.1) [ $turn -gt 100 ] && z=0.2 ;; esac
   done
+  # An agent that gets no end marks waits for the end of this shell.
+  [ -e marked ] && [ -e o.eof ] && [ -e e.eof ] && [ ! -e o.lost ] && [ ! -e e.lost ] || exit 0
+  [ "$n_o" = done ] || [ -e "o.$n_o" ] || exit 0
+  [ "$n_e" = done ] || [ -e "e.$n_e" ] || exit 0
+  exec 3<&- 4<&-
 }
-# boot KEY TOKEN OUT ERR HOLD START SCRIPTNAME SCRIPT MAIN: starts the unit unless it was started before, then follows.
+# both WORD…: said on both streams, so that the agent knows that nothing of the last unit is still to come.
+both() {
+  say "$@"
+  say "$@" >&2
+}
+# chase DIR OUT ERR KEY…: follows the unit, then those that the same holder starts after it; then does the agent's last
+# wish, which may be long in coming.
+chase() {
+  follow "$1" "$2" "$3"
+  ROOT=${1%/*}
+  shift 3
+  for k in "$@"; do
+    g=
+    { read -r g L < "$ROOT/$k/go"; } 2>/dev/null
+    X=
+    { read -r X F < exit; } 2>/dev/null
+    if [ "$g" = void ] || [ "$X" != 0 ]; then
+      both idle
+      break
+    fi
+    both next "$t"
+    follow "$ROOT/$k" 0 0
+  done
+  cd / || exit 0
+  trap '' USR1
+  read -r w l || exit 0
+  [ "$w" = sweep ] && sweep $l
+}
+# furnish DIR NUMBER HOLD START SCRIPTNAME SCRIPT MAIN: puts everything into a unit's folder.
+furnish() {
+  { printf '%s\n' "$MASK" > "$1/mask" && stamp $$ > "$1/by" && printf %s "$TOKEN" > "$1/token" &&
+    printf %s "$2.$MARKER" > "$1/marker" && printf %s "$3" > "$1/h" && printf %s "$4" > "$1/start" &&
+    printf %s "$6" > "$1/$5" && printf %s "$7" > "$1/main"; } 2>/dev/null
+}
+# boot OUT ERR HOLD, then for each unit KEY START SCRIPTNAME SCRIPT MAIN: starts the first unit unless it was started
+# before, and with it those after it; then follows. LOGIN, TOKEN and MARKER are set in front.
 boot() {
-  if ! leaf "$1"; then
+  oo=$1 ee=$2 hold=$3 key=$4
+  if ! leaf "$key"; then
     base || { say refused "no folder of our own with mode 0700:$uid_base"; return; }
-    D=$BASE/$1
+    D=$BASE/$key
   fi
   round=0
   while :; do
     round=$((round + 1))
     if why=$(mkdir -m 700 "$D" 2>&1); then
-      { umask > "$D/mask"; } 2>/dev/null
+      { umask > "$D/mask" && read -r MASK < "$D/mask"; } 2>/dev/null
       umask 077
-      if ! { stamp $$ > "$D/by" && printf %s "$2" > "$D/token" && printf %s "$5" > "$D/h" &&
-        printf %s "$6" > "$D/start" && printf %s "$8" > "$D/$7" && printf %s "$9" > "$D/main" &&
-        printf %s "$MARKER" > "$D/marker"; } 2>/dev/null; then
-        rm -rf "$D"
-        say refused "cannot write to $D (disk full or quota)"
-        return
-      fi
-      ( apart /bin/sh "$D/h" "$D" "$PWD" ) < /dev/null > /dev/null 2>&1 &
-      say started "$2" "$D"
-      break
+      launch "$@"
+      return
     fi
     if [ ! -d "$D" ]; then
       [ $round -lt 4 ] && base && continue
@@ -161,10 +205,51 @@ boot() {
     fi
     t=
     { read -r t < "$D/token"; } 2>/dev/null
-    say attached "$t" "$D"
+    say attached "$t" 1
     break
   done
-  follow "$D" "$3" "$4"
+  chase "$D" "$oo" "$ee"
+}
+# launch, as boot: D is the first unit's new folder.
+launch() {
+  shift 3
+  if ! furnish "$D" 1 "$hold" "$2" "$3" "$4" "$5"; then
+    rm -rf "$D"
+    say refused "cannot write to $D (disk full or quota)"
+    return
+  fi
+  shift 5
+  keys= n=1 i=0
+  if [ $# -gt 0 ]; then
+    cd "${D%/*}" || exit 0
+    for k in "$@"; do
+      i=$(((i + 1) % 5))
+      [ $i -ne 1 ] || keys="$keys $k"
+    done
+    if mkdir -m 700 $keys 2>/dev/null; then
+      while [ $# -gt 0 ]; do
+        n=$((n + 1))
+        if ! furnish "$1" $n "" "$2" "$3" "$4" "$5"; then
+          rm -rf "$D" $keys
+          say refused "cannot write to ${D%/*} (disk full or quota)"
+          return
+        fi
+        shift 5
+      done
+    else
+      for k in $keys; do
+        [ -e "$k/stop" ] && [ ! -e "$k/by" ] && { rm -rf "$D"; say stopped; return; }
+      done
+      # Some are from an earlier life of the agent: each is looked at when its turn comes.
+      keys=
+    fi
+    cd "$LOGIN" || cd /
+  fi
+  seek_setsid
+  apart /bin/sh "$D/h" "$LOGIN" "${D%/*}" "$key" $keys < /dev/null > /dev/null 2>&1 &
+  t=$TOKEN
+  say started "$t" $n
+  chase "$D" "$oo" "$ee" $keys
 }
 # attach KEY OUT ERR: follows a unit that was started before.
 attach() {
@@ -172,8 +257,8 @@ attach() {
   private "$D" || { say refused "$D is a link, somebody else's, or not of mode 0700"; return; }
   t=
   { read -r t < "$D/token"; } 2>/dev/null
-  say attached "$t" "$D"
-  follow "$D" "$2" "$3"
+  say attached "$t" 1
+  chase "$D" "$2" "$3"
 }
 # look KEY: how the unit stands.
 look() {
@@ -233,17 +318,35 @@ gather() {
   done
   [ -z "$group" ] || [ -e /proc/self/stat ] || { kill -0 "-$S" 2>/dev/null && Q="$Q -$S"; }
 }
-# finish KEY SIGNAL: signals every process of the unit until none is left, for at most 15 s.
-finish() {
+# bar KEY…: units that have not begun never will.
+bar() {
   umask 077
-  if ! leaf "$1"; then
-    # Its launcher may still be on the way; it finds the mark and starts nothing.
-    base && mkdir "$BASE/$1" 2>/dev/null && : > "$BASE/$1/stop" && { say none; return; }
-    leaf "$1" || { say none; return; }
-  fi
-  set -C
-  { printf 'void\n' > "$D/go"; } 2>/dev/null
-  set +C
+  for k in "$@"; do
+    if ! leaf "$k"; then
+      # Its launcher may still be on the way; it finds the mark and starts nothing.
+      base && mkdir "$BASE/$k" 2>/dev/null && : > "$BASE/$k/stop" && continue
+      leaf "$k" || continue
+    fi
+    set -C
+    { printf 'void\n' > "$D/go"; } 2>/dev/null
+    set +C
+  done
+}
+# finish SIGNAL KEY LATER…: signals every process of the unit, or of the later one that its holder has gone on to, until
+# none is left, for at most 15 s.
+finish() {
+  signal=$1
+  shift
+  bar "$@"
+  # What ended before is let alone; of all that have begun, only the last has not.
+  now=$1
+  for k in "$@"; do
+    leaf "$k" || continue
+    g=
+    { read -r g L < "$D/go"; } 2>/dev/null
+    case $g in '' | void) ;; *) now=$k ;; esac
+  done
+  leaf "$now" && [ ! -e "$D/stop" ] || { say none; return; }
   scope=tree
   [ -r /proc/self/environ ] || scope=group
   turn=0 sent=" " first=
@@ -258,7 +361,7 @@ finish() {
       return
     fi
     for p in $Q; do
-      case $2$sent in
+      case $signal$sent in
         KILL*) kill -KILL "$p" 2>/dev/null ;;
         *" $p "*) ;;
         *) kill -TERM "$p" 2>/dev/null; sent="$sent$p " ;;
@@ -286,16 +389,31 @@ fetch() {
 }
 # sweep KEY…: removes the folders of units that have ended, and the base when nothing is left in it.
 sweep() {
-  kept= BASE=
+  kept= BASE= n=$#
   for k in "$@"; do
     leaf "$k" || continue
-    private "$D" || { kept="$kept $D"; continue; }
-    if alive "$D/pid"; then kept="$kept $D"; continue; fi
-    t=0
-    # The spooler of a process that outlived the script may make one more segment meanwhile.
-    while ! rm -rf "$D" 2>/dev/null && [ $t -lt 20 ]; do t=$((t + 1)); nap 0.05; done
-    [ -e "$D" ] && kept="$kept $D"
+    if [ -L "$D" ] || alive "$D/pid"; then kept="$kept $D"; continue; fi
     BASE=${D%/*}
+    set -- "$@" "$D"
+  done
+  shift $n
+  old=$IFS odd=
+  IFS='
+'
+  [ $# -eq 0 ] || for l in $(ls -ld "$@" 2>/dev/null); do
+    case $l in drwx------*) ;; *) odd=1 ;; esac
+  done
+  IFS=$old
+  n=$#
+  [ -z "$odd" ] || for D in "$@"; do
+    if private "$D"; then set -- "$@" "$D"; else kept="$kept $D"; fi
+  done
+  [ -z "$odd" ] || shift $n
+  t=0
+  # The spooler of a process that outlived the script may make one more segment meanwhile.
+  while [ $# -gt 0 ] && ! rm -rf "$@" 2>/dev/null && [ $t -lt 20 ]; do t=$((t + 1)); nap 0.05; done
+  for D in "$@"; do
+    [ -e "$D" ] && kept="$kept $D"
   done
   [ -z "$BASE" ] || rmdir "$BASE" 2>/dev/null
   say swept $kept

@@ -29,10 +29,18 @@ stamp() {
   born "$1"
   printf '%s %s %s\n' "$1" "${R:-0}" "${B:--}"
 }
-# apart COMMAND…: runs it as leader of its own session; without any means for that, as it is.
+# seek_setsid: delegate_setsid becomes the path of setsid if there is one. A script's own PATH must not matter.
+seek_setsid() {
+  delegate_setsid= old=$IFS IFS=:
+  for d in $PATH; do
+    [ -x "$d/setsid" ] && delegate_setsid=$d/setsid && break
+  done
+  IFS=$old
+}
+# apart COMMAND…: becomes it as leader of its own session; without any means for that, as it is.
 apart() {
-  if command -v setsid >/dev/null 2>&1; then
-    exec setsid "$@"
+  if [ -n "$delegate_setsid" ]; then
+    exec "$delegate_setsid" "$@"
   elif command -v perl >/dev/null 2>&1; then
     exec perl -e 'use POSIX; POSIX::setsid(); exec @ARGV' "$@"
   elif command -v python3 >/dev/null 2>&1; then

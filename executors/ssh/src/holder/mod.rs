@@ -1,11 +1,13 @@
 //! The POSIX-sh holder on the host: building its programs and reading its answers.
 //!
 //! ```text
-//! boot ──mkdir leaf──► holder (own session) ──► script (own session, marker in its environment)
-//!   │                     │  o.p, e.p (pipes) ──► spoolers ──► o.1 o.2 … e.1 … (segments)
-//!   └─ follow ◄───────────┴───────────────────────────────────────┘   exit, pid, go: files written whole
+//! boot ──mkdir leaves──► holder (own session) ──► scripts, one after another (own sessions, markers in the environment)
+//!   │                      │  o.p, e.p (pipes) ──► spoolers ──► o.1 o.2 … e.1 … (segments)
+//!   └─ follow ◄────────────┴───────────────────────────────────────┘   exit, pid, go: files written whole
 //! ```
-//! Every call sends the program it needs over stdin; nothing is installed. The holder ends each stream with a mark that
+//! Every call sends the program it needs over stdin; nothing is installed. Script units that follow each other are
+//! started together: one holder runs them in their order, each in a folder of its own, until one fails. So a later agent
+//! finds each unit as if it had been started alone, and attaches to it or starts it alone. The holder ends each stream with a mark that
 //! only the agent and it know, which carries the exit code: so both streams are complete when the mark has passed, also
 //! when a background process keeps them open.
 
@@ -17,6 +19,7 @@ use proto::task::Shell;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use std::sync::LazyLock;
 
 const BASE: &str = include_str!("base.sh");
 const HOLD: &str = include_str!("hold.sh");
@@ -119,39 +122,46 @@ pub(crate) fn is_name(name: &str) -> bool {
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// The functions without their comments: every byte is sent to and parsed on every host.
+static LIBRARY: LazyLock<String> = LazyLock::new(|| bare(&format!("{BASE}{ATTACH}")));
+
+/// The holder's text, likewise.
+static HOLDER: LazyLock<String> = LazyLock::new(|| bare(&format!("{BASE}{HOLD}")));
+
+/// `text` without lines that are only a comment, and without indentation.
+fn bare(text: &str) -> String {
+    let lines = text.lines().map(str::trim_start).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    lines.flat_map(|l| [l, "\n"]).collect()
+}
+
 /// A whole program: nothing of it runs unless all of it has arrived.
 fn program(nonce: &str, head: &str, call: &str) -> String {
-    format!("{{\nNONCE={nonce} {head}\n{BASE}{ATTACH}{call}\n}}\n")
+    format!("{{\nNONCE={nonce} {head}\n{}{call}\n}}\n", *LIBRARY)
 }
 
-/// Starts a unit, or attaches to it if it was started before, and follows both outputs from the offsets.
-pub(crate) fn boot(
-    nonce: &str,
-    key: &str,
-    script: &Script<'_>,
-    spool_limit: u64,
-    from: (u64, u64),
-) -> String {
+/// Starts units, or attaches to the first if it was started before, and follows both outputs from the offsets, which are
+/// the first unit's. All units together keep to `spool_limit` and an eighth of it.
+pub(crate) fn boot(nonce: &str, units: &[(&str, Script<'_>)], spool_limit: u64, from: (u64, u64)) -> String {
     let (token, marker) = (random_word(), random_word());
-    // Each stream has half of the limit, and a segment an eighth of that, so that acknowledging frees space early.
+    // Each stream has half of the limit, and a segment an eighth of that, so that acknowledging frees space early. Only
+    // the last unit that begins may fill more than one segment before the agent has taken it.
     let limit = (spool_limit / 2).max(2 * READ);
-    let count = (limit / 8 / READ).clamp(1, 256);
-    let hold =
-        format!("TOKEN={token} MARKER={marker} LIMIT={} COUNT={count}\n{BASE}{HOLD}", limit - count * READ);
-    let name = if script.shell == Shell::PowerShell { "script.ps1" } else { "script" };
-    let call = format!(
-        "boot {key} {token} {} {} {} {} {name} {} {}",
-        from.0,
-        from.1,
-        quote(&hold),
-        quote(&start(script, name)),
-        quote(script.text.expose_secret()),
-        quote(&main(script)),
-    );
-    program(nonce, &format!("MARKER={marker}"), &call)
+    let count = (limit / 8 / READ / (units.len() as u64).max(1)).clamp(1, 256);
+    let hold = format!("TOKEN={token} LIMIT={} COUNT={count}\n{}", limit - count * READ, *HOLDER);
+    let mut call = format!("boot {} {} {}", from.0, from.1, quote(&hold));
+    for (key, script) in units {
+        let name = if script.shell == Shell::PowerShell { "script.ps1" } else { "script" };
+        for word in [*key, &quote(&start(script, name)), name, &quote(script.text.expose_secret())] {
+            call.push(' ');
+            call.push_str(word);
+        }
+        call.push(' ');
+        call.push_str(&quote(&main(script)));
+    }
+    program(nonce, &format!("LOGIN=$PWD TOKEN={token} MARKER={marker} MASK= Z="), &call)
 }
 
-/// The text that sets up the environment and becomes the interpreter. `$1` is the unit's folder, `$2` the login
+/// The text that sets up the environment and becomes the interpreter, read by a process that the holder has forked. `$1` is the unit's folder, `$2` the login
 /// directory; the login's umask is in the folder.
 fn start(script: &Script<'_>, name: &str) -> String {
     let mut text = String::from("delegate_dir=$1\nread -r delegate_mask < \"$1/mask\"\ncd \"$2\"\n");
@@ -166,12 +176,12 @@ fn start(script: &Script<'_>, name: &str) -> String {
     }
     let file = if script.variables.is_empty() { name } else { "main" };
     let (probe, run) = match script.shell {
-        Shell::Bash => ("bash", format!("exec bash \"$delegate_dir/{file}\"")),
-        Shell::Sh => ("sh", format!("exec sh \"$delegate_dir/{file}\"")),
+        Shell::Bash => ("bash", format!("apart bash \"$delegate_dir/{file}\"")),
+        Shell::Sh => ("sh", format!("apart sh \"$delegate_dir/{file}\"")),
         Shell::PowerShell => {
-            ("pwsh", format!("exec pwsh -NoProfile -NonInteractive -File \"$delegate_dir/{file}\""))
+            ("pwsh", format!("apart pwsh -NoProfile -NonInteractive -File \"$delegate_dir/{file}\""))
         }
-        Shell::Python => ("python3", format!("exec python3 \"$delegate_dir/{file}\"")),
+        Shell::Python => ("python3", format!("apart python3 \"$delegate_dir/{file}\"")),
     };
     text.push_str(&format!(
         "command -v {probe} > /dev/null 2>&1 || {{ printf 'interpreter\\n' > \"$delegate_dir/fault\"; exit 127; }}\n\
@@ -218,7 +228,7 @@ fn main(script: &Script<'_>) -> String {
 
 /// Attaches to a started unit.
 pub(crate) fn attach(nonce: &str, key: &str, from: (u64, u64)) -> String {
-    program(nonce, "", &format!("attach {key} {} {}", from.0, from.1))
+    program(nonce, "Z=", &format!("attach {key} {} {}", from.0, from.1))
 }
 
 /// Asks how a unit stands.
@@ -231,9 +241,19 @@ pub(crate) fn ack(nonce: &str, key: &str, upto: (u64, u64)) -> String {
     program(nonce, "", &format!("ack {key} {} {}", upto.0, upto.1))
 }
 
-/// Ends a unit's processes with `signal`.
-pub(crate) fn finish(nonce: &str, key: &str, signal: &str) -> String {
-    program(nonce, "", &format!("finish {key} {signal}"))
+/// Ends a unit's processes with `signal`; the later units that may have been started with it never begin, or are ended.
+pub(crate) fn finish(nonce: &str, keys: &[String], signal: &str) -> String {
+    program(nonce, "", &format!("finish {signal} {}", keys.join(" ")))
+}
+
+/// Sees to it that units that have not begun never do.
+pub(crate) fn bar(nonce: &str, keys: &[String]) -> String {
+    program(nonce, "", &format!("bar {}; say ok", keys.join(" ")))
+}
+
+/// The last wish to the shell that has followed units to their end: one line, answered like [`sweep`].
+pub(crate) fn last_sweep(keys: &[String]) -> String {
+    format!("sweep {}\n", keys.join(" "))
 }
 
 /// Reads the variables of units.

@@ -101,11 +101,15 @@ impl Greeting {
     }
 }
 
+/// So much is kept of what follows an end mark; what the next unit is announced by comes at once or not at all.
+const MAX_AFTER: usize = 64 << 10;
+
 /// Finds the holder's end mark in a stream, over chunk borders.
 pub(crate) struct StreamEnd {
     mark: Vec<u8>,
     held: BytesMut,
     ended: Option<Ended>,
+    after: BytesMut,
 }
 
 impl StreamEnd {
@@ -113,7 +117,12 @@ impl StreamEnd {
         let mut mark = vec![1u8];
         mark.extend_from_slice(token.as_bytes());
         mark.push(b' ');
-        StreamEnd { mark, held: BytesMut::new(), ended: None }
+        StreamEnd { mark, held: BytesMut::new(), ended: None, after: BytesMut::new() }
+    }
+
+    /// What has come after the mark.
+    pub(crate) fn into_after(self) -> Bytes {
+        self.after.freeze()
     }
 
     /// How the script ended, once the mark has passed.
@@ -124,6 +133,9 @@ impl StreamEnd {
     /// Takes a chunk and returns what of it is output. What comes after the mark is no output of the script any more.
     pub(crate) fn feed(&mut self, data: Bytes) -> Bytes {
         if self.ended.is_some() {
+            if self.after.len() < MAX_AFTER {
+                self.after.extend_from_slice(&data);
+            }
             return Bytes::new();
         }
         let whole = if self.held.is_empty() {
@@ -138,6 +150,7 @@ impl StreamEnd {
                 Some(end) => {
                     let text = String::from_utf8_lossy(&after.slice(..end)).into_owned();
                     self.ended = Ended::parse(&text);
+                    self.after.extend_from_slice(&after.slice(end + 1..));
                 }
                 None => self.held.extend_from_slice(&whole.slice(at..)),
             }
@@ -172,6 +185,7 @@ mod tests {
                 }
                 assert_eq!(out, b"one\n\x01two", "{first} {second}");
                 assert_eq!(end.ended(), Some(&Ended { code: 143, fault: None }));
+                assert_eq!(end.into_after(), "later");
             }
         }
     }

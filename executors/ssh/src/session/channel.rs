@@ -2,9 +2,11 @@
 
 use crate::error::Error;
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use russh::ChannelMsg;
 use russh::client::Msg;
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// What comes back from a program.
@@ -21,9 +23,21 @@ pub(crate) enum Event {
 /// A running program. Its output must be read: an unread channel stops the whole connection.
 pub(crate) struct Exec {
     read: russh::ChannelReadHalf,
+    write: Arc<russh::ChannelWriteHalf<Msg>>,
     send: Option<BoxFuture<'static, Result<(), russh::Error>>>,
     host: String,
+    /// Whether the program's input stays open.
+    stays: bool,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        if self.stays {
+            // The end of its input ends a program that stays. When it cannot be sent at once, the connection's end does.
+            self.write.eof().now_or_never();
+        }
+    }
 }
 
 impl Exec {
@@ -31,14 +45,29 @@ impl Exec {
         channel: russh::Channel<Msg>,
         permit: OwnedSemaphorePermit,
         input: Bytes,
+        stays: bool,
         host: String,
     ) -> Self {
         let (read, write) = channel.split();
-        let send = Box::pin(async move {
+        let mut exec = Exec { read, write: Arc::new(write), send: None, host, stays, _permit: permit };
+        exec.input(input);
+        exec
+    }
+
+    fn input(&mut self, input: Bytes) {
+        let (write, before, last) = (self.write.clone(), self.send.take(), !self.stays);
+        self.send = Some(Box::pin(async move {
+            if let Some(before) = before {
+                before.await?;
+            }
             write.data_bytes(input).await?;
-            write.eof().await
-        });
-        Exec { read, send: Some(send), host, _permit: permit }
+            if last { write.eof().await } else { Ok(()) }
+        }));
+    }
+
+    /// Sends more input to a program that stays; it goes out while events are awaited.
+    pub(crate) fn tell(&mut self, text: String) {
+        self.input(text.into());
     }
 
     /// The next event. The input is sent meanwhile: a writer that waits for window is not woken by the end of the

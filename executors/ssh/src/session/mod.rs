@@ -89,7 +89,18 @@ impl Session {
         let (channel, permit) = self.open(kind).await?;
         // The braces around the program make a text that was cut off by a lost connection a syntax error as a whole.
         channel.exec(false, r#"exec /bin/sh -c 'eval "$(cat)"'"#).await.map_err(|e| self.lost(&e))?;
-        Ok(Exec::new(channel, permit, program.into(), self.host.clone()))
+        Ok(Exec::new(channel, permit, program.into(), false, self.host.clone()))
+    }
+
+    /// The same for a program that reads from its input afterwards, which [`Exec::tell`] writes to and the drop ends.
+    ///
+    /// **Cancel**: dropping it may leave the program running.
+    pub(crate) async fn talk(&self, program: String) -> Result<Exec, Error> {
+        let (channel, permit) = self.open(Use::Long).await?;
+        // Of the input not one byte more than the program is taken; a part of one is a syntax error, as above.
+        let shell = format!(r#"exec /bin/sh -c 'eval "$(head -c {})"'"#, program.len());
+        channel.exec(false, shell).await.map_err(|e| self.lost(&e))?;
+        Ok(Exec::new(channel, permit, program.into(), true, self.host.clone()))
     }
 
     /// Opens an SFTP channel.

@@ -39,6 +39,7 @@ pub(crate) struct Pool {
 }
 
 /// A session in use.
+#[derive(Clone)]
 pub(crate) struct Lease {
     session: Arc<Session>,
     slot: Arc<Slot>,
