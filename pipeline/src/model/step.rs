@@ -71,10 +71,6 @@ pub struct Step {
 /// What a step does, with its expressions as written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "Few of them live at a time; boxing would only hide the fields."
-)]
 pub enum Spec {
     /// Command units.
     Command {
