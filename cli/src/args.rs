@@ -2,7 +2,7 @@
 
 use crate::commands::{
     agent, agents, apply, completion, connector, credential, entities, execution, expression, hostkey, init,
-    manager, pipeline, probe, secret, trigger, user,
+    manager, pipeline, policy, probe, secret, trigger, user,
 };
 use crate::quickstart;
 use clap::Parser;
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Hostkey(hostkey::Args),
     /// Test connectors
     Connector(connector::Args),
+    /// Try out policies
+    Policy(policy::Args),
     /// Try out expressions
     Expression(expression::Args),
     /// Send no-op tasks through the queue and time them

@@ -86,6 +86,7 @@ async fn dispatch(command: Command, env: &Env) -> Result<Exit, CliError> {
         Command::User(args) => commands::user::run(args, env).await,
         Command::Hostkey(args) => commands::hostkey::run(args, env).await,
         Command::Connector(args) => commands::connector::run(args, env).await,
+        Command::Policy(args) => commands::policy::run(args).await,
         Command::Expression(args) => commands::expression::run(args),
         Command::Probe(args) => commands::probe::run(&args, env).await,
         Command::Quickstart(args) => quickstart::run(&args, env).await,

@@ -160,3 +160,40 @@ async fn a_policy_that_cannot_be_read_is_refused_with_file_line_and_column() {
     let v1: Value = client.apply(&policy("new", "package a\ndeny contains msg if msg := input.x")).await;
     assert_eq!(v1["notices"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_of_pipelines_refuse_a_run_before_it_starts() {
+    let (_manager, client) = manager().await;
+    let rego = r#"package runs
+deny contains sprintf("%s may not go to %s", [input.metadata.user.identifier, v.value]) if {
+  some v in input.pipeline.variables
+  v.name == "env"
+  v.value == "prod"
+}"#;
+    client.apply(&policy("runs", rego)).await;
+    client.apply("policySet: {identifier: runs, type: Pipeline, policies: [{identifier: runs}]}").await;
+    let head = "variables:\n  - {name: env, type: String, value: <+input>}\n";
+    client
+        .apply(&custom("p", head, &policy_step("none", "runs", "{}", "when: {stageStatus: Failure}")))
+        .await;
+    let (status, body) = client.start("p", json!({"inputs": {"env": "prod"}})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("POL-001") && message.contains("admin may not go to prod"), "{message}");
+    assert_eq!(client.get("/executions").await, json!([]));
+    let (status, started) = client.start("p", json!({"inputs": {"env": "dev"}})).await;
+    assert_eq!(status, StatusCode::CREATED, "{started}");
+    client.ended(started["executionId"].as_str().unwrap()).await;
+    client.apply("policySet: {identifier: runs, type: Pipeline, policies: [{identifier: runs, severity: warning}]}").await;
+    let (status, started) = client.start("p", json!({"inputs": {"env": "prod"}})).await;
+    assert_eq!(status, StatusCode::CREATED, "{started}");
+    assert!(started["warnings"][0]["message"].as_str().unwrap().contains("may not go to prod"), "{started}");
+    let (status, body) = client
+        .try_apply(
+            "s.yaml",
+            "policySet: {identifier: s, type: Pipeline, action: onsave, policies: [{identifier: runs}]}",
+        )
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body["error"]["message"].as_str().unwrap().contains("known are onstep, onrun"), "{body}");
+}

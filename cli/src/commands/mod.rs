@@ -13,6 +13,7 @@ pub(crate) mod hostkey;
 pub(crate) mod init;
 pub(crate) mod manager;
 pub(crate) mod pipeline;
+pub(crate) mod policy;
 pub(crate) mod probe;
 pub(crate) mod secret;
 pub(crate) mod trigger;

@@ -315,7 +315,6 @@ fn sets_are_found_by_exact_name_and_scope_only() {
     assert!(select(&catalog, "o/other", &names(&["org.both"])).is_ok_and(|sets| sets[0].policies.len() == 2));
     let runs = select_for(&catalog, "o/p", SetAction::OnRun).unwrap();
     assert_eq!(runs.iter().map(|set| set.set.as_str()).collect::<Vec<_>>(), ["runs"]);
-    assert_eq!(select_for(&catalog, "", SetAction::OnSave), Ok(Vec::new()));
 }
 
 /// Offsets from Monday midnight UTC at the edges of the window, and whether changes are allowed.

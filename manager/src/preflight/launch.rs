@@ -32,7 +32,9 @@ pub(crate) async fn launch(app: &App, engine: &Engine, request: Request) -> Resu
         rehearsal,
     };
     let prepared = prepare(app, request).await?;
-    let (pipeline, warnings) = (prepared.pipeline.clone(), prepared.warnings.clone());
+    let policy_warnings = super::governance::judge(app, &prepared).await?;
+    let (pipeline, mut warnings) = (prepared.pipeline.clone(), prepared.warnings.clone());
+    warnings.extend(policy_warnings.into_iter().map(Warning::of_policy));
     let notices = prepared.notices.clone();
     let build = move |sequence_id| {
         let plan = prepared.plan(sequence_id).map_err(|faults| {

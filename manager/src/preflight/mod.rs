@@ -3,6 +3,7 @@
 //! A missing input, secret or entity refuses the run and leaves no execution. A selector that nobody satisfies and an
 //! unknown host key under `strict` are warned of, each with the command that mends it.
 
+mod governance;
 mod last_run;
 mod launch;
 
@@ -81,6 +82,14 @@ pub(crate) struct Warning {
     code: &'static str,
     message: String,
     hint: String,
+}
+
+impl Warning {
+    /// What a policy says with severity `warning`.
+    fn of_policy(line: String) -> Self {
+        let hint = "the run goes on; the policy says what to change".to_owned();
+        Warning { code: "POL-001", message: format!("policy warning: {line}"), hint }
+    }
 }
 
 /// A run that may start.

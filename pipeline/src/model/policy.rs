@@ -51,8 +51,6 @@ pub enum SetAction {
     OnStep,
     /// Before every run of a pipeline.
     OnRun,
-    /// When a pipeline is applied.
-    OnSave,
 }
 
 /// One policy of a set.
@@ -113,7 +111,7 @@ pub fn read_policy_set(root: &Node, findings: &mut Findings) -> Option<PolicySet
         Some(field) => one_of(
             field,
             "action of a policy set",
-            &[("onstep", SetAction::OnStep), ("onrun", SetAction::OnRun), ("onsave", SetAction::OnSave)],
+            &[("onstep", SetAction::OnStep), ("onrun", SetAction::OnRun)],
             findings,
         )?,
         // A set for pipelines that nothing ever asks would be a gate that stands open.
@@ -121,8 +119,7 @@ pub fn read_policy_set(root: &Node, findings: &mut Findings) -> Option<PolicySet
         None => SetAction::OnStep,
     };
     if let Some(field) = written.filter(|_| (subject == Subject::Custom) != (action == SetAction::OnStep)) {
-        let message =
-            "expected `onstep` for a set of type Custom, and `onrun` or `onsave` for one of type Pipeline";
+        let message = "expected `onstep` for a set of type Custom, and `onrun` for one of type Pipeline";
         findings.fault(&field.at, &field.path, message);
     }
     let enabled = reader.flag("enabled", findings).unwrap_or(true);

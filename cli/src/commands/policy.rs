@@ -1,0 +1,115 @@
+//! `delegate policy eval`: a policy without a manager.
+
+use crate::exit::{CliError, Exit};
+use crate::output::{self, Format};
+use jiff::Timestamp;
+use manager::policy::{Asked, AskedPolicy, Judges, Status, Verdict, select};
+use pipeline::entities::{CatalogEntity, Snapshot, parse_entities};
+use pipeline::model::policy::Severity;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Ask a policy, or a policy set of a file, about an input; exits 1 when it is denied
+    Eval(EvalArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct EvalArgs {
+    /// A Rego text (.rego), or a YAML file with `policy` and `policySet` documents
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// Policy set of the YAML file
+    #[arg(long, value_name = "ID")]
+    set: Option<String>,
+    /// The input: JSON, or @FILE
+    #[arg(long, value_name = "JSON")]
+    input: String,
+    /// What `time.now_ns()` gives, such as 2026-11-20T12:00:00Z; now when it is left out
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Runs it.
+pub(crate) async fn run(args: Args) -> Result<Exit, CliError> {
+    let Action::Eval(args) = args.action;
+    let asked = asked(&args.file, args.set.as_deref())?;
+    let text = match args.input.strip_prefix('@') {
+        Some(path) => read(Path::new(path))?,
+        None => args.input.clone(),
+    };
+    let input: Value = serde_json::from_str(&text).map_err(|error| {
+        CliError::usage(format!("--input: no JSON: {error} (write @FILE to read it from a file)"))
+    })?;
+    #[expect(clippy::disallowed_methods, reason = "The command line is where the time of day enters.")]
+    let at = match args.at {
+        Some(at) => at,
+        None => Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH),
+    };
+    let now_ms = u64::try_from(at.as_millisecond()).unwrap_or(0);
+    let verdict = Judges::default()
+        .judge(asked, input, now_ms)
+        .await
+        .map_err(|error| CliError::failed(error.to_string()))?;
+    show(&verdict, args.output);
+    Ok(if verdict.status == Status::Error { Exit::Failed } else { Exit::Success })
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|error| CliError::file("read", path, &error))
+}
+
+fn asked(file: &Path, set: Option<&str>) -> Result<Vec<Asked>, CliError> {
+    let text = read(file)?;
+    let source = file.display().to_string();
+    if file.extension().is_some_and(|extension| extension == "rego") {
+        let policy = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let policies = vec![AskedPolicy { policy: policy.clone(), severity: Severity::Error, rego: text }];
+        return Ok(vec![Asked { set: policy, policies }]);
+    }
+    let entities = parse_entities(&source, &text).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        CliError::usage(lines.join("\n"))
+    })?;
+    let entities: Vec<CatalogEntity> = entities.into_iter().map(CatalogEntity::from).collect();
+    let sets: Vec<String> = match set {
+        Some(set) => vec![set.to_owned()],
+        None => {
+            let sets = entities.iter().filter(|entity| entity.kind.name() == "policySet");
+            sets.map(|entity| entity.id.clone()).collect()
+        }
+    };
+    if sets.is_empty() {
+        return Err(CliError::usage(format!("{source} holds no `policySet`")));
+    }
+    let catalog = Snapshot { entities, secrets: Vec::new() };
+    select(&catalog, "", &sets).map_err(|error| CliError::usage(error.to_string()))
+}
+
+fn show(verdict: &Verdict, format: Format) {
+    match format {
+        Format::Json => {
+            output::json(&json!({ "status": verdict.status.name(), "policySetDetails": verdict.details() }));
+        }
+        Format::Table => {
+            output::say(verdict.status.name());
+            for status in [Status::Error, Status::Warning] {
+                for line in verdict.lines(status) {
+                    output::say(format!("{}: {line}", status.name()));
+                }
+            }
+        }
+    }
+}
