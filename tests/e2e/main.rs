@@ -6,6 +6,7 @@
     reason = "This crate is test code; a panic is its way to fail."
 )]
 
+mod journey;
 mod secrets;
 mod shell_script;
 mod ssh_fleet;
