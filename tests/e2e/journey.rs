@@ -40,8 +40,12 @@ impl Journey {
             let address = host.split(':').next().unwrap_or_default();
             aliases.push(format!("shop-{environment}-1.example.com:22={address}:{}", sshd.port));
         }
-        let agent =
-            AgentProcess::start(&manager, dir.path(), "zone-a", &[("DELEGATE_HOST_ALIASES", &aliases.join(","))]);
+        let agent = AgentProcess::start(
+            &manager,
+            dir.path(),
+            "zone-a",
+            &[("DELEGATE_HOST_ALIASES", &aliases.join(","))],
+        );
         manager.set_secret("journey_key", &std::fs::read(&sshd.client_key).unwrap());
         manager.ok(&["user", "create", "ruth", "--email", "ruth@example.com"]);
         let apps = dir.path().join("apps");
@@ -54,7 +58,9 @@ impl Journey {
         for line in text.lines() {
             let line = line.replace("userName: deployer", &format!("userName: {}", sshd.user));
             let line = match line.contains("/srv/shop") {
-                true => line.replace("/srv/shop", &apps.join(environments.next().unwrap()).display().to_string()),
+                true => {
+                    line.replace("/srv/shop", &apps.join(environments.next().unwrap()).display().to_string())
+                }
                 false => line,
             };
             entities.push_str(&line);
@@ -64,22 +70,48 @@ impl Journey {
         std::fs::write(&file, entities).unwrap();
         manager.ok(&["apply", file.to_str().unwrap()]);
         let key = manager.json(&[
-            "apikey", "create", "ruth", "--user", "ruth@example.com", "--role", "executor", "--output", "json",
+            "apikey",
+            "create",
+            "ruth",
+            "--user",
+            "ruth@example.com",
+            "--role",
+            "executor",
+            "--output",
+            "json",
         ]);
         let ruth = key["apiKey"].as_str().expect("a key").to_owned();
         let pipeline = package("../deploy/examples/journey/pipeline.yaml").display().to_string();
-        Journey { manager, _agent: agent, _prometheus: prometheus, traffic, _sshd: sshd, apps, pipeline, ruth, _dir: dir }
+        Journey {
+            manager,
+            _agent: agent,
+            _prometheus: prometheus,
+            traffic,
+            _sshd: sshd,
+            apps,
+            pipeline,
+            ruth,
+            _dir: dir,
+        }
     }
 
     /// Starts the journey and waits for the approval; returns the execution.
     async fn to_the_approval(&self, version: &str) -> (String, String) {
         let version = format!("version={version}");
         let id = self.manager.start_pipeline(&[
-            &self.pipeline, "--input", &version, "--input", "window=3s", "--rehearse", "300",
+            &self.pipeline,
+            "--input",
+            &version,
+            "--input",
+            "window=3s",
+            "--rehearse",
+            "300",
         ]);
         let approval = until("production waits for approval", Duration::from_secs(120), || async {
             let list = self.manager.json(&["approval", "list", "--output", "json"]);
-            let waiting = list.as_array().and_then(|list| list.iter().find(|a| a["executionId"] == id.as_str()).cloned());
+            let waiting = list
+                .as_array()
+                .and_then(|list| list.iter().find(|a| a["executionId"] == id.as_str()).cloned());
             let view = self.manager.show(&id);
             assert_ne!(view["status"], "Failed", "{view:#}");
             waiting
@@ -91,7 +123,8 @@ impl Journey {
     }
 
     fn approve(&self, approval: &str) {
-        let mut command = self.manager.cli(&["approval", "approve", approval, "--input", "change_ticket=CHG-7"]);
+        let mut command =
+            self.manager.cli(&["approval", "approve", approval, "--input", "change_ticket=CHG-7"]);
         let output = command.env("DELEGATE_API_KEY", &self.ruth).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

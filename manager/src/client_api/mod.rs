@@ -15,6 +15,7 @@ mod error;
 mod executions;
 mod hostkeys;
 mod logs;
+pub mod openapi;
 mod pipelines;
 mod secrets;
 mod tasks;
@@ -98,6 +99,7 @@ pub fn router(app: App, engine: Engine) -> Router {
         .route("/connectors/{id}/test", post(connectors::test))
         .route("/probes", post(tasks::probe))
         .route("/tasks/{id}", get(tasks::show))
+        .route("/openapi.json", get(openapi::show))
         .fallback(|| async { ApiError::not_found("there is no such path under /api/v1") })
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(middleware::from_fn_with_state(api.clone(), authenticate))
