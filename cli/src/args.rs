@@ -1,8 +1,8 @@
 //! The command line: every command and flag. Scripts rely on them (issue, "Command line").
 
 use crate::commands::{
-    agent, agents, apply, completion, connector, credential, entities, execution, expression, hostkey, init,
-    manager, pipeline, policy, probe, secret, trigger, user,
+    agent, agents, apply, approval, completion, connector, credential, entities, execution, expression,
+    hostkey, init, manager, pipeline, policy, probe, secret, trigger, user,
 };
 use crate::quickstart;
 use clap::Parser;
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Token(credential::TokenArgs),
     /// API keys: what people and scripts call with
     Apikey(credential::KeyArgs),
+    /// What waits for people: look at it, approve, reject
+    Approval(approval::Args),
     /// Users: who people are, and which groups they are in
     User(user::Args),
     /// Keys of SSH hosts

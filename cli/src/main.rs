@@ -83,6 +83,7 @@ async fn dispatch(command: Command, env: &Env) -> Result<Exit, CliError> {
         Command::Agents(args) => commands::agents::run(&args, env).await,
         Command::Token(args) => commands::credential::tokens(args, env).await,
         Command::Apikey(args) => commands::credential::keys(args, env).await,
+        Command::Approval(args) => commands::approval::run(args, env).await,
         Command::User(args) => commands::user::run(args, env).await,
         Command::Hostkey(args) => commands::hostkey::run(args, env).await,
         Command::Connector(args) => commands::connector::run(args, env).await,

@@ -1,12 +1,13 @@
 //! The document that `pipeline run --output json` and `execution show` print, derived from a state.
 
 use crate::fault::Notice;
+use crate::machine::approval::Approval;
 use crate::machine::state::{Phase, ROOT_RUN, Run, State, Status};
 use crate::machine::{Intervention, interventions};
 use crate::model::pipeline::StageKind;
 use crate::model::step::Spec;
 use crate::plan::{NodeKind, Plan, PlanNode};
-use proto::failure::Failure;
+use proto::failure::{Failure, FailureKind};
 use proto::result::UnitProgress;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -106,6 +107,9 @@ pub struct StepView {
     pub node: String,
     /// Latest attempt.
     pub attempt: u32,
+    /// What people are or were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalView>,
     /// What a person should read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
@@ -124,6 +128,44 @@ pub struct StepView {
     /// Members of a group, or iterations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepView>,
+}
+
+/// An approval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalView {
+    /// What `approval approve` names it by; the manager knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Harness' status of an approval: `WAITING`, `APPROVED`, `REJECTED`, `EXPIRED`, `ABORTED`, `FAILED`.
+    pub status: String,
+    /// What was asked, with its expressions resolved, and who did what.
+    #[serde(flatten)]
+    pub asked: Approval,
+}
+
+impl ApprovalView {
+    /// Of a run that asks or asked people.
+    pub fn of(run: &Run) -> Option<ApprovalView> {
+        let asked = run.approval.as_deref()?.clone();
+        let rejected = asked.activities.iter().any(|activity| !activity.approved);
+        let by_itself =
+            asked.activities.iter().any(|activity| activity.approved && activity.email.is_empty());
+        let status = if run.phase == Phase::Approval {
+            "WAITING"
+        } else if rejected {
+            "REJECTED"
+        } else if by_itself || asked.approvals() >= asked.minimum {
+            "APPROVED"
+        } else if run.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Timeout) {
+            "EXPIRED"
+        } else if run.status == Status::Aborted {
+            "ABORTED"
+        } else {
+            "FAILED"
+        };
+        Some(ApprovalView { id: None, status: status.to_owned(), asked })
+    }
 }
 
 /// A host.
@@ -312,6 +354,7 @@ impl Viewer<'_> {
             attempt: run.map_or(0, |run| run.attempt),
             notices: run.map(|run| run.notices.clone()).unwrap_or_default(),
             units: run.map(|run| run.units.clone()).unwrap_or_default(),
+            approval: run.and_then(ApprovalView::of),
             waiting_for: run.and_then(|run| waiting_for(node, run)),
             interventions: interventions(self.state, id),
             decide_until: run.and_then(|run| run.halt.as_ref()).map(|halt| halt.until),

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod agents;
 pub(crate) mod apply;
+pub(crate) mod approval;
 pub(crate) mod completion;
 pub(crate) mod connector;
 pub(crate) mod credential;

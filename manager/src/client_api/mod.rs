@@ -7,6 +7,7 @@
 mod actions;
 mod agents;
 mod apply;
+mod approvals;
 pub(crate) mod body;
 mod connectors;
 mod credentials;
@@ -81,6 +82,10 @@ pub fn router(app: App, engine: Engine) -> Router {
         .route("/executions/{id}/rerun", post(actions::rerun))
         .route("/executions/{id}/rollback", post(actions::rollback))
         .route("/executions/{id}/logs", get(logs::read))
+        .route("/approvals", get(approvals::list))
+        .route("/approvals/{id}", get(approvals::show))
+        .route("/approvals/{id}/approve", post(approvals::approve))
+        .route("/approvals/{id}/reject", post(approvals::reject))
         .route("/agents", get(agents::list))
         .route("/engine", get(executions::engine))
         .route("/tokens", post(credentials::create_token).get(credentials::list_tokens))
@@ -103,8 +108,17 @@ pub fn router(app: App, engine: Engine) -> Router {
         .fallback(|| async { ApiError::not_found("there is no such path under /api/v1") })
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(middleware::from_fn_with_state(api.clone(), authenticate))
+        .with_state(api.clone());
+    // Harness' own paths, with and without its gateway.
+    let harness = Router::new()
+        .route("/approvals/{id}", get(approvals::harness_show))
+        .route("/approvals/{id}/harness/activity", post(approvals::harness_activity))
+        .layer(middleware::from_fn_with_state(api.clone(), authenticate))
         .with_state(api);
-    Router::new().nest("/api/v1", routes)
+    Router::new()
+        .nest("/api/v1", routes)
+        .nest("/gateway/pipeline/api", harness.clone())
+        .nest("/pipeline/api", harness)
 }
 
 /// Lets a request pass that carries a valid API key whose role is enough. The key is looked up by its hash: the store

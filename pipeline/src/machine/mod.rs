@@ -4,6 +4,7 @@
 //! acts; after a crash it reads the state back and goes on. Replaying the events of an execution from its first state
 //! gives the same state.
 
+pub mod approval;
 mod barrier;
 mod ends;
 mod failure;

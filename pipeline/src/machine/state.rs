@@ -259,6 +259,9 @@ pub struct Run {
     /// A strategy said to go on in spite of the failure (MarkAsFailure): a rollback sequence does so too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub carry_on: bool,
+    /// What people are or were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Box<super::approval::Approval>>,
     /// What the manager itself is at, as it was decided: after a crash it is given again, unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Box<ManagerWork>>,

@@ -70,6 +70,7 @@ impl Machine<'_> {
             }
             "retry" if current && phase == Phase::RetryWait => self.start_attempt(&id),
             "intervene" if current && phase == Phase::Intervention => self.undecided(&id),
+            "approve" if current && phase == Phase::Approval => self.approve_by_itself(&id),
             "wait" if current && phase == Phase::Wait => self.end(&id, Status::Success),
             _ => {}
         }
@@ -117,6 +118,13 @@ impl Machine<'_> {
             // Before its first attempt a leaf has none.
             if attempt > 0 {
                 self.actions.push(Action::ClearTimer { timer: name("timeout", attempt, id) });
+                if self
+                    .run(id)
+                    .and_then(|run| run.approval.as_ref())
+                    .is_some_and(|asked| asked.auto.is_some())
+                {
+                    self.actions.push(Action::ClearTimer { timer: name("approve", attempt, id) });
+                }
                 if run_is_ending(self.run(id)) {
                     self.actions.push(Action::ClearTimer { timer: name("grace", attempt, id) });
                 }

@@ -1,9 +1,9 @@
 //! What people do to a step that asks for it: one question ([`accepts`]) and one transition, both pure.
 
 use super::intervene::interventions;
-use super::state::{Phase, ROOT_RUN, State, Status};
+use super::state::{Phase, ROOT_RUN, Run, State, Status};
 use super::timers::name;
-use super::{Action, Machine};
+use super::{Action, Machine, approval};
 use proto::failure::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -44,6 +44,11 @@ pub enum UserAction {
         /// Free text.
         #[serde(default)]
         comments: String,
+    },
+    /// Rejects because a later execution was approved at the same step. Only the manager itself says this.
+    Supersede {
+        /// The later execution.
+        execution: String,
     },
     /// Decides about a failed step.
     Intervene {
@@ -153,7 +158,9 @@ pub fn accepts(state: &State, node: &str, by: &Actor, action: &UserAction) -> Re
     }
     let Some(run) = state.runs.get(node) else { return Err(Refusal::NoNode { node: node.to_owned() }) };
     let (phase, wanted) = match action {
-        UserAction::Approve { .. } | UserAction::Reject { .. } => (Phase::Approval, "an approval"),
+        UserAction::Approve { .. } | UserAction::Reject { .. } | UserAction::Supersede { .. } => {
+            (Phase::Approval, "an approval")
+        }
         UserAction::Intervene { .. } => (Phase::Intervention, "an intervention"),
         UserAction::MarkWait { .. } => (Phase::Wait, "the end of a wait"),
         UserAction::GiveInputs { .. } => (Phase::Input, "inputs"),
@@ -165,11 +172,11 @@ pub fn accepts(state: &State, node: &str, by: &Actor, action: &UserAction) -> Re
         let status = state.runs.get(ROOT_RUN).map_or(Status::Aborted, |run| run.status);
         return Err(Refusal::NotWaiting { node: node.to_owned(), status, wanted });
     }
-    fits(state, node, by, action)
+    fits(state, node, run, by, action)
 }
 
 /// What depends on the step itself.
-fn fits(state: &State, node: &str, _by: &Actor, action: &UserAction) -> Result<(), Refusal> {
+fn fits(state: &State, node: &str, run: &Run, by: &Actor, action: &UserAction) -> Result<(), Refusal> {
     match action {
         UserAction::Intervene { action } => {
             let offered = interventions(state, node);
@@ -183,7 +190,10 @@ fn fits(state: &State, node: &str, _by: &Actor, action: &UserAction) -> Result<(
         }
         UserAction::MarkWait { .. } => Ok(()),
         // Nothing waits in these phases before their steps exist.
-        UserAction::Approve { .. } | UserAction::Reject { .. } | UserAction::GiveInputs { .. } => Ok(()),
+        UserAction::GiveInputs { .. } => Ok(()),
+        UserAction::Approve { .. } | UserAction::Reject { .. } | UserAction::Supersede { .. } => {
+            approval::fits(state, run, by, action)
+        }
     }
 }
 
@@ -195,8 +205,11 @@ impl Machine<'_> {
         }
         match action {
             UserAction::MarkWait { success } => self.mark_wait(id, by, *success),
+            UserAction::Approve { .. } | UserAction::Reject { .. } | UserAction::Supersede { .. } => {
+                self.act_on_approval(id, by, action);
+            }
             UserAction::Intervene { action } => self.intervene(id, by, *action),
-            UserAction::Approve { .. } | UserAction::Reject { .. } | UserAction::GiveInputs { .. } => {}
+            UserAction::GiveInputs { .. } => {}
         }
     }
 

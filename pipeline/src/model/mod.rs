@@ -15,6 +15,7 @@ pub mod read;
 pub mod secret;
 pub mod service;
 pub mod step;
+pub mod step_approval;
 mod step_command;
 mod step_http;
 mod step_list;

@@ -8,8 +8,18 @@ use proto::task::{CopySource, OutputVariable, Shell};
 use serde::{Deserialize, Serialize};
 
 /// Step types that a pipeline may use.
-pub const STEP_TYPES: [&str; 9] =
-    ["Command", "ArtifactoryDownload", "ShellScript", "Http", "Verify", "Policy", "Wait", "Barrier", "Noop"];
+pub const STEP_TYPES: [&str; 10] = [
+    "Command",
+    "ArtifactoryDownload",
+    "ShellScript",
+    "Http",
+    "Verify",
+    "Policy",
+    "HarnessApproval",
+    "Wait",
+    "Barrier",
+    "Noop",
+];
 
 /// A member of a `steps` list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +138,8 @@ pub enum Spec {
         /// The document: JSON, or a text that becomes JSON.
         payload: Field,
     },
+    /// Waits for people.
+    Approval(Box<super::step_approval::Approval>),
     /// Waits in the manager.
     Wait {
         /// How long.

@@ -9,8 +9,7 @@ use crate::rules;
 use crate::yaml::Node;
 
 /// Step types of Harness that come in later versions: refused by name, and told apart from slips of the pen.
-const LATER: [&str; 21] = [
-    "HarnessApproval",
+const LATER: [&str; 20] = [
     "K8sApply",
     "K8sRollingDeploy",
     "K8sRollingRollback",
@@ -239,6 +238,8 @@ fn read_step(
         "Http" => super::step_http::read_http(&mut spec, &mut frame, findings),
         "Verify" => rules::r10_r11_verify(&mut spec, &mut reader, earlier, findings),
         "Policy" => super::step_policy::read_policy(&mut spec, findings),
+        "HarnessApproval" => super::step_approval::read_approval(&mut spec, findings)
+            .map(|approval| Spec::Approval(Box::new(approval))),
         "Wait" => spec.required("duration", findings).map(|duration| Spec::Wait { duration }),
         "Barrier" => spec.required("barrierRef", findings).map(|barrier| Spec::Barrier { barrier }),
         _ => {

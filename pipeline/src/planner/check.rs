@@ -129,6 +129,17 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
             fields.extend(verify.labels.iter().map(|(_, value)| value));
         }
         Spec::Policy { sets, payload } => fields.extend([sets, payload]),
+        Spec::Approval(approval) => {
+            fields.extend([&approval.message, &approval.groups]);
+            let more = [&approval.minimum, &approval.disallow_executor, &approval.disallowed_emails];
+            fields.extend(more.into_iter().flatten());
+            fields.extend([&approval.callback_id, &approval.auto_reject].into_iter().flatten());
+            fields.extend(approval.inputs.iter().filter_map(|input| input.default.as_ref()));
+            if let Some(auto) = &approval.auto {
+                fields.extend([&auto.time, &auto.time_zone]);
+                fields.extend(&auto.comments);
+            }
+        }
         Spec::Wait { duration } => fields.push(duration),
         Spec::Barrier { barrier } => fields.push(barrier),
         Spec::Noop { line } => fields.push(line),

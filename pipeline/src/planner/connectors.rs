@@ -72,10 +72,11 @@ fn step_connectors(spec: &Spec, index: usize, wanted: &mut Vec<(usize, Field)>) 
             }
         }
         Spec::Verify(verify) => wanted.extend(verify.connector.iter().map(|field| (index, field.clone()))),
-        // Its credential is a login, frozen by itself.
-        Spec::ShellScript { .. }
+        // A script's credential is a login, frozen by itself.
+        Spec::Policy { .. }
+        | Spec::Approval(_)
+        | Spec::ShellScript { .. }
         | Spec::Http { .. }
-        | Spec::Policy { .. }
         | Spec::Wait { .. }
         | Spec::Barrier { .. }
         | Spec::Noop { .. } => {}

@@ -57,7 +57,9 @@ impl<'a> Builder<'a> {
                     "DELEGATE_VERIFY_TASK"
                 }
                 Spec::Noop { .. } => "DELEGATE_NOOP_TASK",
-                Spec::Wait { .. } | Spec::Barrier { .. } | Spec::Policy { .. } => return None,
+                Spec::Wait { .. } | Spec::Barrier { .. } | Spec::Approval(_) | Spec::Policy { .. } => {
+                    return None;
+                }
             },
             _ => return None,
         };

@@ -126,6 +126,25 @@ impl<'a> Builder<'a> {
         (!near.is_empty()).then(|| format!("did you mean `{}`?", near.join("` or `")))
     }
 
+    /// A list of texts: a written list whose elements may be expressions, or an expression that gives a list. A single
+    /// text is a list of one.
+    pub(crate) fn texts(&self, field: &Field) -> Result<Vec<String>, Box<Failure>> {
+        let value = field_value(field, &self.context()).map_err(|error| bad_field(field, &error))?;
+        let text = |item: &Json| match as_text(item) {
+            Json::String(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+            other => Err(bad_field(field, format!("expected a list of texts, found {other} in it"))),
+        };
+        match &value {
+            Json::Array(list) => list.iter().map(text).collect(),
+            single => Ok(vec![text(single)?]),
+        }
+    }
+
+    /// A field that holds a wrong value.
+    pub(crate) fn bad(&self, field: &Field, message: impl std::fmt::Display) -> Box<Failure> {
+        bad_field(field, message)
+    }
+
     /// A deploy-critical text: an unresolved expression fails the step.
     pub(crate) fn strict(&self, field: &Field) -> Result<String, Box<Failure>> {
         self.rendered(field, Mode::Throw)

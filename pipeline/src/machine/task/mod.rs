@@ -11,6 +11,7 @@ pub use artifact::stage_records;
 pub(crate) use artifact::{retoken, stage_key};
 pub(crate) use build::{Builder, field_value, render};
 
+use super::approval::{self, Approval};
 use super::state::{Phase, Status};
 use super::timers::{ARTIFACT_MS, DEFAULT_STEP_MS, name};
 use super::{Action, Machine, ManagerWork, TaskRequest, node_of};
@@ -28,6 +29,8 @@ enum Start {
     Barrier,
     /// The manager itself does it.
     Perform(Box<ManagerWork>),
+    /// People are asked; what a person should read.
+    Ask(Box<Approval>, Vec<String>),
     /// Nothing is to be done, and why.
     Skip(String),
 }
@@ -71,6 +74,10 @@ impl Machine<'_> {
                 });
                 self.actions.push(Action::Perform { node: id.to_owned(), attempt, work });
             }
+            Ok(Start::Ask(approval, notices)) => {
+                self.update(id, |run| run.notices.extend(notices));
+                self.wait_for_approval(id, attempt, *approval);
+            }
             Ok(Start::Skip(why)) => {
                 self.update(id, |run| run.notices.push(why));
                 return self.end(id, Status::Skipped);
@@ -90,6 +97,11 @@ impl Machine<'_> {
                 Spec::Policy { sets, payload } => {
                     let work = policy::work(&builder, sets, payload, self.at)?;
                     return Ok(Start::Perform(Box::new(work)));
+                }
+                Spec::Approval(spec) => {
+                    let deadline = self.at.saturating_add(timeout_ms);
+                    let (asked, notices) = approval::ask(&builder, spec, self.at, deadline)?;
+                    return Ok(Start::Ask(Box::new(asked), notices));
                 }
                 Spec::Wait { duration } => return Ok(Start::Wait(builder.duration(duration)?)),
                 Spec::Barrier { .. } => return Ok(Start::Barrier),

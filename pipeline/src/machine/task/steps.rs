@@ -77,6 +77,7 @@ pub(super) fn build(
         }
         Spec::Verify(verify) => build_verify(builder, verify).map(StepSpec::Verify),
         Spec::Noop { line } => Ok(StepSpec::Noop(NoopSpec { line: builder.lenient(line)?.0 })),
+        Spec::Approval(approval) => Err(bad_field(&approval.message, "the step has no task")),
         Spec::Wait { duration: field }
         | Spec::Barrier { barrier: field }
         | Spec::Policy { payload: field, .. } => Err(bad_field(field, "the step has no task")),

@@ -1,0 +1,161 @@
+//! `delegate approval list | show ID | approve ID | reject ID`.
+
+use crate::client::{Client, ClientArgs};
+use crate::exit::{CliError, Exit};
+use crate::output::{self, Format, cell, time};
+use crate::settings::Env;
+use serde_json::{Map, Value, json};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List what waits for approval
+    List(ListArgs),
+    /// Show one, also after it was decided
+    Show(ShowArgs),
+    /// Approve
+    Approve(DecideArgs),
+    /// Reject: one rejection is the end of it
+    Reject(DecideArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// All of this execution, decided ones too
+    #[arg(long, value_name = "ID")]
+    execution: Option<String>,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    /// Approval
+    id: String,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct DecideArgs {
+    /// Approval
+    id: String,
+    /// Value of an approver input; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = input)]
+    input: Vec<(String, String)>,
+    /// Kept with the execution
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+fn input(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+/// Runs it.
+pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
+    let (reply, format) = match args.action {
+        Action::List(args) => {
+            let query: Vec<(&str, &str)> =
+                args.execution.as_deref().map(|id| ("execution", id)).into_iter().collect();
+            let reply = Client::new(&args.client, env)?.get(&["approvals"], &query).await?;
+            match args.output {
+                Format::Json => output::json(&reply),
+                Format::Table => output::say(table(&reply)),
+            }
+            return Ok(Exit::Success);
+        }
+        Action::Show(args) => {
+            (Client::new(&args.client, env)?.get(&["approvals", &args.id], &[]).await?, args.output)
+        }
+        Action::Approve(args) => (decide(&args, "approve", env).await?, args.output),
+        Action::Reject(args) => (decide(&args, "reject", env).await?, args.output),
+    };
+    match format {
+        Format::Json => output::json(&reply),
+        Format::Table => output::say(text(&reply)),
+    }
+    Ok(Exit::Success)
+}
+
+async fn decide(args: &DecideArgs, verb: &str, env: &Env) -> Result<Value, CliError> {
+    let inputs: Map<String, Value> =
+        args.input.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let body = json!({"inputs": inputs, "comments": args.comment});
+    Client::new(&args.client, env)?.post(&["approvals", &args.id, verb], &body).await
+}
+
+fn field(value: &Value, name: &str) -> String {
+    value.get(name).map(cell).unwrap_or_default()
+}
+
+fn table(reply: &Value) -> String {
+    let rows: Vec<Vec<String>> = reply
+        .as_array()
+        .map_or(&[][..], Vec::as_slice)
+        .iter()
+        .map(|one| {
+            let deadline = time(one.get("deadline").and_then(Value::as_i64));
+            let run = format!("{} #{}", field(one, "pipeline"), field(one, "sequenceId"));
+            let message = field(one, "message").lines().next().unwrap_or_default().to_owned();
+            vec![field(one, "id"), run, field(one, "step"), field(one, "status"), deadline, message]
+        })
+        .collect();
+    output::table(&["APPROVAL", "PIPELINE", "STEP", "STATUS", "UNTIL", "MESSAGE"], &rows)
+}
+
+fn text(one: &Value) -> String {
+    let mut lines = vec![
+        format!(
+            "{} {} ({} #{})",
+            field(one, "status"),
+            field(one, "step"),
+            field(one, "pipeline"),
+            field(one, "sequenceId")
+        ),
+        field(one, "message"),
+    ];
+    for activity in one.get("approvalActivities").and_then(Value::as_array).into_iter().flatten() {
+        let who = activity.get("user").map(|user| field(user, "email")).unwrap_or_default();
+        let at = time(activity.get("approvedAt").and_then(Value::as_i64));
+        lines.push(format!("{at} {} {who} {}", field(activity, "action"), field(activity, "comments")));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_a_table() {
+        let reply = json!([{"id": "e.t", "pipeline": "p", "sequenceId": 2, "step": "gate", "status": "WAITING",
+            "deadline": 1_715_004_000_000_i64, "message": "Deploy?\nmore"}]);
+        assert_eq!(
+            table(&reply),
+            "APPROVAL  PIPELINE  STEP  STATUS   UNTIL                MESSAGE\ne.t       p #2      gate  WAITING  2024-05-06 14:00:00  Deploy?"
+        );
+        assert_eq!(input("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(input("=x").is_err());
+    }
+}

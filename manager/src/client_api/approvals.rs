@@ -1,0 +1,289 @@
+//! `GET /approvals`, `GET /approvals/{id}`, `POST /approvals/{id}/approve` and `/reject`; and Harness' own paths for them
+//! (pipeline.md §5, endpoint 5).
+//!
+//! An approval's id holds that of its execution, so that it is found without an index. Who somebody is – their groups
+//! above all – is read from the store at the moment in which they act.
+
+use super::body::JsonBody;
+use super::{Answer, Api, error::ApiError};
+use crate::auth::Principal;
+use crate::engine::{EngineError, Record, task_id};
+use crate::users;
+use axum::Json;
+use axum::extract::{Extension, Path, Query, State};
+use pipeline::machine::state::{Phase, Run};
+use pipeline::machine::{Actor, Refusal, UserAction};
+use pipeline::plan::RunFacts;
+use pipeline::view::ApprovalView;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+#[derive(Deserialize)]
+pub(super) struct Filter {
+    execution: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Decision {
+    /// A value of `null` is an empty one.
+    #[serde(default)]
+    inputs: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    comments: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HarnessActivity {
+    action: String,
+    #[serde(default)]
+    approver_inputs: Vec<HarnessInput>,
+    #[serde(default)]
+    comments: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HarnessInput {
+    name: String,
+    #[serde(default)]
+    value: Option<String>,
+}
+
+/// The id of the approval of a run.
+pub(super) fn approval_id(execution_id: &str, node: &str, attempt: u32) -> String {
+    // A `.` is in neither part, so that the id can be taken apart again.
+    format!("{execution_id}.{}", task_id(execution_id, node, attempt))
+}
+
+fn shown(record: &Record, node: &str, run: &Run) -> Option<Value> {
+    let view = ApprovalView::of(run)?;
+    let plan = &record.machine.plan;
+    let (facts, asked) = (&plan.run, &view.asked);
+    let stage = plan.stage_of(run.node).and_then(|(index, _)| plan.node(index));
+    let activities: Vec<Value> = asked.activities.iter().map(|activity| activity.shown()).collect();
+    Some(json!({
+        "id": approval_id(&facts.execution_id, node, run.attempt),
+        "type": "HarnessApproval",
+        "executionId": facts.execution_id,
+        "pipeline": facts.pipeline,
+        "sequenceId": facts.sequence_id,
+        "stage": stage.map(|stage| &stage.identifier),
+        "step": plan.node(run.node).map(|step| &step.identifier),
+        "node": node,
+        "status": view.status,
+        "message": asked.message,
+        "createdAt": asked.asked_at,
+        "deadline": asked.deadline,
+        "approvers": {
+            "userGroups": asked.groups,
+            "minimumCount": asked.minimum,
+            "disallowPipelineExecutor": asked.disallow_executor,
+            "disallowedUserEmails": asked.disallowed_emails,
+        },
+        "approverInputs": asked.inputs,
+        "approvalActivities": activities,
+    }))
+}
+
+/// What waits for people now; with `execution` also what that execution asked before.
+pub(super) async fn list(State(api): State<Api>, Query(filter): Query<Filter>) -> Answer<Json<Value>> {
+    let ids = match &filter.execution {
+        Some(id) => vec![id.clone()],
+        None => api.app.store.open_executions().await?,
+    };
+    let mut all = Vec::new();
+    for id in ids {
+        let Some((_, record)) = api.engine.record(&id).await? else { continue };
+        let wanted = record
+            .machine
+            .runs
+            .iter()
+            .filter(|(_, run)| filter.execution.is_some() || run.phase == Phase::Approval);
+        all.extend(wanted.filter_map(|(node, run)| shown(&record, node, run)));
+    }
+    Ok(Json(Value::Array(all)))
+}
+
+struct Found {
+    record: Record,
+    node: String,
+}
+
+impl Found {
+    fn run(&self) -> Option<&Run> {
+        self.record.machine.runs.get(&self.node)
+    }
+
+    fn shown(&self) -> Value {
+        self.run().and_then(|run| shown(&self.record, &self.node, run)).unwrap_or(Value::Null)
+    }
+}
+
+async fn find(api: &Api, id: &str) -> Answer<Found> {
+    let missing = || {
+        ApiError::not_found(format!("the approval `{id}` does not exist"))
+            .hint("`delegate approval list` shows what waits")
+    };
+    let (execution, _) = id.split_once('.').ok_or_else(missing)?;
+    let (_, record) = api.engine.record(execution).await?.ok_or_else(missing)?;
+    let node = record
+        .machine
+        .runs
+        .iter()
+        .find(|(node, run)| run.approval.is_some() && approval_id(execution, node, run.attempt) == id)
+        .map(|(node, _)| node.clone())
+        .ok_or_else(missing)?;
+    Ok(Found { record, node })
+}
+
+pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Answer<Json<Value>> {
+    Ok(Json(find(&api, &id).await?.shown()))
+}
+
+pub(super) async fn approve(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+    JsonBody(decision): JsonBody<Decision>,
+) -> Answer<Json<Value>> {
+    let found = find(&api, &id).await?;
+    let mut inputs: BTreeMap<String, String> =
+        decision.inputs.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect();
+    // What a form would have filled in.
+    let asks = found.run().and_then(|run| run.approval.as_ref()).map(|asked| asked.inputs.as_slice());
+    for ask in asks.unwrap_or_default() {
+        if let Some(default) = &ask.default_value {
+            inputs.entry(ask.rule.name.clone()).or_insert_with(|| default.clone());
+        }
+    }
+    let action = UserAction::Approve { inputs, comments: decision.comments.unwrap_or_default() };
+    act(&api, &principal, &id, found, action).await.map(Json)
+}
+
+pub(super) async fn reject(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+    JsonBody(decision): JsonBody<Decision>,
+) -> Answer<Json<Value>> {
+    let found = find(&api, &id).await?;
+    let inputs = decision.inputs.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect();
+    let action = UserAction::Reject { inputs, comments: decision.comments.unwrap_or_default() };
+    act(&api, &principal, &id, found, action).await.map(Json)
+}
+
+/// Endpoint 5: exactly the declared inputs, `null` for an empty one.
+pub(super) async fn harness_activity(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+    JsonBody(activity): JsonBody<HarnessActivity>,
+) -> Answer<Json<Value>> {
+    let inputs: BTreeMap<String, String> =
+        activity.approver_inputs.into_iter().map(|one| (one.name, one.value.unwrap_or_default())).collect();
+    let comments = activity.comments.unwrap_or_default();
+    let action = match activity.action.as_str() {
+        "APPROVE" => UserAction::Approve { inputs, comments },
+        "REJECT" => UserAction::Reject { inputs, comments },
+        other => {
+            let message = format!("`action`: expected APPROVE or REJECT, found `{other}`");
+            return Err(ApiError::request(message));
+        }
+    };
+    let found = find(&api, &id).await?;
+    Ok(Json(envelope(&act(&api, &principal, &id, found, action).await?)))
+}
+
+/// Endpoint 5, GET.
+pub(super) async fn harness_show(State(api): State<Api>, Path(id): Path<String>) -> Answer<Json<Value>> {
+    Ok(Json(envelope(&find(&api, &id).await?.shown())))
+}
+
+fn envelope(shown: &Value) -> Value {
+    let at = |name: &str| shown.get(name).cloned().unwrap_or(Value::Null);
+    json!({
+        "status": "SUCCESS",
+        "data": {
+            "id": at("id"),
+            "type": at("type"),
+            "status": at("status"),
+            "approvalMessage": at("message"),
+            "deadline": at("deadline"),
+            "details": {
+                "approvers": at("approvers"),
+                "approvalActivities": at("approvalActivities"),
+                "approverInputs": at("approverInputs"),
+            },
+        },
+        "metaData": null,
+        "correlationId": crate::engine::execution_id(),
+    })
+}
+
+async fn act(api: &Api, principal: &Principal, id: &str, found: Found, action: UserAction) -> Answer<Value> {
+    let facts = &found.record.machine.plan.run;
+    let by = actor(api, principal, facts).await?;
+    api.engine.act(&facts.execution_id, &found.node, by, action).await?;
+    let after = find(api, id).await?;
+    let approved = after
+        .run()
+        .and_then(ApprovalView::of)
+        .is_some_and(|view| view.asked.auto_reject && view.status == "APPROVED");
+    if approved {
+        reject_older(api, &after).await?;
+    }
+    Ok(after.shown())
+}
+
+/// Somebody with the groups that they are in now, as the pipeline sees them.
+async fn actor(api: &Api, principal: &Principal, facts: &RunFacts) -> Answer<Actor> {
+    let user = match &principal.user {
+        Some(email) => users::one(api.app.store.as_ref(), email).await?,
+        None => None,
+    };
+    let Some(user) = user else {
+        let why = "this API key belongs to no user; make one with `delegate apikey create --user EMAIL`";
+        return Err(EngineError::from(Refusal::NotAllowed {
+            who: principal.owner.clone(),
+            why: why.to_owned(),
+        })
+        .into());
+    };
+    let scope = match (facts.org.as_str(), facts.project.as_str()) {
+        ("", "") => String::new(),
+        (org, "") => org.to_owned(),
+        (org, project) => format!("{org}/{project}"),
+    };
+    let groups = users::groups(api.app.store.as_ref(), &scope).await?.of(&user.email);
+    Ok(Actor {
+        name: user.name,
+        principal: user.email.clone(),
+        email: user.email,
+        groups: groups.into_iter().collect(),
+    })
+}
+
+/// Rejects what older executions of the pipeline still ask at the same step (`isAutoRejectEnabled`).
+async fn reject_older(api: &Api, after: &Found) -> Answer<()> {
+    let facts = &after.record.machine.plan.run;
+    for id in api.app.store.open_executions().await? {
+        let Some((_, record)) = api.engine.record(&id).await? else { continue };
+        let other = &record.machine.plan.run;
+        let older = other.pipeline == facts.pipeline
+            && (&other.org, &other.project) == (&facts.org, &facts.project)
+            && other.sequence_id < facts.sequence_id;
+        let waits = record.machine.runs.get(&after.node).is_some_and(|run| run.phase == Phase::Approval);
+        if !older || !waits {
+            continue;
+        }
+        let action = UserAction::Supersede { execution: facts.execution_id.clone() };
+        let by = Actor { name: "isAutoRejectEnabled".to_owned(), ..Actor::default() };
+        match api.engine.act(&id, &after.node, by, action).await {
+            // Somebody decided in the same moment: that counts.
+            Ok(()) | Err(EngineError::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
