@@ -1,6 +1,6 @@
 //! Approvals by four users over HTTP: who may decide, and what the execution keeps of it.
 
-#![expect(clippy::indexing_slicing, reason = "A test ends at the first fault.")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "A test ends at the first fault.")]
 
 mod client_support;
 mod support;

@@ -1,6 +1,6 @@
 //! Triggers over real HTTP: the custom webhook, its event log, and the clock.
 
-#![expect(clippy::indexing_slicing, reason = "A test ends at the first fault.")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "A test ends at the first fault.")]
 
 mod client_support;
 mod support;
@@ -154,7 +154,10 @@ async fn the_event_log_says_why_a_trigger_did_not_fire() {
     for key in [None, Some("wrong")] {
         let (status, reply) = send(&manager, v2, key, &body().to_string()).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
-        assert_eq!((&reply["status"], &reply["code"]), (&json!("FAILURE"), &json!("TRIGGER_AUTHENTICATION_FAILED")));
+        assert_eq!(
+            (&reply["status"], &reply["code"]),
+            (&json!("FAILURE"), &json!("TRIGGER_AUTHENTICATION_FAILED"))
+        );
     }
     let (status, _) = send(&manager, v2, Some(&manager.api_key), "not json").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -184,7 +187,10 @@ async fn an_event_that_was_stored_before_a_crash_starts_once_after_it() {
         let manager = TestManager::start_in(dir.clone(), config(dir.path())).await;
         let client = Client::of(&manager);
         let details = details(&manager, &event.id).await;
-        assert_eq!(details["webhookProcessingDetails"]["status"], "TARGET_EXECUTION_REQUESTED", "{details:#}");
+        assert_eq!(
+            details["webhookProcessingDetails"]["status"], "TARGET_EXECUTION_REQUESTED",
+            "{details:#}"
+        );
         assert_eq!(executions(&client).await, 1);
         let row = &client.get("/executions").await[0];
         assert_eq!((&row["startedBy"], &row["sequenceId"]), (&json!("dev"), &json!(1)));
@@ -210,9 +216,13 @@ async fn the_clock_fires_once_for_each_tick_also_across_a_restart() {
     until("the tick fires", || async { (executions(&client).await > 0).then_some(()) }).await;
     let events = client.get("/trigger-events?trigger=nightly").await;
     assert_eq!(events.as_array().unwrap().len(), 1, "{events:#}");
-    assert_eq!((&events[0]["status"], &events[0]["kind"]), (&json!("TARGET_EXECUTION_REQUESTED"), &json!("tick")));
+    assert_eq!(
+        (&events[0]["status"], &events[0]["kind"]),
+        (&json!("TARGET_EXECUTION_REQUESTED"), &json!("tick"))
+    );
     // As if the process had died between the event and the note of the last tick.
-    let kept: Value = serde_json::from_str(&manager.app.store.get_fact(fact).await.unwrap().unwrap()).unwrap();
+    let kept: Value =
+        serde_json::from_str(&manager.app.store.get_fact(fact).await.unwrap().unwrap()).unwrap();
     assert_eq!(kept["last"], next);
     let mut before = kept.clone();
     before["last"] = (next - 60_000).into();
@@ -243,8 +253,9 @@ async fn input_sets_are_named_by_a_run_and_by_a_trigger() {
     client
         .apply("inputSet: {identifier: prod, name: prod, orgIdentifier: default, projectIdentifier: platform, pipeline: {identifier: payment-service_cd, variables: {targetEnvironment: prod, imageTag: v1}}}\n")
         .await;
-    let (status, reply) =
-        client.start("payment-service_cd", json!({"inputSets": ["prod"], "inputs": {"imageTag": "v9"}})).await;
+    let (status, reply) = client
+        .start("payment-service_cd", json!({"inputSets": ["prod"], "inputs": {"imageTag": "v9"}}))
+        .await;
     assert_eq!(status, StatusCode::CREATED, "{reply}");
     let view = client.get(&format!("/executions/{}", reply["executionId"].as_str().unwrap())).await;
     assert_eq!(view["stages"][0]["name"], "Deploy v9 to prod");

@@ -1,6 +1,6 @@
 //! Users, groups, roles: who may do what through the client API.
 
-#![expect(clippy::indexing_slicing, reason = "A test ends at the first fault.")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "A test ends at the first fault.")]
 
 mod client_support;
 mod support;

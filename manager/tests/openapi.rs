@@ -1,5 +1,11 @@
 //! The OpenAPI document and the routers say the same.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "This crate is test code; a panic is its way to fail."
+)]
+
 use pipeline::yaml::parse_documents;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -49,6 +55,7 @@ fn routed(folder: &Path, found: &mut BTreeSet<String>) {
         let text = std::fs::read_to_string(&path).unwrap();
         let place = path.display().to_string();
         let prefix = match &place {
+            p if p.ends_with("/client_api/harness.rs") => "/gateway/pipeline/api",
             p if p.contains("/client_api/") => "/api/v1",
             p if p.contains("/logstore/") => "/log-service",
             _ => "",
@@ -89,7 +96,8 @@ fn every_route_is_documented_and_nothing_else() {
     let documented = documented();
     let missing: Vec<_> = routes.difference(&documented).collect();
     assert!(missing.is_empty(), "docs/openapi.yaml lacks {missing:#?}");
-    let own = |path: &&String| !path.contains("/gateway");
+    // The paths of webhooks are put together from prefixes: `client_triggers.rs` calls them.
+    let own = |path: &&String| !path.contains("/webhook/");
     let stale: Vec<_> = documented.difference(&routes).filter(own).collect();
     assert!(stale.is_empty(), "docs/openapi.yaml tells of {stale:#?}, which no router has");
 }

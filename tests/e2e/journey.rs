@@ -135,7 +135,7 @@ impl Journey {
             let file = self.apps.join(environment).join("current/version");
             std::fs::read_to_string(file).map_or_else(|_| "none".to_owned(), |text| text.trim().to_owned())
         };
-        ENVIRONMENTS.iter().map(|environment| version(environment)).collect()
+        ENVIRONMENTS.iter().map(version).collect()
     }
 }
 

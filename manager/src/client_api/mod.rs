@@ -14,6 +14,7 @@ mod credentials;
 mod entities;
 mod error;
 mod executions;
+mod harness;
 mod hostkeys;
 mod logs;
 pub mod openapi;
@@ -109,16 +110,7 @@ pub fn router(app: App, engine: Engine) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(middleware::from_fn_with_state(api.clone(), authenticate))
         .with_state(api.clone());
-    // Harness' own paths, with and without its gateway.
-    let harness = Router::new()
-        .route("/approvals/{id}", get(approvals::harness_show))
-        .route("/approvals/{id}/harness/activity", post(approvals::harness_activity))
-        .layer(middleware::from_fn_with_state(api.clone(), authenticate))
-        .with_state(api);
-    Router::new()
-        .nest("/api/v1", routes)
-        .nest("/gateway/pipeline/api", harness.clone())
-        .nest("/pipeline/api", harness)
+    Router::new().nest("/api/v1", routes).merge(harness::router(api))
 }
 
 /// Lets a request pass that carries a valid API key whose role is enough. The key is looked up by its hash: the store

@@ -53,5 +53,5 @@ fn input(prepared: &Prepared, plan: &Plan) -> Result<Json, Vec<Fault>> {
         "user": { "identifier": prepared.options.started_by },
         "timestamp": prepared.options.started_at,
     });
-    Ok(json!({ "pipeline": document["pipeline"], "metadata": metadata }))
+    Ok(json!({ "pipeline": document.get("pipeline"), "metadata": metadata }))
 }

@@ -77,6 +77,9 @@ pub struct Stage {
     pub strategies: Strategies,
 }
 
+/// A service of several: its reference, and its inputs with their path.
+pub type ServiceChoice = (Option<Field>, Option<(Node, String)>);
+
 /// What a deployment stage deploys, and where, before entities are looked up.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
@@ -93,7 +96,7 @@ pub struct Target {
     /// Inline infrastructure, or `inputs` laid over the entity.
     pub infrastructure_inline: Option<(Node, String)>,
     /// `services.values`: reference and inputs of each.
-    pub services: Option<Several<(Option<Field>, Option<(Node, String)>)>>,
+    pub services: Option<Several<ServiceChoice>>,
     /// Several environments or infrastructures.
     pub places: Option<Several<Place>>,
 }

@@ -204,7 +204,7 @@ fn read_auto(mut auto: Reader<'_>, findings: &mut Findings) -> Option<AutoApprov
     }
     let comments = auto.field("comments", findings);
     let Some(mut deadline) = auto.map("scheduledDeadline", findings) else {
-        findings.push(Fault::at(auto.at(), &auto.sub("scheduledDeadline"), "`scheduledDeadline` is missing"));
+        findings.push(Fault::at(auto.at(), auto.sub("scheduledDeadline"), "`scheduledDeadline` is missing"));
         return None;
     };
     let time = deadline.required("time", findings);
@@ -212,10 +212,11 @@ fn read_auto(mut auto: Reader<'_>, findings: &mut Findings) -> Option<AutoApprov
     deadline.finish(findings);
     auto.finish(findings);
     let (time, time_zone) = (time?, time_zone?);
-    if !time.text().contains("<+") && !time_zone.text().contains("<+") {
-        if let Err(message) = instant(&time.text(), &time_zone.text()) {
-            findings.fault(&time.at, &time.path, message);
-        }
+    if !time.text().contains("<+")
+        && !time_zone.text().contains("<+")
+        && let Err(message) = instant(&time.text(), &time_zone.text())
+    {
+        findings.fault(&time.at, &time.path, message);
     }
     Some(AutoApproval { time, time_zone, comments })
 }
