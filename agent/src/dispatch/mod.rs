@@ -9,7 +9,9 @@ use executor_api::{Class, Executor, Recovery, StepContext, StepError, StepOutput
 use executor_http::HttpExecutor;
 use executor_shell::ShellExecutor;
 use executor_verify::VerifyExecutor;
-use proto::task::{CommandSpec, ConnectorTestSpec, HostKeyMode, STEP_KINDS, StepSpec, StepTask};
+use proto::task::{
+    CommandSpec, ConnectorTestSpec, HostKeyMode, KUBERNETES_KINDS, STEP_KINDS, StepSpec, StepTask,
+};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
@@ -28,6 +30,8 @@ pub(crate) struct Executors {
     http: OnceCell<HttpExecutor>,
     verify: OnceCell<VerifyExecutor>,
     shell: ShellExecutor,
+    #[cfg(feature = "kube")]
+    kube: executor_kube::KubeExecutor,
     #[cfg(feature = "ssh")]
     ssh: OnceCell<executor_ssh::SshExecutor>,
     #[cfg(feature = "ssh")]
@@ -56,6 +60,8 @@ impl Executors {
             http: OnceCell::new(),
             verify: OnceCell::new(),
             shell: ShellExecutor::new(executor_shell::Settings::default()),
+            #[cfg(feature = "kube")]
+            kube: executor_kube::KubeExecutor::new(executor_kube::Settings::default()),
             #[cfg(feature = "ssh")]
             ssh: OnceCell::new(),
             #[cfg(feature = "ssh")]
@@ -118,6 +124,7 @@ impl Executors {
             | StepSpec::Http(_)
             | StepSpec::Verify(_)
             | StepSpec::ShellScript(_)
+            | StepSpec::Kubernetes(_)
             | StepSpec::ResolveArtifact(_)
             | StepSpec::Noop(_)
             | StepSpec::Unknown { .. } => {}
@@ -152,6 +159,10 @@ impl Executors {
             StepSpec::ShellScript(spec) => {
                 drive(&self.shell, spec, cx, recover, executor_shell::VANISHED).await
             }
+            #[cfg(feature = "kube")]
+            StepSpec::Kubernetes(spec) => drive(&self.kube, spec, cx, recover, VANISHED).await,
+            #[cfg(not(feature = "kube"))]
+            StepSpec::Kubernetes(spec) => Err(unsupported(spec.action.kind())),
             StepSpec::ResolveArtifact(spec) => internal::resolve(self.client().await?, spec, cx).await,
             StepSpec::ConnectorTest(spec) => self.connector_test(spec, cx).await,
             StepSpec::Noop(spec) => internal::noop(spec, cx).await,
@@ -210,9 +221,15 @@ impl Executors {
     }
 }
 
+/// The step types that this build runs.
+fn supported() -> Vec<&'static str> {
+    let kubernetes = if cfg!(feature = "kube") { &KUBERNETES_KINDS[..] } else { &[] };
+    STEP_KINDS.iter().chain(kubernetes).copied().collect()
+}
+
 fn unsupported(kind: &str) -> StepError {
     let text =
-        format!("this agent does not know steps of type `{kind}`; it supports {}", STEP_KINDS.join(", "));
+        format!("this agent does not know steps of type `{kind}`; it supports {}", supported().join(", "));
     StepError::new(Class::BadSpec, "AGT-008", text)
         .hint("use an agent whose version knows this step, or correct its type")
 }

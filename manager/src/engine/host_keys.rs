@@ -13,6 +13,7 @@ fn target(spec: &StepSpec) -> Option<&SshTarget> {
         | StepSpec::Http(_)
         | StepSpec::Verify(_)
         | StepSpec::ShellScript(_)
+        | StepSpec::Kubernetes(_)
         | StepSpec::ResolveArtifact(_)
         | StepSpec::Noop(_)
         | StepSpec::Unknown { .. } => None,

@@ -6,12 +6,14 @@
 mod checks;
 mod command;
 mod internal;
+mod kubernetes;
 mod place;
 mod source;
 
 pub use checks::*;
 pub use command::*;
 pub use internal::*;
+pub use kubernetes::*;
 pub use place::*;
 pub use source::*;
 
@@ -102,6 +104,8 @@ pub enum StepSpec {
     Verify(VerifySpec),
     /// A script on the agent itself.
     ShellScript(ShellScriptSpec),
+    /// Any step of the Kubernetes family.
+    Kubernetes(Box<KubernetesSpec>),
     /// Internal: looks up the tag of an artifact and pins its digest.
     ResolveArtifact(ResolveArtifactSpec),
     /// Internal: `delegate connector test`.
@@ -117,7 +121,7 @@ pub enum StepSpec {
     },
 }
 
-/// Wire tags of the steps that this build can decode, in the order of the enum.
+/// Wire tags of the steps that this build can decode, beside the Kubernetes family ([`KUBERNETES_KINDS`]).
 pub const STEP_KINDS: [&str; 7] =
     ["Command", "Http", "Verify", "ShellScript", "ResolveArtifact", "ConnectorTest", "Noop"];
 
@@ -129,6 +133,7 @@ impl StepSpec {
             StepSpec::Http(_) => "Http",
             StepSpec::Verify(_) => "Verify",
             StepSpec::ShellScript(_) => "ShellScript",
+            StepSpec::Kubernetes(spec) => spec.action.kind(),
             StepSpec::ResolveArtifact(_) => "ResolveArtifact",
             StepSpec::ConnectorTest(_) => "ConnectorTest",
             StepSpec::Noop(_) => "Noop",
@@ -143,6 +148,7 @@ impl StepSpec {
             StepSpec::Http(_) => "HTTP_TASK_NG",
             StepSpec::Verify(_) => "DELEGATE_VERIFY_TASK",
             StepSpec::ShellScript(_) => "SHELL_SCRIPT_TASK_NG",
+            StepSpec::Kubernetes(_) => "K8S_COMMAND_TASK_NG",
             StepSpec::ResolveArtifact(_) => "DELEGATE_ARTIFACT_TASK",
             StepSpec::ConnectorTest(_) => "DELEGATE_CONNECTOR_TEST_TASK",
             StepSpec::Noop(_) | StepSpec::Unknown { .. } => "DELEGATE_NOOP_TASK",
@@ -155,6 +161,7 @@ impl StepSpec {
             StepSpec::Http(spec) => serde_json::to_value(spec),
             StepSpec::Verify(spec) => serde_json::to_value(spec),
             StepSpec::ShellScript(spec) => serde_json::to_value(spec),
+            StepSpec::Kubernetes(spec) => serde_json::to_value(spec),
             StepSpec::ResolveArtifact(spec) => serde_json::to_value(spec),
             StepSpec::ConnectorTest(spec) => serde_json::to_value(spec),
             StepSpec::Noop(spec) => serde_json::to_value(spec),
@@ -168,6 +175,7 @@ impl StepSpec {
             "Http" => StepSpec::Http(serde_json::from_value(spec)?),
             "Verify" => StepSpec::Verify(serde_json::from_value(spec)?),
             "ShellScript" => StepSpec::ShellScript(serde_json::from_value(spec)?),
+            kind if KUBERNETES_KINDS.contains(&kind) => StepSpec::Kubernetes(serde_json::from_value(spec)?),
             "ResolveArtifact" => StepSpec::ResolveArtifact(serde_json::from_value(spec)?),
             "ConnectorTest" => StepSpec::ConnectorTest(serde_json::from_value(spec)?),
             "Noop" => StepSpec::Noop(serde_json::from_value(spec)?),
