@@ -18,7 +18,6 @@ use std::sync::Arc;
 pub struct KubeExecutor {
     #[expect(dead_code, reason = "The first step that waits reads it.")]
     settings: Settings,
-    #[expect(dead_code, reason = "The first step that changes something reports to it.")]
     probe: Arc<dyn TransportProbe>,
 }
 
