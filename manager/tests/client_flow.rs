@@ -133,3 +133,29 @@ async fn an_execution_runs_again_with_its_inputs_and_is_undone() {
     }
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_gets_the_inputs_that_it_asks_for_when_it_is_reached() {
+    let (manager, client) = manager().await;
+    let steps = "- step: {identifier: a, name: a, type: Noop, spec: {line: '<+input>.executionInput().allowedValues(x,y)'}}\n";
+    client.apply(&custom("p", "", steps)).await;
+    let agent = Agent::start(&manager, "zone-a", &[], |_| success().into()).await;
+    let id = client.run("p").await;
+    let view = until(&client, &id, "a", "InputWaiting").await;
+    assert_eq!(view["status"], "InputWaiting", "{view:#}");
+    assert_eq!(find_step(&view, "a").unwrap()["inputs"]["inputs"][0]["allowed"], json!(["x", "y"]));
+    let path = format!("/executions/{id}/inputs");
+    let (status, refused) =
+        client.call(Method::POST, &path, json!({"step": "a", "inputs": {"line": "z"}})).await;
+    assert_eq!((status, &refused["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("MGR-106")));
+    assert!(refused["error"]["message"].as_str().unwrap().contains("allowed are x, y"), "{refused}");
+    let given = json!({"step": "a", "inputs": {"line": "x"}});
+    let (status, view) = client.call(Method::POST, &path, given.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{view}");
+    let view = client.ended(&id).await;
+    assert_eq!(view["status"], "Success", "{view:#}");
+    assert_eq!(find_step(&view, "a").unwrap()["inputs"]["given"]["by"], "admin");
+    let (status, refused) = client.call(Method::POST, &path, given).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+    agent.stop().await;
+}

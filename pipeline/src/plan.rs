@@ -160,6 +160,21 @@ pub struct PlanNode {
     /// The members of this block are the copies of one stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies: Option<Copies>,
+    /// What the step asks for when it is reached: its fields with `<+input>.executionInput()`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<InputAsk>,
+}
+
+/// A field of a step that somebody fills when the step is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputAsk {
+    /// What people call it: its path in the step, with members of lists by their names.
+    pub name: String,
+    /// Its path in the document.
+    pub path: String,
+    /// As written: `<+input>` with its suffixes.
+    pub text: String,
 }
 
 /// How the copies of a stage run.

@@ -2,6 +2,7 @@
 
 use crate::fault::Notice;
 use crate::machine::approval::Approval;
+use crate::machine::input::Asked;
 use crate::machine::state::{Phase, ROOT_RUN, Run, State, Status};
 use crate::machine::{Intervention, interventions};
 use crate::model::pipeline::StageKind;
@@ -110,6 +111,9 @@ pub struct StepView {
     /// What people are or were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalView>,
+    /// What it asks or asked for when it was reached, and who gave what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Asked>,
     /// What a person should read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
@@ -355,9 +359,13 @@ impl Viewer<'_> {
             notices: run.map(|run| run.notices.clone()).unwrap_or_default(),
             units: run.map(|run| run.units.clone()).unwrap_or_default(),
             approval: run.and_then(ApprovalView::of),
+            inputs: run.and_then(|run| run.inputs.as_deref().cloned()),
             waiting_for: run.and_then(|run| waiting_for(node, run)),
             interventions: interventions(self.state, id),
-            decide_until: run.and_then(|run| run.halt.as_ref()).map(|halt| halt.until),
+            decide_until: run.and_then(|run| run.halt.as_ref()).map(|halt| halt.until).or_else(|| {
+                let asking = run.filter(|run| run.phase == Phase::Input)?;
+                asking.inputs.as_ref().map(|asked| asked.until)
+            }),
             steps: members,
         }
     }
@@ -392,6 +400,11 @@ fn waiting_for(node: &PlanNode, run: &Run) -> Option<String> {
             let NodeKind::Step { spec, .. } = &node.kind else { return None };
             let Spec::Barrier { barrier } = &**spec else { return None };
             Some(format!("the other steps of the barrier `{}`", barrier.text()))
+        }
+        Phase::Input => {
+            let asked = run.inputs.as_ref()?;
+            let names: Vec<&str> = asked.inputs.iter().map(|input| input.name.as_str()).collect();
+            Some(format!("somebody's inputs: {}", names.join(", ")))
         }
         Phase::Intervention => Some("somebody's decision about its failure".to_owned()),
         _ => None,

@@ -21,6 +21,8 @@ enum Member {
     Step(Traits),
     Wait,
     Barrier,
+    /// A step that asks for an input when it is reached; maybe it goes on with the default.
+    Asks(Traits, bool),
     Group(Vec<Member>, Traits, bool),
     Parallel(Vec<Member>),
 }
@@ -54,7 +56,8 @@ fn traits(in_group: bool, rollback: bool) -> impl Strategy<Value = Traits> {
 
 fn members(rollback: bool) -> impl Strategy<Value = Vec<Member>> {
     let leaf = prop_oneof![4 => traits(false, rollback).prop_map(Member::Step), 1 => Just(Member::Wait),
-        1 => Just(Member::Barrier)];
+        1 => Just(Member::Barrier),
+        1 => (traits(false, rollback), any::<bool>()).prop_map(|(traits, default)| Member::Asks(traits, default))];
     let member = leaf.prop_recursive(2, 8, 3, move |inner| {
         prop_oneof![
             2 => (prop::collection::vec(inner.clone(), 1..3), traits(true, rollback), any::<bool>())
@@ -78,8 +81,9 @@ fn write_traits(out: &mut String, indent: usize, traits: &Traits, status_key: &s
             "ManualIntervention" => ", spec: {timeout: 1h, onTimeout: {action: {type: MarkAsFailure}}}",
             _ => "",
         };
+        let errors = if action == "ProceedWithDefaultValues" { "InputTimeoutError" } else { "AllErrors" };
         out.push_str(&format!(
-            "{pad}failureStrategies: [{{onFailure: {{errors: [AllErrors], action: {{type: {action}{spec}}}}}}}]\n"
+            "{pad}failureStrategies: [{{onFailure: {{errors: [{errors}], action: {{type: {action}{spec}}}}}}}]\n"
         ));
     }
     if let Some((times, limit)) = traits.repeat {
@@ -100,6 +104,20 @@ fn write_members(out: &mut String, indent: usize, members: &[Member], next: &mut
                 out.push_str(&format!("{pad}- step:\n{pad}    identifier: {id}\n{pad}    name: {id}\n"));
                 out.push_str(&format!("{pad}    type: Noop\n{pad}    spec: {{line: hello}}\n"));
                 let mut traits = traits.clone();
+                if traits.strategy == Some("StepGroupRollback") && !in_group {
+                    traits.strategy = None;
+                }
+                write_traits(out, indent + 4, &traits, "stageStatus");
+            }
+            Member::Asks(traits, default) => {
+                out.push_str(&format!("{pad}- step:\n{pad}    identifier: {id}\n{pad}    name: {id}\n"));
+                let suffix = if *default { ".default(calm)" } else { "" };
+                out.push_str(&format!("{pad}    type: Noop\n"));
+                out.push_str(&format!("{pad}    spec: {{line: '<+input>.executionInput(){suffix}'}}\n"));
+                let mut traits = Traits { timeout: true, ..traits.clone() };
+                if *default {
+                    traits.strategy = Some("ProceedWithDefaultValues");
+                }
                 if traits.strategy == Some("StepGroupRollback") && !in_group {
                     traits.strategy = None;
                 }
@@ -250,6 +268,10 @@ impl World {
             let action = offered[usize::from(outcome) % offered.len()];
             return Some(decided(state, node, action, at));
         }
+        let asking = asking(state);
+        if choice % 3 == 1 && !asking.is_empty() {
+            return Some(answered(state, &asking[usize::from(choice) % asking.len()], at));
+        }
         let tasks: Vec<(String, u32)> = self.tasks.iter().cloned().collect();
         if choice == 255 {
             return Some(Event::AbortRequested { by: "me".into(), at });
@@ -275,6 +297,20 @@ impl World {
 fn decided(state: &State, node: &str, action: Intervention, at: u64) -> Event {
     let by = Actor { name: "ann".into(), ..Actor::default() };
     let action = UserAction::Intervene { action };
+    accepts(state, node, &by, &action).unwrap();
+    Event::UserActed { node: node.to_owned(), attempt: state.runs[node].attempt, by, action, at }
+}
+
+/// The steps that ask for inputs.
+fn asking(state: &State) -> Vec<String> {
+    let asking = state.runs.iter().filter(|(_, run)| run.status == Status::InputWaiting);
+    asking.map(|(id, _)| id.clone()).collect()
+}
+
+fn answered(state: &State, node: &str, at: u64) -> Event {
+    let by = Actor { name: "ann".into(), ..Actor::default() };
+    let values = BTreeMap::from([("line".to_owned(), "given".into())]);
+    let action = UserAction::GiveInputs { values };
     accepts(state, node, &by, &action).unwrap();
     Event::UserActed { node: node.to_owned(), attempt: state.runs[node].attempt, by, action, at }
 }
@@ -331,7 +367,9 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
             if let Action::Enqueue(task) = action {
                 let (scope, is_forward) = scope_of(&task.node);
                 let looped = ancestors(&state, &task.node).any(|run| run.iteration.is_some());
-                if is_forward && task.attempt == 1 && !looped {
+                // A step that asked for inputs had begun before, like any other member of a parallel block.
+                let asked = state.runs[&task.node].inputs.is_some();
+                if is_forward && task.attempt == 1 && !looped && !asked {
                     assert!(!advised.contains(scope), "{} started after its rollback was advised", task.node);
                 }
                 if !is_forward {
@@ -422,11 +460,18 @@ fn confluent(member: Member, in_parallel: bool) -> Option<Member> {
         if traits.strategy == Some("Abort") {
             traits.strategy = Some("Ignore");
         }
+        // A rollback keeps the iterations that are queued from starting: which those are is a question of order.
+        let rolls_back =
+            traits.strategy.is_some_and(|s| s.ends_with("Rollback") || s == "ManualIntervention");
+        if rolls_back {
+            traits.repeat = traits.repeat.map(|(times, _)| (times, 0));
+        }
         traits
     };
     Some(match member {
         Member::Step(traits) => Member::Step(calm(traits)),
         Member::Wait => Member::Wait,
+        Member::Asks(traits, default) => Member::Asks(calm(traits), default),
         Member::Barrier | Member::Group(..) if in_parallel => return None,
         Member::Barrier => return None,
         Member::Group(inner, traits, undo) => {
@@ -487,6 +532,7 @@ fn run_to_end(
             }
             open.push(decided(&state, id, action, at));
         }
+        open.extend(asking(&state).iter().map(|node| answered(&state, node, at)));
         assert!(!open.is_empty(), "nothing is under way: {:#?}", state.runs);
         let event = open.swap_remove(pick(open.len()));
         match &event {

@@ -1,4 +1,4 @@
-//! `delegate execution list | show ID | logs ID | abort ID | intervene ID | rerun ID | rollback ID`.
+//! `delegate execution list | show ID | logs ID | abort ID | intervene ID | input ID | rerun ID | rollback ID`.
 
 use crate::client::{Client, ClientArgs};
 use crate::commands::pipeline;
@@ -29,6 +29,8 @@ enum Action {
     Abort(ShowArgs),
     /// Decide about a failed step that waits for it, or end a Wait step early
     Intervene(InterveneArgs),
+    /// Give a step the inputs that it asks for when it is reached
+    Input(InputArgs),
     /// Run the pipeline again, as it stands now, with the inputs of this execution
     Rerun(AgainArgs),
     /// Undo a finished execution: run the rollback steps of every stage that ran
@@ -45,6 +47,23 @@ struct InterveneArgs {
     /// What follows; `MarkAsSuccess` and `MarkAsFailure` also end a Wait step
     #[arg(long, value_enum, ignore_case = true)]
     action: Decision,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct InputArgs {
+    /// Execution
+    id: String,
+    /// Step, with its loop postfix; or its whole node id
+    #[arg(long, value_name = "ID")]
+    step: String,
+    /// A value, by the name that `execution show` lists or the end of it; what is left out takes its default
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pipeline::input)]
+    input: Vec<(String, String)>,
     /// Form of the result
     #[arg(long, value_enum, default_value_t)]
     output: Format,
@@ -155,6 +174,15 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
             let action = args.action.to_possible_value().map(|value| value.get_name().to_owned());
             let body = json!({"step": args.step, "action": action});
             let view = client.post(&["executions", &args.id, "intervene"], &body).await?;
+            print(&view, args.output);
+            Ok(Exit::Success)
+        }
+        Action::Input(args) => {
+            let client = Client::new(&args.client, env)?;
+            let inputs: serde_json::Map<String, Value> =
+                args.input.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            let body = json!({"step": args.step, "inputs": inputs});
+            let view = client.post(&["executions", &args.id, "inputs"], &body).await?;
             print(&view, args.output);
             Ok(Exit::Success)
         }

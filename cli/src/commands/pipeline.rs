@@ -86,7 +86,8 @@ struct ValidateArgs {
     client: ClientArgs,
 }
 
-fn input(text: &str) -> Result<(String, String), String> {
+/// `NAME=VALUE`; the value may be empty and hold more `=`.
+pub(crate) fn input(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),

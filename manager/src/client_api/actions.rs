@@ -1,5 +1,5 @@
-//! What people do to an execution beside starting and ending it: `POST /executions/{id}/intervene`, `…/rerun`,
-//! `…/rollback`.
+//! What people do to an execution beside starting and ending it: `POST /executions/{id}/intervene`, `…/inputs`,
+//! `…/rerun`, `…/rollback`.
 
 use super::body::JsonBody;
 use super::executions::begin;
@@ -13,6 +13,7 @@ use pipeline::machine::{self, Actor, Intervention, NothingToRollBack, UserAction
 use pipeline::plan::RunFacts;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
 pub(super) struct Decision {
@@ -51,6 +52,29 @@ pub(super) async fn intervene(
         (false, action) => UserAction::Intervene { action },
     };
     api.engine.act(&id, &node, actor(&caller), action).await?;
+    Ok(Json(view::of(&api, &id).await?.document))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Given {
+    /// Identifier or node id of the step.
+    step: String,
+    /// Values by what the step calls its inputs.
+    #[serde(default)]
+    inputs: BTreeMap<String, Value>,
+}
+
+/// Gives a step the inputs that it asks for. A second time is refused: the step no longer waits.
+pub(super) async fn inputs(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    JsonBody(given): JsonBody<Given>,
+) -> Answer<Json<Value>> {
+    let record = record_of(&api, &id).await?;
+    view::check_step(&api, &id, last_part(&given.step)).await?;
+    let node = node_of(&record, &given.step, |phase| phase == Phase::Input)?;
+    api.engine.act(&id, &node, actor(&caller), UserAction::GiveInputs { values: given.inputs }).await?;
     Ok(Json(view::of(&api, &id).await?.document))
 }
 

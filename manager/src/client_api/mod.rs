@@ -80,6 +80,7 @@ pub fn router(app: App, engine: Engine) -> Router {
         .route("/executions/{id}", get(executions::show))
         .route("/executions/{id}/abort", post(executions::abort))
         .route("/executions/{id}/intervene", post(actions::intervene))
+        .route("/executions/{id}/inputs", post(actions::inputs))
         .route("/executions/{id}/rerun", post(actions::rerun))
         .route("/executions/{id}/rollback", post(actions::rollback))
         .route("/executions/{id}/logs", get(logs::read))

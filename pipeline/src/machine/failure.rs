@@ -138,7 +138,7 @@ impl Machine<'_> {
             FailureAction::ManualIntervention { timeout_ms, on_timeout } => {
                 self.halt(id, status, *timeout_ms, on_timeout);
             }
-            FailureAction::ProceedWithDefaultValues => self.end(id, status),
+            FailureAction::ProceedWithDefaultValues => self.proceed_with_defaults(id, status),
             FailureAction::Retry { count, intervals_ms, condition, then } => {
                 let attempt = self.run(id).map_or(0, |run| run.attempt);
                 // A node that failed before its first attempt (a condition, a loop) cannot be tried again.

@@ -8,6 +8,7 @@ pub mod approval;
 mod barrier;
 mod ends;
 mod failure;
+pub mod input;
 mod intervene;
 mod loops;
 mod runs;

@@ -55,6 +55,10 @@ impl Machine<'_> {
                 }
             }
         }
+        // A step that runs on every host of its stage asks once for all of them.
+        if looped && node.looping.is_none() && self.asks(id, node) {
+            return self.wait_for_inputs(id, 0, node.timeout_ms);
+        }
         if looped {
             return match self.loop_items(id, node) {
                 Ok(items) => self.begin_loop(id, items),

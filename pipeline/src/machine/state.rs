@@ -271,6 +271,9 @@ pub struct Run {
     /// The worst status of the iterations that have ended; `None`: all were positive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worst_iteration: Option<Status>,
+    /// What the step asks or asked for, and what was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Box<super::input::Asked>>,
     /// It failed and waits for a decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halt: Option<Box<Halt>>,

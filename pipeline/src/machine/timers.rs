@@ -56,7 +56,8 @@ impl Machine<'_> {
                         self.actions.push(Action::ClearTimer { timer: name("wait", attempt, &id) });
                         self.fail(&id, failure, Status::Expired);
                     }
-                    Phase::Perform | Phase::Approval | Phase::Input | Phase::Barrier => {
+                    Phase::Input => self.input_expired(&id),
+                    Phase::Perform | Phase::Approval | Phase::Barrier => {
                         self.fail(&id, failure, Status::Expired);
                     }
                     _ => {}
@@ -109,14 +110,14 @@ impl Machine<'_> {
         let plan = self.plan.clone();
         let Some(run) = self.run(id) else { return };
         let Some(node) = node_of(&plan, run) else { return };
-        let attempt = run.attempt;
+        let (attempt, asks) = (run.attempt, run.phase == Phase::Input);
         let is_leaf = is_step(node) && run.phase != Phase::Loop;
         if run.phase == Phase::Intervention {
             self.actions.push(Action::ClearTimer { timer: name("intervene", attempt, id) });
         }
         if is_leaf {
-            // Before its first attempt a leaf has none.
-            if attempt > 0 {
+            // Before its first attempt a leaf has none, unless it asks for inputs on behalf of its hosts.
+            if attempt > 0 || asks {
                 self.actions.push(Action::ClearTimer { timer: name("timeout", attempt, id) });
                 if self
                     .run(id)

@@ -3,7 +3,7 @@
 use super::intervene::interventions;
 use super::state::{Phase, ROOT_RUN, Run, State, Status};
 use super::timers::name;
-use super::{Action, Machine, approval};
+use super::{Action, Machine, approval, input};
 use proto::failure::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -62,7 +62,7 @@ pub enum UserAction {
     },
     /// Gives the inputs that a step asks for.
     GiveInputs {
-        /// Values by path in the step, as its `<+input>` fields stand.
+        /// Values by what the step calls them, or by the end of that name.
         values: BTreeMap<String, Json>,
     },
 }
@@ -189,8 +189,7 @@ fn fits(state: &State, node: &str, run: &Run, by: &Actor, action: &UserAction) -
             Err(Refusal::BadValue { field: "action".to_owned(), why })
         }
         UserAction::MarkWait { .. } => Ok(()),
-        // Nothing waits in these phases before their steps exist.
-        UserAction::GiveInputs { .. } => Ok(()),
+        UserAction::GiveInputs { values } => input::complete(state, node, values).map(drop),
         UserAction::Approve { .. } | UserAction::Reject { .. } | UserAction::Supersede { .. } => {
             approval::fits(state, run, by, action)
         }
@@ -209,7 +208,7 @@ impl Machine<'_> {
                 self.act_on_approval(id, by, action);
             }
             UserAction::Intervene { action } => self.intervene(id, by, *action),
-            UserAction::GiveInputs { .. } => {}
+            UserAction::GiveInputs { values } => self.take_inputs(id, by, values),
         }
     }
 

@@ -180,6 +180,9 @@ fn check_field(
         _ => vec![field.text()],
     };
     for text in texts {
+        if super::input_rules::is_execution_input(&text) {
+            continue;
+        }
         if text.contains(expr::PLACEHOLDER_HEAD) {
             let message = "the text imitates the placeholder of a secret";
             let hint = "write `<+secrets.getValue(\"name\")>`".to_owned();

@@ -10,15 +10,17 @@ const SUFFIXES: [&str; 6] =
 
 /// What a runtime input allows.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     /// Used when nothing is given.
-    pub(super) default: Option<String>,
+    pub(crate) default: Option<String>,
     /// One of these, as written.
     allowed: Option<Vec<String>>,
     /// Several of them, separated by commas.
-    many: bool,
+    pub(crate) many: bool,
     /// Must match as a whole.
-    regex: Option<String>,
+    pub(crate) regex: Option<String>,
+    /// It is asked for when its step is reached, not when the run starts.
+    pub(crate) execution: bool,
     /// A suffix that is none, or is not closed.
     unknown: Option<String>,
 }
@@ -28,9 +30,14 @@ pub(super) fn is_input(text: &str) -> bool {
     text.starts_with("<+input>")
 }
 
+/// Whether a text is a runtime input that is asked for when its step is reached.
+pub(crate) fn is_execution_input(text: &str) -> bool {
+    is_input(text) && Rules::of(text).execution
+}
+
 impl Rules {
     /// Reads the suffixes, in any order.
-    pub(super) fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let mut rules = Rules::default();
         let Some(mut rest) = text.strip_prefix("<+input>") else { return rules };
         while let Some(after) = rest.strip_prefix('.') {
@@ -49,7 +56,7 @@ impl Rules {
                     rules.many = true;
                 }
                 "regex" => rules.regex = Some(body.to_owned()),
-                "executionInput" => {}
+                "executionInput" => rules.execution = true,
                 other => rules.unknown = Some(other.to_owned()),
             }
             rest = next;
@@ -86,22 +93,38 @@ impl Rules {
 
     /// Whether a given value meets the rules.
     pub(super) fn permit(&self, given: &str, variables: &[Variable]) -> Result<(), String> {
-        if let Some(allowed) = &self.allowed {
-            let allowed = resolved(allowed, variables)?;
-            let parts = if self.many { split_values(given) } else { vec![given.to_owned()] };
-            if let Some(part) = parts.iter().find(|part| !allowed.iter().any(|one| equal(one, part))) {
-                return Err(format!("`{part}` is not allowed; allowed are {}", allowed.join(", ")));
-            }
-        }
-        if let Some(pattern) = &self.regex {
-            match compiled(pattern) {
-                Some(regex) if regex.is_match(given) => {}
-                Some(_) => return Err(format!("`{given}` does not match `{pattern}`")),
-                None => return Err(format!("`{pattern}` is not a regular expression that can be used")),
-            }
-        }
-        Ok(())
+        let scope = Variables(variables);
+        let allowed = self.allowed_in(&expr::Context { scope: &scope, now_ms: 0, secret_token: 0 })?;
+        permitted(given, allowed.as_deref(), self.many, self.regex.as_deref())
     }
+
+    /// The allowed values with their expressions resolved.
+    pub(crate) fn allowed_in(&self, context: &expr::Context<'_>) -> Result<Option<Vec<String>>, String> {
+        self.allowed.as_ref().map(|allowed| resolved(allowed, context)).transpose()
+    }
+}
+
+/// Whether a value is one of the allowed ones (or, with `many`, several of them) and matches.
+pub(crate) fn permitted(
+    given: &str,
+    allowed: Option<&[String]>,
+    many: bool,
+    regex: Option<&str>,
+) -> Result<(), String> {
+    if let Some(allowed) = allowed {
+        let parts = if many { split_values(given) } else { vec![given.to_owned()] };
+        if let Some(part) = parts.iter().find(|part| !allowed.iter().any(|one| equal(one, part))) {
+            return Err(format!("`{part}` is not allowed; allowed are {}", allowed.join(", ")));
+        }
+    }
+    if let Some(pattern) = regex {
+        match compiled(pattern) {
+            Some(regex) if regex.is_match(given) => {}
+            Some(_) => return Err(format!("`{given}` does not match `{pattern}`")),
+            None => return Err(format!("`{pattern}` is not a regular expression that can be used")),
+        }
+    }
+    Ok(())
 }
 
 /// Texts are compared after trimming, numbers by value.
@@ -115,8 +138,8 @@ fn compiled(pattern: &str) -> Option<regex::Regex> {
     regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build().ok()
 }
 
-/// The allowed values with their expressions resolved; `jexl(…)` may give a list. Only variables are known here.
-fn resolved(allowed: &[String], variables: &[Variable]) -> Result<Vec<String>, String> {
+/// The allowed values with their expressions resolved; `jexl(…)` may give a list.
+fn resolved(allowed: &[String], context: &expr::Context<'_>) -> Result<Vec<String>, String> {
     let mut values = Vec::new();
     for one in allowed {
         let block = match one.strip_prefix("jexl(").and_then(|rest| rest.strip_suffix(')')) {
@@ -127,9 +150,7 @@ fn resolved(allowed: &[String], variables: &[Variable]) -> Result<Vec<String>, S
                 continue;
             }
         };
-        let scope = Variables(variables);
-        let context = expr::Context { scope: &scope, now_ms: 0, secret_token: 0 };
-        let value = expr::render_value(&block, &context, expr::Mode::Throw)
+        let value = expr::render_value(&block, context, expr::Mode::Throw)
             .map_err(|error| format!("the allowed value `{one}` cannot be resolved: {error}"))?;
         match value.to_json() {
             Json::Array(list) => values.extend(list.iter().map(plain)),

@@ -1,7 +1,7 @@
 //! Inputs of a run: variables, `<+input>` and its suffixes (pipeline.md 2.8).
 
 use super::PlanOptions;
-use super::input_rules::{Rules, is_input};
+use super::input_rules::{Rules, is_execution_input, is_input};
 use crate::fault::{Fault, Findings, Place, did_you_mean};
 use crate::model::pipeline::{Pipeline, StageNode};
 use crate::model::read::Reader;
@@ -28,7 +28,9 @@ pub(super) fn merge_file(document: &Node, options: &PlanOptions, findings: &mut 
 fn take_defaults(node: &mut Node, path: &str) {
     match &mut node.value {
         Value::Scalar { text, plain } => {
-            if let Some(default) = Rules::of(text).default {
+            let rules = Rules::of(text);
+            // What is asked for when its step is reached takes its default only if nobody answers there.
+            if let (Some(default), false) = (rules.default, rules.execution) {
                 *text = default;
                 *plain = true;
             }
@@ -285,6 +287,8 @@ pub(super) fn refuse_left_over(document: &Node, running: bool, findings: &mut Fi
 /// `fqn` is the path as expressions write it: members of lists by their identifiers, without `stage:` and `step:`.
 fn look(node: &Node, path: &str, fqn: &str, findings: &mut Findings) {
     match &node.value {
+        // Asked for when its step is reached; elsewhere it was told so.
+        Value::Scalar { text, .. } if is_execution_input(text) => {}
         Value::Scalar { text, .. } if is_input(text) && Rules::of(text).default.is_none() => {
             let hint = "give it with `--inputs FILE`, a YAML of the pipeline's own shape".to_owned();
             let message = format!("the runtime input `{fqn}` is missing");
@@ -320,7 +324,7 @@ fn look(node: &Node, path: &str, fqn: &str, findings: &mut Findings) {
 }
 
 /// A member of a list with its own identifier: the map that has it, the key it stands under, and the identifier.
-fn member_of(item: &Node) -> Option<(&Node, &str, &str)> {
+pub(super) fn member_of(item: &Node) -> Option<(&Node, &str, &str)> {
     fn id(node: &Node) -> Option<&str> {
         let id = ["identifier", "name"].iter().find_map(|key| node.get(key).and_then(Node::as_str));
         id.filter(|id| !is_input(id))

@@ -1,5 +1,6 @@
 //! Planning: pipeline text, catalogue and inputs become a frozen [`Plan`], or every fault at once.
 
+mod asks;
 mod barriers;
 mod check;
 mod connectors;
@@ -14,7 +15,9 @@ mod preflight;
 mod target;
 mod tree;
 
+pub(crate) use asks::filled;
 pub use check::known_paths;
+pub(crate) use input_rules::{Rules, permitted};
 pub use preflight::{Need, SshNeed, preflight};
 
 use crate::entities::Catalog;
@@ -183,6 +186,7 @@ fn make(
     let lookups = target::Lookups { catalog, running };
     let targets = tree::grow(&mut plan, pipeline, &lookups, findings);
     plan.run.name = rendered_name(&plan);
+    asks::find(&mut plan, &document, findings);
     barriers::check(&mut plan, &barriers, findings);
     target::resolve(&mut plan, targets, &lookups, findings);
     // A document with faults of its own would only give the same ones again through its references.

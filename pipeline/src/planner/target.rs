@@ -224,6 +224,7 @@ fn add_lookup(plan: &mut Plan, stage: usize) {
         fixed: None,
         follows: None,
         copies: None,
+        asks: Vec::new(),
     };
     plan.nodes.push(lookup);
     let index = plan.nodes.len() - 1;

@@ -61,6 +61,7 @@ pub(super) fn grow(
         fixed: None,
         follows: None,
         copies: None,
+        asks: Vec::new(),
     });
     let children = stages(plan, pipeline.stages, ROOT, lookups, &mut open, findings);
     if let Some(root) = plan.nodes.get_mut(ROOT) {
@@ -96,6 +97,7 @@ fn block(parent: usize, path: String, in_rollback: bool, name: Field) -> PlanNod
         fixed: None,
         follows: None,
         copies: None,
+        asks: Vec::new(),
     }
 }
 
@@ -119,6 +121,7 @@ fn from_frame(frame: &Frame, kind: NodeKind, parent: usize, base: &str, words: &
         fixed: None,
         follows: None,
         copies: None,
+        asks: Vec::new(),
     }
 }
 

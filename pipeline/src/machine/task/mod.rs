@@ -14,7 +14,7 @@ pub(crate) use build::{Builder, field_value, render};
 use super::approval::{self, Approval};
 use super::state::{Phase, Status};
 use super::timers::{ARTIFACT_MS, DEFAULT_STEP_MS, name};
-use super::{Action, Machine, ManagerWork, TaskRequest, node_of};
+use super::{Action, Machine, ManagerWork, TaskRequest, input, node_of};
 use crate::model::step::Spec;
 use crate::plan::NodeKind;
 use proto::failure::Failure;
@@ -49,6 +49,18 @@ impl Machine<'_> {
             run.outputs.clear();
             run.units.clear();
         });
+        if self.asks(id, node) {
+            return self.wait_for_inputs(id, attempt, node.timeout_ms);
+        }
+        self.launch(id);
+    }
+
+    /// Does what an attempt is about, once everything that the step asks for is known.
+    pub(super) fn launch(&mut self, id: &str) {
+        let plan = self.plan.clone();
+        let Some(run) = self.run(id) else { return };
+        let Some(node) = node_of(&plan, run) else { return };
+        let attempt = run.attempt;
         let timeout_ms = node.timeout_ms.unwrap_or(match node.kind {
             NodeKind::Artifact => ARTIFACT_MS,
             _ => DEFAULT_STEP_MS,
@@ -91,9 +103,15 @@ impl Machine<'_> {
     fn prepare(&self, id: &str, attempt: u32, timeout_ms: u64) -> Result<Start, Box<Failure>> {
         let mut builder = Builder::new(&self.plan, self.state, id, self.at);
         let Some(node) = builder.node() else { return Err(build::bug("the step has no node")) };
+        let filled = match &node.kind {
+            NodeKind::Step { spec, .. } if !node.asks.is_empty() => {
+                Some(input::filled(self.state, id, node, spec)?)
+            }
+            _ => None,
+        };
         let spec = match &node.kind {
             NodeKind::Artifact => artifact::lookup(&mut builder)?,
-            NodeKind::Step { spec, .. } => match &**spec {
+            NodeKind::Step { spec, .. } => match &**filled.as_ref().unwrap_or(spec) {
                 Spec::Policy { sets, payload } => {
                     let work = policy::work(&builder, sets, payload, self.at)?;
                     return Ok(Start::Perform(Box::new(work)));

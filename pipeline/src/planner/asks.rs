@@ -1,0 +1,149 @@
+//! Inputs that are asked for while a run is under way: `<+input>.executionInput()` in the `spec` of a step.
+
+use super::input_rules::is_execution_input;
+use super::inputs::member_of;
+use crate::fault::{Findings, Place};
+use crate::model::read::join;
+use crate::model::step::Spec;
+use crate::plan::{InputAsk, NodeKind, Plan};
+use crate::yaml::{Node, Value};
+use serde_json::Value as Json;
+use std::collections::BTreeSet;
+
+/// One of them as it stands in the document.
+struct Written<'a> {
+    at: &'a Place,
+    path: String,
+    /// Path in its step, with members of lists by their names; `None`: it stands in no step.
+    name: Option<String>,
+}
+
+/// Notes what each step asks for, and refuses what no step can ask for.
+pub(super) fn find(plan: &mut Plan, document: &Node, findings: &mut Findings) {
+    let mut written = Vec::new();
+    if let Some(pipeline) = document.get("pipeline") {
+        look(pipeline, "pipeline".to_owned(), None, &mut written);
+    }
+    if written.is_empty() {
+        return;
+    }
+    let mut asked = BTreeSet::new();
+    for node in &mut plan.nodes {
+        let NodeKind::Step { spec, .. } = &node.kind else { continue };
+        let Ok(mut document) = serde_json::to_value(&**spec) else { continue };
+        let mut asks: Vec<InputAsk> = Vec::new();
+        each_input(&mut document, &mut |path, at, value| {
+            let Some(text) = value.as_str().filter(|text| is_execution_input(text)) else { return };
+            let hit = written.iter().position(|one| one.path == path || Some(one.at) == at);
+            let name = hit.and_then(|hit| written.get(hit)).and_then(|one| one.name.clone());
+            asked.extend(hit);
+            let name = name.unwrap_or_else(|| path.rsplit(".step.").next().unwrap_or(path).to_owned());
+            if asks.iter().all(|other| other.path != path) {
+                asks.push(InputAsk { name, path: path.to_owned(), text: text.to_owned() });
+            }
+        });
+        node.asks = asks;
+    }
+    // A step that could not be read was told about; what it asks for would only be told twice.
+    let unread = !findings.faults.is_empty();
+    let left = written.iter().enumerate().filter(|(index, _)| !asked.contains(index));
+    for (_, one) in left {
+        if unread && one.name.is_some() {
+            continue;
+        }
+        let message = "`executionInput()` is possible only where a step may still wait for it, in its `spec`; this value must be known before the run";
+        findings.fault(one.at, &one.path, message);
+    }
+}
+
+fn look<'a>(node: &'a Node, path: String, name: Option<String>, written: &mut Vec<Written<'a>>) {
+    match &node.value {
+        Value::Scalar { text, .. } if is_execution_input(text) => {
+            // The value of a named member is called by the member's own name.
+            let name = name.map(|name| {
+                let name = name.strip_prefix("spec.").unwrap_or(&name);
+                name.strip_suffix(".value").unwrap_or(name).to_owned()
+            });
+            written.push(Written { at: &node.at, path, name });
+        }
+        Value::Scalar { .. } | Value::Null => {}
+        Value::List(list) => {
+            for (index, item) in list.iter().enumerate() {
+                let path = format!("{path}[{index}]");
+                let name = name.as_ref().map(|name| match member_of(item) {
+                    Some((_, _, id)) => format!("{name}.{id}"),
+                    None => format!("{name}[{index}]"),
+                });
+                look(item, path, name, written);
+            }
+        }
+        Value::Map(map) => {
+            for entry in &map.entries {
+                let path = join(&path, &entry.key);
+                // Variables of the pipeline are asked for by name before the run.
+                if path == "pipeline.variables" || path == "pipeline.triggers" {
+                    continue;
+                }
+                let name = match (&name, entry.key.as_str()) {
+                    (None, "step") => Some(String::new()),
+                    (None, _) => None,
+                    // Only the spec of a step is resolved when the step starts.
+                    (Some(name), key) if name.is_empty() && key != "spec" => None,
+                    (Some(name), key) => Some(join(name, key)),
+                };
+                look(&entry.value, path, name, written);
+            }
+        }
+    }
+}
+
+/// Calls `visit` for every text in the fields of a step's spec, as it is stored: with its path, the place of its field
+/// if it is the whole field, and the value to read or replace.
+fn each_input(spec: &mut Json, visit: &mut dyn FnMut(&str, Option<&Place>, &mut Json)) {
+    match spec {
+        Json::Object(map) => {
+            let place = map.get("at").and_then(|at| serde_json::from_value::<Place>(at.clone()).ok());
+            let path = map.get("path").and_then(Json::as_str).map(str::to_owned);
+            match (place, path, map.get_mut("value")) {
+                (Some(at), Some(path), Some(value)) => inside(value, &path, Some(&at), visit),
+                _ => map.values_mut().for_each(|value| each_input(value, visit)),
+            }
+        }
+        Json::Array(list) => list.iter_mut().for_each(|item| each_input(item, visit)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+fn inside(
+    value: &mut Json,
+    path: &str,
+    at: Option<&Place>,
+    visit: &mut dyn FnMut(&str, Option<&Place>, &mut Json),
+) {
+    match value {
+        Json::Array(list) => {
+            for (index, item) in list.iter_mut().enumerate() {
+                inside(item, &format!("{path}[{index}]"), None, visit);
+            }
+        }
+        Json::Object(map) => {
+            for (key, item) in map {
+                inside(item, &join(path, key), None, visit);
+            }
+        }
+        Json::String(_) => visit(path, at, value),
+        Json::Null | Json::Bool(_) | Json::Number(_) => {}
+    }
+}
+
+/// Puts values in the places of what was asked for, by path. **Errors**: the spec cannot hold them, which is our fault.
+pub(crate) fn filled(spec: &Spec, values: &dyn Fn(&str) -> Option<Json>) -> Result<Spec, serde_json::Error> {
+    let mut document = serde_json::to_value(spec)?;
+    each_input(&mut document, &mut |path, _, value| {
+        if let Some(given) = value.as_str().filter(|text| is_execution_input(text)).and_then(|_| values(path))
+        {
+            *value = given;
+        }
+    });
+    serde_json::from_value(document)
+}
