@@ -460,12 +460,9 @@ fn confluent(member: Member, in_parallel: bool) -> Option<Member> {
         if traits.strategy == Some("Abort") {
             traits.strategy = Some("Ignore");
         }
-        // A rollback keeps the iterations that are queued from starting: which those are is a question of order.
-        let rolls_back =
-            traits.strategy.is_some_and(|s| s.ends_with("Rollback") || s == "ManualIntervention");
-        if rolls_back {
-            traits.repeat = traits.repeat.map(|(times, _)| (times, 0));
-        }
+        // A rollback keeps the iterations that are queued from starting. With two of them under way at a time, which those
+        // are is a question of order.
+        traits.repeat = traits.repeat.map(|(times, limit)| (times, limit.min(1)));
         traits
     };
     Some(match member {

@@ -61,7 +61,7 @@ struct InputArgs {
     /// Step, with its loop postfix; or its whole node id
     #[arg(long, value_name = "ID")]
     step: String,
-    /// A value, by the name that `execution show` lists or the end of it; what is left out takes its default
+    /// Value of an input; what is left out takes its default
     #[arg(long, value_name = "NAME=VALUE", value_parser = pipeline::input)]
     input: Vec<(String, String)>,
     /// Form of the result
