@@ -2,7 +2,15 @@
 //!
 //! The only crate that names `kube` and `k8s-openapi`; their errors become a [`StepError`] once, in `error`.
 
+#[allow(dead_code, unused_imports, reason = "The steps that use it come next.")]
+mod bluegreen;
+#[allow(dead_code, unused_imports, reason = "The steps that use it come next.")]
+mod canary;
 mod config;
+#[allow(dead_code, unused_imports, reason = "The steps that use it come next.")]
+mod traffic;
+#[allow(dead_code, unused_imports, reason = "The steps that use it come next.")]
+mod variant;
 
 pub use config::Settings;
 
