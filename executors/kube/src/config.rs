@@ -9,10 +9,22 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How many objects are applied beside each other.
     pub apply_concurrency: usize,
+    /// How long an API server that is away or asks to slow down is waited for.
+    pub patience: Duration,
+    /// How long a new definition may take until it is served.
+    pub definition_timeout: Duration,
+    /// How many successful releases are kept for rollbacks.
+    pub kept_releases: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { request_timeout: Duration::from_secs(30), apply_concurrency: 8 }
+        Settings {
+            request_timeout: Duration::from_secs(30),
+            apply_concurrency: 8,
+            patience: Duration::from_secs(30),
+            definition_timeout: Duration::from_secs(60),
+            kept_releases: 5,
+        }
     }
 }

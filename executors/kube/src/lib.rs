@@ -1,21 +1,37 @@
 //! Kubernetes steps.
 //!
 //! The only crate that names `kube` and `k8s-openapi`; their errors become a [`StepError`] once, in `error`.
+//!
+//! ```text
+//! spec ─manifests─► documents ─objects─► set ─validate (dry run, rights)─► apply (waves) ─► steady state ─► prune
+//!                                              release history ◄──────────────────┘
+//! ```
 
-#[allow(dead_code, unused_imports, reason = "The steps that use it come next.")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "The steps of the four helpers land one after another; removed with the last of them."
+)]
+
+mod apply;
 mod bluegreen;
-#[allow(dead_code, unused_imports, reason = "The steps that use it come next.")]
 mod canary;
 mod config;
-#[allow(dead_code, unused_imports, reason = "The steps that use it come next.")]
+mod connect;
+mod discovery;
+mod error;
+pub mod objects;
+mod oidc;
+mod rest;
+mod session;
+mod steps;
 mod traffic;
-#[allow(dead_code, unused_imports, reason = "The steps that use it come next.")]
 mod variant;
 
 pub use config::Settings;
 
 use executor_api::{
-    Class, Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe,
+    Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe,
 };
 
 use proto::task::KubernetesSpec;
@@ -24,9 +40,8 @@ use std::sync::Arc;
 /// Runs Kubernetes steps. One per agent; it holds no state of a task.
 #[derive(Clone)]
 pub struct KubeExecutor {
-    #[expect(dead_code, reason = "The first step that waits reads it.")]
-    settings: Settings,
-    probe: Arc<dyn TransportProbe>,
+    pub(crate) settings: Settings,
+    pub(crate) probe: Arc<dyn TransportProbe>,
 }
 
 impl KubeExecutor {
@@ -50,20 +65,21 @@ impl Executor for KubeExecutor {
         Ok(())
     }
 
-    async fn plan(&self, spec: &KubernetesSpec, _cx: &StepContext) -> Result<Plan, StepError> {
-        Err(unknown(spec))
+    async fn plan(&self, spec: &KubernetesSpec, cx: &StepContext) -> Result<Plan, StepError> {
+        steps::plan(self, spec, cx).await
     }
 
-    async fn run(&self, spec: &KubernetesSpec, _cx: &StepContext) -> Result<StepOutput, StepError> {
-        Err(unknown(spec))
+    async fn run(&self, spec: &KubernetesSpec, cx: &StepContext) -> Result<StepOutput, StepError> {
+        if let Some((reason, _)) = cx.cancel.requested()
+            && cx.checkpoints.history().is_empty()
+        {
+            return Err(error::cancelled(reason, "nothing was changed"));
+        }
+        steps::run(self, spec, cx).await
     }
 
-    async fn recover(&self, _spec: &KubernetesSpec, _cx: &StepContext) -> Result<Recovery, StepError> {
-        Ok(Recovery::NeverStarted)
+    async fn recover(&self, _spec: &KubernetesSpec, cx: &StepContext) -> Result<Recovery, StepError> {
+        // Every step goes on by looking at the cluster: what is there already is left as it is.
+        Ok(if cx.checkpoints.history().is_empty() { Recovery::NeverStarted } else { Recovery::Running })
     }
-}
-
-fn unknown(spec: &KubernetesSpec) -> StepError {
-    let text = format!("this agent does not know how to run {}", spec.action.kind());
-    StepError::new(Class::BadSpec, "KUBE-001", text).hint("use an agent whose version knows this step")
 }
