@@ -9,7 +9,8 @@ mod tests;
 
 pub(crate) use services::{Change, Role, Selects, changes, selects};
 
-use crate::variant::{self, Fault, Variant, annotated, direct, kind, name, reference};
+use crate::objects::to_yaml;
+use crate::variant::{self, Fault, RELEASE_LABEL, Variant, annotated, direct, kind, name, reference};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -162,7 +163,12 @@ pub(crate) fn prepare(
     for (place, color) in [(primary, primary_color), (stage, color)] {
         if let Some(service) = documents.get_mut(place) {
             variant::set(service, &["spec", "selector", COLOR], color.as_str().into());
+            // Later steps find the Services by it.
+            variant::set(service, &["metadata", "labels", RELEASE_LABEL], release.into());
         }
+    }
+    if let Some(service) = documents.get_mut(primary) {
+        variant::set(service, &["metadata", "annotations", PRIMARY], "true".into());
     }
     let suffix = color.as_str();
     let variant = Variant { suffix, label: COLOR, value: suffix, release, namespace, skip_versioning };
@@ -194,9 +200,10 @@ fn clone_for_stage(primary: &Value) -> Value {
     stage
 }
 
-/// A fingerprint of a rendered manifest, short enough for a label. The same documents in another order give the same.
+/// A fingerprint of a rendered manifest, short enough for a label. Neither the order of documents nor that of keys
+/// matters.
 pub(crate) fn fingerprint(documents: &[Value]) -> String {
-    let mut texts: Vec<String> = documents.iter().map(Value::to_string).collect();
+    let mut texts: Vec<String> = documents.iter().map(to_yaml).collect();
     texts.sort_unstable();
     let mut digest = Sha256::new();
     for text in texts {

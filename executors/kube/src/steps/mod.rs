@@ -1,25 +1,36 @@
 //! One module for each step; here they are told apart.
 
+mod canary_delete;
+mod copies;
+mod swap;
+mod unit;
+
 use crate::KubeExecutor;
 use executor_api::{Class, Plan, StepContext, StepError, StepOutput};
 use proto::task::{KubernetesAction, KubernetesSpec};
 
 /// Runs the step.
 pub(crate) async fn run(
-    _executor: &KubeExecutor,
+    executor: &KubeExecutor,
     spec: &KubernetesSpec,
-    _cx: &StepContext,
+    cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
-    Err(unknown(spec))
+    match &spec.action {
+        KubernetesAction::K8sCanaryDelete { .. } => canary_delete::run(executor, spec, cx).await,
+        KubernetesAction::K8sBGSwapServices { .. } => swap::run(executor, spec, cx).await,
+        _ => Err(unknown(spec)),
+    }
 }
 
 /// What the step would change.
 pub(crate) async fn plan(
-    _executor: &KubeExecutor,
+    executor: &KubeExecutor,
     spec: &KubernetesSpec,
-    _cx: &StepContext,
+    cx: &StepContext,
 ) -> Result<Plan, StepError> {
     match &spec.action {
+        KubernetesAction::K8sCanaryDelete { .. } => canary_delete::plan(executor, spec, cx).await,
+        KubernetesAction::K8sBGSwapServices { .. } => swap::plan(executor, spec, cx).await,
         KubernetesAction::K8sRollout { .. } => Ok(Plan::Unsupported {
             reason: "a rollout command changes what the controller does, not the object".into(),
         }),

@@ -12,7 +12,7 @@ mod weights;
 
 pub(crate) use config::{Config, Destination, Matching, Provider, Route, Routing, Rule, parse};
 pub(crate) use istio::manage;
-pub(crate) use weights::{Cap, reweight};
+pub(crate) use weights::{Cap, patched, reweight, withdraw};
 
 use crate::variant::{Fault, RELEASE_LABEL};
 use serde_json::{Value, json};

@@ -143,6 +143,24 @@ fn weights_of_a_live_route_are_changed_and_nothing_else() {
 }
 
 #[test]
+fn a_canary_is_withdrawn_and_the_rest_makes_100() {
+    let live = json!({"kind": "VirtualService", "metadata": {"resourceVersion": "5"}, "spec": {"hosts": ["w"], "http": [
+        {"match": ["beta"], "route": [{"destination": {"host": "web-canary.ns.svc"}, "weight": 100}]},
+        {"route": [{"destination": {"host": "web-stable"}, "weight": 60}, {"destination": {"host": "web-canary"}, "weight": 40}]},
+        {"redirect": {"uri": "/"}},
+    ]}});
+    let patch = withdraw(&live, &["web-canary".into()]).unwrap();
+    let http = json!([{"route": [{"destination": {"host": "web-stable"}, "weight": 100}]}, {"redirect": {"uri": "/"}}]);
+    assert_eq!(patch, json!({"metadata": {"resourceVersion": "5"}, "spec": {"http": http}}));
+    let after = patched(&live, &patch);
+    assert_eq!(after["spec"]["hosts"], json!(["w"]));
+    assert_eq!(withdraw(&after, &["web-canary".into()]), None, "repeated");
+    let split =
+        json!({"kind": "TrafficSplit", "spec": {"backends": [{"service": "web-canary", "weight": 100}]}});
+    assert_eq!(withdraw(&split, &["web-canary".into()]), None, "a route to nowhere would answer nothing");
+}
+
+#[test]
 fn managed_istio_objects_get_subsets_and_weights() {
     let annotations = json!({"harness.io/managed": "true"});
     let rule = json!({"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",

@@ -47,6 +47,80 @@ fn is_service(host: &str, service: &str) -> bool {
     host.split('.').next() == Some(service)
 }
 
+/// Where a kind of route keeps its rules, and where a rule keeps its destinations; `None`: the rules are destinations.
+fn shape(route: &Value) -> Option<(&'static str, Option<&'static str>)> {
+    match kind(route) {
+        "VirtualService" => Some(("http", Some("route"))),
+        "HTTPRoute" => Some(("rules", Some("backendRefs"))),
+        "TrafficSplit" => Some(("backends", None)),
+        _ => None,
+    }
+}
+
+/// The Service that a destination names.
+fn host(destination: &Value) -> &str {
+    let found = ["/destination/host", "/service", "/name"]
+        .iter()
+        .find_map(|path| destination.pointer(path)?.as_str());
+    found.unwrap_or_default()
+}
+
+/// The patch that sets the rules of a live route, and refuses when the route changed since it was read.
+fn guarded(live: &Value, list: &str, rules: Value) -> Value {
+    let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+    json!({"metadata": {"resourceVersion": version}, "spec": {list: rules}})
+}
+
+/// A route as it is after a patch of this module.
+pub(crate) fn patched(live: &Value, patch: &Value) -> Value {
+    let mut after = live.clone();
+    for (key, rules) in patch.get("spec").and_then(Value::as_object).into_iter().flatten() {
+        crate::variant::set(&mut after, &["spec", key], rules.clone());
+    }
+    after
+}
+
+/// A patch that takes every destination of these Services out of a live route; what is left of a rule makes 100 again,
+/// and a rule that had no other destination goes. `None`: no rule names them, or no rule would be left.
+pub(crate) fn withdraw(live: &Value, services: &[String]) -> Option<Value> {
+    let (list, inner) = shape(live)?;
+    let before = live.pointer(&format!("/spec/{list}"))?.as_array()?;
+    let gone = |destination: &Value| services.iter().any(|service| is_service(host(destination), service));
+    let without = |destinations: &[Value]| -> Vec<Value> {
+        let mut left: Vec<Value> = destinations.iter().filter(|d| !gone(d)).cloned().collect();
+        if left.len() < destinations.len() {
+            let weight =
+                |d: &Value| d.get("weight").and_then(Value::as_u64).and_then(|w| u32::try_from(w).ok());
+            let hosts: Vec<String> = left.iter().map(|d| host(d).to_owned()).collect();
+            let asked: Vec<(&str, u32)> =
+                hosts.iter().zip(&left).map(|(host, d)| (host.as_str(), weight(d).unwrap_or(0))).collect();
+            let shares = shares(&asked, None);
+            for (destination, share) in left.iter_mut().zip(shares) {
+                crate::variant::set(destination, &["weight"], share.into());
+            }
+        }
+        left
+    };
+    let after: Vec<Value> = match inner {
+        None => without(before),
+        Some(inner) => before
+            .iter()
+            .filter_map(|rule| {
+                let Some(destinations) = rule.get(inner).and_then(Value::as_array) else {
+                    return Some(rule.clone());
+                };
+                let left = without(destinations);
+                let mut rule = rule.clone();
+                (!left.is_empty() || destinations.is_empty()).then(|| {
+                    crate::variant::set(&mut rule, &[inner], left.into());
+                    rule
+                })
+            })
+            .collect(),
+    };
+    (after != *before && !after.is_empty()).then(|| guarded(live, list, after.into()))
+}
+
 /// A merge patch that gives destinations of a live route other weights, and refuses when the route changed since it was
 /// read; with it the hosts of `wanted` that no route has. `None`: the weights are those already.
 ///
@@ -56,11 +130,8 @@ pub(crate) fn reweight(
     wanted: &BTreeMap<String, u32>,
     cap: Option<&Cap>,
 ) -> Result<(Option<Value>, Vec<String>), Fault> {
-    let (list, inner) = match kind(live) {
-        "VirtualService" => ("http", Some("route")),
-        "HTTPRoute" => ("rules", Some("backendRefs")),
-        "TrafficSplit" => ("backends", None),
-        other => return Err(Fault::Unroutable(format!("{other} has no weights that can be set"))),
+    let Some((list, inner)) = shape(live) else {
+        return Err(Fault::Unroutable(format!("{} has no weights that can be set", kind(live))));
     };
     let path = format!("/spec/{list}");
     let before = live.pointer(&path).cloned().unwrap_or_default();
@@ -80,8 +151,7 @@ pub(crate) fn reweight(
     if before == after {
         return Ok((None, missing));
     }
-    let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
-    Ok((Some(json!({"metadata": {"resourceVersion": version}, "spec": {list: after}})), missing))
+    Ok((Some(guarded(live, list, after)), missing))
 }
 
 /// Sets the weights of one list of destinations in which a wanted host stands.
@@ -92,13 +162,7 @@ fn set_weights(
     seen: &mut Vec<String>,
 ) {
     let Some(list) = destinations.as_array_mut() else { return };
-    let host = |destination: &Value| -> String {
-        let found = ["/destination/host", "/service", "/name"]
-            .iter()
-            .find_map(|path| destination.pointer(path)?.as_str());
-        found.unwrap_or_default().to_owned()
-    };
-    let hosts: Vec<String> = list.iter().map(host).collect();
+    let hosts: Vec<String> = list.iter().map(|d| host(d).to_owned()).collect();
     let mut touched = false;
     let asked: Vec<(&str, u32)> = hosts
         .iter()

@@ -215,6 +215,13 @@ pub(crate) fn reshape(documents: &mut [Value], place: usize, variant: &Variant<'
         }
     }
     result.own.sort_unstable();
+    for index in &result.own {
+        if let Some(own) = documents.get_mut(*index) {
+            // Whoever comes after a crash or an abort finds the copy by these.
+            set(own, &["metadata", "labels", RELEASE_LABEL], variant.release.into());
+            set(own, &["metadata", "labels", variant.label], variant.value.into());
+        }
+    }
     result
 }
 
