@@ -214,7 +214,11 @@ async fn the_clock_fires_once_for_each_tick_also_across_a_restart() {
     let now = manager::clock::Clock::wall(manager.clock.as_ref());
     manager.clock.shift(Duration::from_millis(next - now + 1000));
     until("the tick fires", || async { (executions(&client).await > 0).then_some(()) }).await;
-    let events = client.get("/trigger-events?trigger=nightly").await;
+    let events = until("the event has its result", || async {
+        let events = client.get("/trigger-events?trigger=nightly").await;
+        (events[0]["status"] != "QUEUED").then_some(events)
+    })
+    .await;
     assert_eq!(events.as_array().unwrap().len(), 1, "{events:#}");
     assert_eq!(
         (&events[0]["status"], &events[0]["kind"]),

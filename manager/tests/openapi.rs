@@ -55,7 +55,7 @@ fn routed(folder: &Path, found: &mut BTreeSet<String>) {
         let text = std::fs::read_to_string(&path).unwrap();
         let place = path.display().to_string();
         let prefix = match &place {
-            p if p.ends_with("/client_api/harness.rs") => "/gateway/pipeline/api",
+            p if p.contains("/client_api/harness/") => "/gateway/pipeline/api",
             p if p.contains("/client_api/") => "/api/v1",
             p if p.contains("/logstore/") => "/log-service",
             _ => "",
@@ -77,8 +77,8 @@ fn routed(folder: &Path, found: &mut BTreeSet<String>) {
                 })
                 .map_or(call.len(), |(at, _)| at);
             let handlers = &call[..length];
-            let prefix =
-                if written.starts_with("/api/") || written.starts_with("/gateway") { "" } else { prefix };
+            let whole = ["/api/", "/gateway", "/v1/"].iter().any(|start| written.starts_with(start));
+            let prefix = if whole { "" } else { prefix };
             for method in METHODS {
                 if [" ", ".", "\n"].iter().any(|before| handlers.contains(&format!("{before}{method}("))) {
                     found.insert(entry(method, &format!("{prefix}{written}")));

@@ -1,10 +1,10 @@
 //! The document that `pipeline run --output json` and `execution show` print, derived from a state.
 
 use crate::fault::Notice;
-use crate::machine::approval::Approval;
+use crate::machine::approval::{Approval, without_secrets};
 use crate::machine::input::Asked;
 use crate::machine::state::{Phase, ROOT_RUN, Run, State, Status};
-use crate::machine::{Intervention, interventions};
+use crate::machine::{Builder, Intervention, interventions};
 use crate::model::pipeline::StageKind;
 use crate::model::step::Spec;
 use crate::plan::{NodeKind, Plan, PlanNode};
@@ -58,7 +58,7 @@ pub struct ExecutionView {
 pub struct StageView {
     /// Identifier.
     pub identifier: String,
-    /// Name as written.
+    /// Name, with its expressions resolved once the stage has begun.
     pub name: String,
     /// `Deployment`, `Custom`, `Approval`.
     #[serde(rename = "type")]
@@ -83,7 +83,7 @@ pub struct StageView {
 pub struct StepView {
     /// Identifier, with loop postfix.
     pub identifier: String,
-    /// Name as written.
+    /// Name, with its expressions resolved once the step has begun.
     pub name: String,
     /// Step type, or `StepGroup`.
     #[serde(rename = "type")]
@@ -300,7 +300,7 @@ impl Viewer<'_> {
         steps.extend(self.steps(&node.children, id));
         Some(StageView {
             identifier: postfixed(node, run),
-            name: node.name.text(),
+            name: self.name(node, id),
             kind: stage.kind,
             status: run.map_or(Status::NotStarted, |run| {
                 run.forward.filter(|_| !run.status.is_final()).unwrap_or_else(|| self.shown(id, run))
@@ -311,6 +311,14 @@ impl Viewer<'_> {
             steps,
             rollback_steps: self.steps(&node.rollback, id),
         })
+    }
+
+    /// The name with its expressions as they were when the run began; as written before that.
+    fn name(&self, node: &PlanNode, id: &str) -> String {
+        let written = node.name.text();
+        let Some(run) = self.state.runs.get(id).filter(|_| written.contains("<+")) else { return written };
+        let builder = Builder::new(self.plan, self.state, id, run.started_at.unwrap_or(0));
+        builder.keep(&node.name).map_or(written, |text| without_secrets(text.0))
     }
 
     fn steps(&self, nodes: &[usize], base: &str) -> Vec<StepView> {
@@ -340,7 +348,7 @@ impl Viewer<'_> {
         };
         StepView {
             identifier: postfixed(node, run),
-            name: node.name.text(),
+            name: self.name(node, id),
             kind: match &node.kind {
                 NodeKind::Step { kind, .. } => kind.clone(),
                 NodeKind::Artifact => "ResolveArtifact".to_owned(),

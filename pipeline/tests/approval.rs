@@ -275,6 +275,37 @@ fn a_later_approval_rejects_an_older_one() {
     act(&mut world, &Actor::default(), UserAction::Supersede { execution: "ex9".to_owned() }).unwrap();
     assert_eq!(world.step("gate"), "ApprovalRejected");
     assert!(world.state.runs.get(NODE).unwrap().failure.clone().unwrap().message.contains("ex9"));
+    assert!(world.rejects_older.is_empty(), "a rejection rejects nobody else");
+    // Approved by people or by the clock: what older executions ask there is to be rejected.
+    let auto = "isAutoRejectEnabled: true\nautoApproval:\n  action: APPROVE\n  scheduledDeadline: {time: '1970-01-02 01:00 AM', timeZone: UTC}";
+    let text = yaml(&gate("userGroups: [qa]", auto, ""), "");
+    let mut world = start(&text);
+    act(&mut world, &actor("ann@x.org", &["qa"]), approve(&[])).unwrap();
+    assert_eq!(world.rejects_older, [NODE]);
+    let mut world = start(&text);
+    world.fire("approve/");
+    assert_eq!(world.rejects_older, [NODE]);
+    let mut world = start(&yaml(&gate("userGroups: [qa]", "", ""), ""));
+    act(&mut world, &actor("ann@x.org", &["qa"]), approve(&[])).unwrap();
+    assert!(world.rejects_older.is_empty(), "nobody asked for it");
+}
+
+#[test]
+fn later_expressions_and_names_know_the_latest_approval() {
+    let after = "- step:
+    identifier: say
+    name: after <+approval.approvalActivities[0].user.name>
+    type: Noop
+    spec: {line: '<+approval.approvalActivities[0].user.email> said <+approval.approvalActivities[0].comments>'}
+";
+    let mut world = start(&yaml(&(gate("userGroups: [qa]", "", "") + after), ""));
+    act(&mut world, &actor("ann@x.org", &["qa"]), approve(&[])).unwrap();
+    let task = world.answer(success());
+    let proto::task::StepSpec::Noop(spec) = &task.task.step.spec else { panic!() };
+    assert_eq!(spec.line, "ann@x.org said fine");
+    let view = pipeline::view::execution_view(&world.state, None);
+    let say = view.stages[0].steps.iter().find(|step| step.identifier == "say").unwrap();
+    assert_eq!(say.name, "after ann@x.org");
 }
 
 #[test]

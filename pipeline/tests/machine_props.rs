@@ -238,7 +238,9 @@ impl World {
                         "cancel of a task that is not out"
                     );
                 }
-                Action::Perform { .. } => panic!("none of these steps is the manager's own"),
+                Action::Perform { .. } | Action::RejectOlder { .. } => {
+                    panic!("none of these steps is the manager's own")
+                }
                 Action::SetTimer { timer, at } => {
                     self.timers.insert(timer.clone(), *at);
                 }

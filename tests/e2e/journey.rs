@@ -105,7 +105,7 @@ impl Journey {
             "--input",
             "window=3s",
             "--rehearse",
-            "300",
+            "60",
         ]);
         let approval = until("production waits for approval", Duration::from_secs(120), || async {
             let list = self.manager.json(&["approval", "list", "--output", "json"]);

@@ -6,10 +6,13 @@
     reason = "This crate is test code; a panic is its way to fail."
 )]
 
+mod approvals;
 mod journey;
 mod secrets;
+mod shell_on_host;
 mod shell_script;
 mod ssh_fleet;
+mod triggers;
 mod vm_peer;
 mod vm_seed;
 mod vm_world;

@@ -49,6 +49,11 @@ pub fn needed(method: &Method, path: &str) -> Role {
     match (method, first) {
         (&Method::POST, "pipelines") if path.ends_with("/validate") => Role::Viewer,
         (&Method::POST, "executions" | "approvals" | "apply") => Role::Executor,
+        // Harness' own paths, without what stands before them.
+        (&Method::POST, "pipeline") if path.starts_with("/pipeline/execute/") => Role::Executor,
+        (&Method::POST, "v1") if path.ends_with("/execute") || path.contains("/approvals/execution/") => {
+            Role::Executor
+        }
         _ => Role::Admin,
     }
 }
@@ -66,6 +71,10 @@ mod tests {
             (Method::POST, "/executions/x/abort", Role::Executor),
             (Method::POST, "/approvals/x/approve", Role::Executor),
             (Method::POST, "/apply", Role::Executor),
+            (Method::POST, "/pipeline/execute/p/v2", Role::Executor),
+            (Method::POST, "/v1/orgs/o/projects/p/pipelines/x/execute", Role::Executor),
+            (Method::POST, "/v1/orgs/o/projects/p/approvals/execution/x", Role::Executor),
+            (Method::POST, "/v1/orgs/o/projects/p/pipelines", Role::Admin),
             (Method::POST, "/apikeys", Role::Admin),
             (Method::POST, "/users", Role::Admin),
             (Method::PUT, "/secrets/s", Role::Admin),

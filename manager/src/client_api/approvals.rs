@@ -1,5 +1,5 @@
-//! `GET /approvals`, `GET /approvals/{id}`, `POST /approvals/{id}/approve` and `/reject`; and Harness' own paths for them
-//! (pipeline.md §5, endpoint 5).
+//! `GET /approvals`, `GET /approvals/{id}`, `POST /approvals/{id}/approve` and `/reject`. Harness' own paths for them are
+//! in [`super::harness`].
 //!
 //! An approval's id holds that of its execution, so that it is found without an index. Who somebody is – their groups
 //! above all – is read from the store at the moment in which they act.
@@ -8,7 +8,7 @@ use super::body::JsonBody;
 use super::{Answer, Api, error::ApiError};
 use crate::auth::Principal;
 use crate::engine::{EngineError, Record, task_id};
-use crate::users;
+use crate::users::{self, User};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use pipeline::machine::state::{Phase, Run};
@@ -31,23 +31,6 @@ pub(super) struct Decision {
     inputs: BTreeMap<String, Option<String>>,
     #[serde(default)]
     comments: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct HarnessActivity {
-    action: String,
-    #[serde(default)]
-    approver_inputs: Vec<HarnessInput>,
-    #[serde(default)]
-    comments: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct HarnessInput {
-    name: String,
-    #[serde(default)]
-    value: Option<String>,
 }
 
 /// The id of the approval of a run.
@@ -105,9 +88,12 @@ pub(super) async fn list(State(api): State<Api>, Query(filter): Query<Filter>) -
     Ok(Json(Value::Array(all)))
 }
 
-struct Found {
-    record: Record,
-    node: String,
+/// An approval with the execution that asks for it.
+pub(super) struct Found {
+    /// The execution.
+    pub(super) record: Record,
+    /// The node that asks.
+    pub(super) node: String,
 }
 
 impl Found {
@@ -115,12 +101,20 @@ impl Found {
         self.record.machine.runs.get(&self.node)
     }
 
-    fn shown(&self) -> Value {
+    /// Its id.
+    pub(super) fn id(&self) -> String {
+        let execution = &self.record.machine.plan.run.execution_id;
+        approval_id(execution, &self.node, self.run().map_or(0, |run| run.attempt))
+    }
+
+    /// The document of this API.
+    pub(super) fn shown(&self) -> Value {
         self.run().and_then(|run| shown(&self.record, &self.node, run)).unwrap_or(Value::Null)
     }
 }
 
-async fn find(api: &Api, id: &str) -> Answer<Found> {
+/// By id, also one that was decided.
+pub(super) async fn find(api: &Api, id: &str) -> Answer<Found> {
     let missing = || {
         ApiError::not_found(format!("the approval `{id}` does not exist"))
             .hint("`delegate approval list` shows what waits")
@@ -173,76 +167,31 @@ pub(super) async fn reject(
     act(&api, &principal, &id, found, action).await.map(Json)
 }
 
-/// Endpoint 5: exactly the declared inputs, `null` for an empty one.
-pub(super) async fn harness_activity(
-    State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
-    Path(id): Path<String>,
-    JsonBody(activity): JsonBody<HarnessActivity>,
-) -> Answer<Json<Value>> {
-    let inputs: BTreeMap<String, String> =
-        activity.approver_inputs.into_iter().map(|one| (one.name, one.value.unwrap_or_default())).collect();
-    let comments = activity.comments.unwrap_or_default();
-    let action = match activity.action.as_str() {
-        "APPROVE" => UserAction::Approve { inputs, comments },
-        "REJECT" => UserAction::Reject { inputs, comments },
-        other => {
-            let message = format!("`action`: expected APPROVE or REJECT, found `{other}`");
-            return Err(ApiError::request(message));
-        }
-    };
-    let found = find(&api, &id).await?;
-    Ok(Json(envelope(&act(&api, &principal, &id, found, action).await?)))
-}
-
-/// Endpoint 5, GET.
-pub(super) async fn harness_show(State(api): State<Api>, Path(id): Path<String>) -> Answer<Json<Value>> {
-    Ok(Json(envelope(&find(&api, &id).await?.shown())))
-}
-
-fn envelope(shown: &Value) -> Value {
-    let at = |name: &str| shown.get(name).cloned().unwrap_or(Value::Null);
-    json!({
-        "status": "SUCCESS",
-        "data": {
-            "id": at("id"),
-            "type": at("type"),
-            "status": at("status"),
-            "approvalMessage": at("message"),
-            "deadline": at("deadline"),
-            "details": {
-                "approvers": at("approvers"),
-                "approvalActivities": at("approvalActivities"),
-                "approverInputs": at("approverInputs"),
-            },
-        },
-        "metaData": null,
-        "correlationId": crate::engine::execution_id(),
-    })
-}
-
-async fn act(api: &Api, principal: &Principal, id: &str, found: Found, action: UserAction) -> Answer<Value> {
+/// Hands a decision to the step; answers with what the approval is then.
+pub(super) async fn act(
+    api: &Api,
+    principal: &Principal,
+    id: &str,
+    found: Found,
+    action: UserAction,
+) -> Answer<Value> {
     let facts = &found.record.machine.plan.run;
     let by = actor(api, principal, facts).await?;
     api.engine.act(&facts.execution_id, &found.node, by, action).await?;
-    let after = find(api, id).await?;
-    let approved = after
-        .run()
-        .and_then(ApprovalView::of)
-        .is_some_and(|view| view.asked.auto_reject && view.status == "APPROVED");
-    if approved {
-        reject_older(api, &after).await?;
-    }
-    Ok(after.shown())
+    Ok(find(api, id).await?.shown())
+}
+
+/// The user that a key belongs to.
+pub(super) async fn user_of(api: &Api, principal: &Principal) -> Answer<Option<User>> {
+    Ok(match &principal.user {
+        Some(email) => users::one(api.app.store.as_ref(), email).await?,
+        None => None,
+    })
 }
 
 /// Somebody with the groups that they are in now, as the pipeline sees them.
-async fn actor(api: &Api, principal: &Principal, facts: &RunFacts) -> Answer<Actor> {
-    let user = match &principal.user {
-        Some(email) => users::one(api.app.store.as_ref(), email).await?,
-        None => None,
-    };
-    let Some(user) = user else {
+pub(super) async fn actor(api: &Api, principal: &Principal, facts: &RunFacts) -> Answer<Actor> {
+    let Some(user) = user_of(api, principal).await? else {
         let why = "this API key belongs to no user; make one with `delegate apikey create --user EMAIL`";
         return Err(EngineError::from(Refusal::NotAllowed {
             who: principal.owner.clone(),
@@ -262,28 +211,4 @@ async fn actor(api: &Api, principal: &Principal, facts: &RunFacts) -> Answer<Act
         email: user.email,
         groups: groups.into_iter().collect(),
     })
-}
-
-/// Rejects what older executions of the pipeline still ask at the same step (`isAutoRejectEnabled`).
-async fn reject_older(api: &Api, after: &Found) -> Answer<()> {
-    let facts = &after.record.machine.plan.run;
-    for id in api.app.store.open_executions().await? {
-        let Some((_, record)) = api.engine.record(&id).await? else { continue };
-        let other = &record.machine.plan.run;
-        let older = other.pipeline == facts.pipeline
-            && (&other.org, &other.project) == (&facts.org, &facts.project)
-            && other.sequence_id < facts.sequence_id;
-        let waits = record.machine.runs.get(&after.node).is_some_and(|run| run.phase == Phase::Approval);
-        if !older || !waits {
-            continue;
-        }
-        let action = UserAction::Supersede { execution: facts.execution_id.clone() };
-        let by = Actor { name: "isAutoRejectEnabled".to_owned(), ..Actor::default() };
-        match api.engine.act(&id, &after.node, by, action).await {
-            // Somebody decided in the same moment: that counts.
-            Ok(()) | Err(EngineError::Refused(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

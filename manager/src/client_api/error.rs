@@ -125,9 +125,21 @@ impl ApiError {
     }
 }
 
+/// What a refusal said, beside the response: for routers whose answers have another shape.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// The code with a page in `docs/errors/`.
+    pub(crate) code: &'static str,
+    /// The message.
+    pub(crate) message: String,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(Wire { error: self.body })).into_response()
+        let told = Told { code: self.body.code, message: self.body.message.clone() };
+        let mut response = (self.status, Json(Wire { error: self.body })).into_response();
+        response.extensions_mut().insert(told);
+        response
     }
 }
 

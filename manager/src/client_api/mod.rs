@@ -111,7 +111,7 @@ pub fn router(app: App, engine: Engine) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(middleware::from_fn_with_state(api.clone(), authenticate))
         .with_state(api.clone());
-    Router::new().nest("/api/v1", routes).merge(harness::router(api))
+    Router::new().nest("/api/v1", routes).merge(harness::router(&api))
 }
 
 /// Lets a request pass that carries a valid API key whose role is enough. The key is looked up by its hash: the store

@@ -1,5 +1,6 @@
 //! The execution view: what the machine knows, and what only the manager knows beside it.
 
+use super::approvals::approval_id;
 use super::logs::is_or_is_child;
 use super::{Answer, Api, error::ApiError};
 use crate::engine::{Record, task_id};
@@ -24,6 +25,11 @@ pub(super) async fn of(api: &Api, execution_id: &str) -> Answer<Shown> {
     let row = api.app.store.execution(execution_id).await?.ok_or_else(missing)?;
     let (version, record) = api.engine.record(execution_id).await?.ok_or_else(missing)?;
     let mut view = execution_view(&record.machine, Some(api.app.clock.wall()));
+    for stage in &mut view.stages {
+        for step in stage.steps.iter_mut().chain(&mut stage.rollback_steps) {
+            name_approvals(execution_id, step);
+        }
+    }
     if view.status.is_open() {
         for stage in &mut view.stages {
             for step in stage.steps.iter_mut().chain(&mut stage.rollback_steps) {
@@ -42,6 +48,23 @@ pub(super) async fn of(api: &Api, execution_id: &str) -> Answer<Shown> {
         }
     }
     Ok(Shown { version, ended, document })
+}
+
+/// Says by which id an approval is approved or rejected.
+fn name_approvals(execution_id: &str, step: &mut StepView) {
+    if let Some(approval) = &mut step.approval {
+        let id = approval_id(execution_id, &step.node, step.attempt);
+        if step.status == Status::ApprovalWaiting {
+            let (got, minimum) = (approval.asked.approvals(), approval.asked.minimum);
+            let groups = approval.asked.groups.join(", ");
+            step.waiting_for =
+                Some(format!("{got} of {minimum} approvals by {groups}: `delegate approval approve {id}`"));
+        }
+        approval.id = Some(id);
+    }
+    for inner in &mut step.steps {
+        name_approvals(execution_id, inner);
+    }
 }
 
 /// Says of a step whose task nobody has taken what it waits for.

@@ -15,6 +15,7 @@ mod feed;
 mod figures;
 pub(crate) mod host_keys;
 mod inbox;
+mod owed;
 mod perform;
 mod record;
 mod shard;
@@ -141,6 +142,8 @@ struct Shared {
     versions: Versions,
     /// Woken when a timer was set that comes before `next_look`, and when an execution must be tried again.
     timers: Notify,
+    /// Woken when an execution owes something to others.
+    owed: Notify,
     /// When the timers are looked at next anyway.
     next_look: AtomicU64,
     /// Executions whose last attempt failed.
@@ -208,12 +211,13 @@ impl Engine {
             clock,
             versions: Versions::default(),
             timers: Notify::new(),
+            owed: Notify::new(),
             next_look: AtomicU64::new(u64::MAX),
             retry: Mutex::default(),
             figures: figures::Figures::default(),
             desk: perform::Desk::new(performer, stop.clone()),
         });
-        let mut tasks = Vec::with_capacity(SHARDS + 2);
+        let mut tasks = Vec::with_capacity(SHARDS + 3);
         let shards: Arc<[mpsc::Sender<Command>]> = (0..SHARDS)
             .map(|_| {
                 let (sender, inbox) = mpsc::channel(SHARD_INBOX);
@@ -227,6 +231,7 @@ impl Engine {
         let engine = Engine { shared: shared.clone(), shards };
         tasks.push(tokio::spawn(feed::run(engine.clone(), changes.subscribe(), stop.clone())));
         tasks.push(tokio::spawn(timers::run(engine.clone(), stop.clone())));
+        tasks.push(tokio::spawn(owed::run(engine.clone(), stop.clone())));
         (engine, Running { stop, tasks, shared })
     }
 

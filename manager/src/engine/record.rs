@@ -1,5 +1,6 @@
 //! What the store keeps per execution: the machine's state and the little that only the manager knows.
 
+use super::owed;
 use crate::store::{Effect, Millis, NewTask, Part};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -249,6 +250,7 @@ pub(super) fn effects(
             Action::CancelTask { node, attempt, reason } => Effect::CancelTask { node, attempt, reason },
             Action::SetTimer { timer, at } => Effect::SetTimer { timer, at },
             Action::ClearTimer { timer } => Effect::ClearTimer { timer },
+            Action::RejectOlder { node } => owed::effect(execution_id, &node, now),
             Action::Finish { status } => Effect::Finish { status },
             // The state itself says what is to be performed.
             Action::Perform { .. } => continue,

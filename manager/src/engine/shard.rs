@@ -383,6 +383,7 @@ impl Driver {
             return Ok(work);
         }
         let ended = effects.iter().any(|effect| matches!(effect, Effect::Finish { .. }));
+        let owes = effects.iter().any(|effect| matches!(effect, Effect::PutFact { .. }));
         if ended {
             preflight::remember(store, &record.machine).await?;
         }
@@ -400,6 +401,9 @@ impl Driver {
         };
         let now = self.shared.now();
         store.transition(&self.execution_id, loaded.version, event, next, effects, now).await?;
+        if owes {
+            self.shared.owed.notify_one();
+        }
         let now = self.shared.now();
         self.shared.figures.committed(received.into_iter().map(|at| now.saturating_sub(at)));
         loaded.version += 1;

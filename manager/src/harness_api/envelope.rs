@@ -31,8 +31,8 @@ impl From<StoreError> for Refused {
         match error {
             StoreError::Conflict { .. } => Refused::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "MGR-130",
-                "MGR-130: too many trigger events wait; send it again later",
+                "MGR-131",
+                "MGR-131: too many trigger events wait; send it again later",
             ),
             error => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed");
@@ -44,16 +44,20 @@ impl From<StoreError> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = if self.status.is_server_error() { "ERROR" } else { "FAILURE" };
-        let body = json!({
-            "status": status, "code": self.code, "message": self.message, "correlationId": self.correlation,
-            "detailedMessage": null, "responseMessages": [], "errors": [],
-        });
-        (self.status, Json(body)).into_response()
+        (self.status, Json(failure(self.status, self.code, &self.message, &self.correlation))).into_response()
     }
 }
 
+/// A refusal.
+pub(crate) fn failure(status: StatusCode, code: &str, message: &str, correlation: &str) -> Value {
+    let kind = if status.is_server_error() { "ERROR" } else { "FAILURE" };
+    json!({
+        "status": kind, "code": code, "message": message, "correlationId": correlation,
+        "detailedMessage": null, "responseMessages": [], "errors": [],
+    })
+}
+
 /// An answer with `data`.
-pub(super) fn success(data: Value, correlation: &str) -> Json<Value> {
+pub(crate) fn success(data: Value, correlation: &str) -> Json<Value> {
     Json(json!({ "status": "SUCCESS", "data": data, "metaData": null, "correlationId": correlation }))
 }

@@ -2,7 +2,7 @@
 //!
 //! The base `/gateway` may be left out or stand behind `/prod`; answers have Harness' envelope.
 
-mod envelope;
+pub(crate) mod envelope;
 mod webhook;
 
 use crate::triggers::Triggers;

@@ -13,6 +13,7 @@ mod agents;
 mod entities;
 mod executions;
 mod tasks;
+mod triggers;
 
 use super::changes::Changes;
 use super::{NewTask, Store};
@@ -58,6 +59,9 @@ pub async fn run<B: Backend, F: Fn() -> B>(fresh: F) {
     executions::timers(&fresh()).await;
     executions::cancels(&fresh()).await;
     executions::durable(&fresh()).await;
+    executions::owed(&fresh()).await;
+    triggers::life_of_an_event(&fresh()).await;
+    triggers::bounds(&fresh()).await;
 }
 
 fn task(id: &str, execution: &str, node: &str) -> NewTask {

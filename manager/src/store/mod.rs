@@ -286,6 +286,13 @@ pub enum Effect {
         /// `Assigned` or `Ended`.
         status: TaskStatus,
     },
+    /// Set a named value, as [`Store::put_fact`] does: what this transition owes to others, until somebody drops it.
+    PutFact {
+        /// Name.
+        name: String,
+        /// Value.
+        value: String,
+    },
     /// The execution ended with this status.
     Finish {
         /// Harness status name.
@@ -480,4 +487,8 @@ pub trait Store: Send + Sync {
     async fn get_fact(&self, name: &str) -> Result<Option<String>, StoreError>;
     /// Sets a named value.
     async fn put_fact(&self, name: &str, value: &str) -> Result<(), StoreError>;
+    /// Every named value whose name begins with `prefix`, ordered by name.
+    async fn facts(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError>;
+    /// Forgets a named value. **Repeat**: one that is not there is no fault.
+    async fn drop_fact(&self, name: &str) -> Result<(), StoreError>;
 }

@@ -390,4 +390,16 @@ impl Store for MortalStore {
         }
         self.inner.put_fact(name, value).await
     }
+    async fn facts(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.facts(prefix).await
+    }
+    async fn drop_fact(&self, name: &str) -> Result<(), StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.drop_fact(name).await
+    }
 }

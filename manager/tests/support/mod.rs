@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -22,16 +22,27 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 pub(crate) struct ShiftedClock {
     shift_ms: AtomicI64,
+    /// Where the wall clock stands still; 0: it goes on.
+    fixed_ms: AtomicU64,
 }
 
 impl ShiftedClock {
     pub(crate) fn shift(&self, by: Duration) {
         self.shift_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
+
+    /// From here on it is this instant, epoch milliseconds, until another one is set.
+    pub(crate) fn fix(&self, at: u64) {
+        self.fixed_ms.store(at, Ordering::SeqCst);
+    }
 }
 
 impl Clock for ShiftedClock {
     fn wall(&self) -> u64 {
+        let fixed = self.fixed_ms.load(Ordering::SeqCst);
+        if fixed > 0 {
+            return fixed;
+        }
         SystemClock.wall().saturating_add_signed(self.shift_ms.load(Ordering::SeqCst))
     }
     fn mono(&self) -> tokio::time::Instant {

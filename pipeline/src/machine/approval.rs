@@ -189,7 +189,7 @@ pub(super) fn ask(
 }
 
 /// The manager has no secret to show: what stands for one in a text for people becomes stars.
-fn without_secrets(mut text: String) -> String {
+pub(crate) fn without_secrets(mut text: String) -> String {
     for placeholder in placeholders(&text).into_iter().rev() {
         text.replace_range(placeholder.range, "********");
     }
@@ -335,8 +335,15 @@ impl Machine<'_> {
             self.update(id, |run| run.status = Status::Running);
             self.fail(id, failure, Status::ApprovalRejected);
         } else if enough {
-            self.end(id, Status::Success);
+            self.approved(id);
         }
+    }
+
+    fn approved(&mut self, id: &str) {
+        if self.run(id).and_then(|run| run.approval.as_deref()).is_some_and(|asked| asked.auto_reject) {
+            self.actions.push(Action::RejectOlder { node: id.to_owned() });
+        }
+        self.end(id, Status::Success);
     }
 
     /// The time of an automatic approval has come. It counts for everybody whose approval is still missing.
@@ -345,7 +352,7 @@ impl Machine<'_> {
         let Some((_, comments)) = auto else { return };
         let by = Actor { name: "autoApproval".to_owned(), ..Actor::default() };
         self.note_activity(id, &by, true, BTreeMap::new(), comments);
-        self.end(id, Status::Success);
+        self.approved(id);
     }
 
     fn note_activity(

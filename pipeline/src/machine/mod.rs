@@ -173,6 +173,13 @@ pub enum Action {
         /// Timer id.
         timer: String,
     },
+    /// Reject what older executions of this pipeline have been asking at this node since before now
+    /// (`isAutoRejectEnabled`, with [`UserAction::Supersede`]). It is safe to repeat, and owed until it is done, also
+    /// when this execution ends.
+    RejectOlder {
+        /// Node.
+        node: String,
+    },
     /// The execution ended. Always the last action, once.
     Finish {
         /// Harness status name.

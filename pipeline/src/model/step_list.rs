@@ -221,8 +221,10 @@ fn read_step(
         } else {
             format!("`{text}` is not a known step type; supported step types are {supported}")
         };
-        let fault = Fault::at(&kind.at, &kind.path, message);
-        findings.push(fault.suggest(did_you_mean(&text, STEP_TYPES.into_iter().chain(LATER))));
+        // Whoever wrote a known name meant it.
+        let is_known = LATER.contains(&text.as_str());
+        let near = did_you_mean(&text, STEP_TYPES.into_iter().chain(LATER)).filter(|_| !is_known);
+        findings.push(Fault::at(&kind.at, &kind.path, message).suggest(near));
         return None;
     };
     let mut spec = Reader::new(spec_node, spec_path, findings);

@@ -5,6 +5,7 @@ mod values;
 
 pub(crate) use values::as_text;
 
+use crate::machine::approval::Approval;
 use crate::machine::state::{Iteration, Run, State};
 use crate::plan::{NodeKind, Plan, PlanNode, StageRecord, TargetPlan};
 use crate::rules::canonical;
@@ -98,8 +99,23 @@ impl<'a> NodeScope<'a> {
             "stepGroup" => self.ancestor(path, |node| matches!(node.kind, NodeKind::Group)),
             "step" => self.ancestor(path, |node| matches!(node.kind, NodeKind::Step { .. })),
             "execution" | "steps" => self.steps(path),
-            _ => self.ancestor(path, |node| node.identifier == first || canonical(&node.identifier) == first),
+            "approval" => match self.latest_approval() {
+                Some(asked) => found(values::approval(asked), 1),
+                // Something that encloses this node may have the name.
+                None => self.named_ancestor(path, first),
+            },
+            _ => self.named_ancestor(path, first),
         }
+    }
+
+    fn named_ancestor(&self, path: &[Segment], first: &str) -> Lookup {
+        self.ancestor(path, |node| node.identifier == first || canonical(&node.identifier) == first)
+    }
+
+    /// What people were asked last in this run.
+    fn latest_approval(&self) -> Option<&'a Approval> {
+        let runs = self.state.into_iter().flat_map(|state| state.runs.values());
+        runs.filter_map(|run| run.approval.as_deref()).max_by_key(|asked| asked.asked_at)
     }
 
     pub(super) fn target(&self) -> Option<&'a TargetPlan> {

@@ -1,5 +1,6 @@
 //! Values that a scope gives.
 
+use crate::machine::approval::{Activity, Approval};
 use crate::machine::state::Run;
 use crate::rules::canonical;
 use expr::{Lookup, Segment, Value};
@@ -111,4 +112,10 @@ impl Tree {
             None => Value::map(self.children.into_iter().map(|(name, tree)| (name, tree.into_value()))),
         }
     }
+}
+
+/// What expressions may say about an approval. People wrote parts of it, so all of it is tainted.
+pub(super) fn approval(asked: &Approval) -> Value {
+    let activities: Vec<Json> = asked.activities.iter().map(Activity::shown).collect();
+    Value::from_json(&serde_json::json!({ "approvalActivities": activities }), true)
 }

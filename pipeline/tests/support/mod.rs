@@ -242,6 +242,8 @@ pub struct World {
     pub tasks: VecDeque<TaskRequest>,
     pub timers: BTreeMap<String, u64>,
     pub cancelled: Vec<(String, String)>,
+    /// Nodes whose older approvals are to be rejected.
+    pub rejects_older: Vec<String>,
     pub finished: Option<String>,
     pub order: Vec<String>,
 }
@@ -258,6 +260,7 @@ impl World {
             tasks: VecDeque::new(),
             timers: BTreeMap::new(),
             cancelled: vec![],
+            rejects_older: vec![],
             finished: None,
             order: vec![],
         };
@@ -279,6 +282,7 @@ impl World {
                 }
                 // What the manager itself does: a test that asks for it looks into the state.
                 Action::Perform { .. } => {}
+                Action::RejectOlder { node } => self.rejects_older.push(node.clone()),
                 Action::SetTimer { timer, at } => {
                     self.timers.insert(timer.clone(), *at);
                 }

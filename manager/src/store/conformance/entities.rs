@@ -50,6 +50,16 @@ pub(super) async fn secrets_and_facts(backend: &dyn Backend) {
     s.put_fact("x", "1").await.unwrap();
     s.put_fact("x", "2").await.unwrap();
     assert_eq!(s.get_fact("x").await.unwrap().as_deref(), Some("2"));
+    // A prefix is text: none of its characters stands for others.
+    for (name, value) in [("o_e/b", "4"), ("o_e/a", "3"), ("ole/c", "5"), ("o_e", "6")] {
+        s.put_fact(name, value).await.unwrap();
+    }
+    let row = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(s.facts("o_e/").await.unwrap(), [row("o_e/a", "3"), row("o_e/b", "4")]);
+    assert_eq!(s.facts("none/").await.unwrap(), []);
+    s.drop_fact("o_e/a").await.unwrap();
+    s.drop_fact("o_e/a").await.unwrap();
+    assert_eq!(s.facts("o_e/").await.unwrap(), [row("o_e/b", "4")]);
 }
 
 fn credential(kind: &str, name: &str, hash: &str) -> Credential {

@@ -221,3 +221,19 @@ pub(super) async fn durable(backend: &dyn Backend) {
     let again = s.create_execution("e2", "p", None, "me", 4, Box::new(|_| Ok(json!({})))).await.unwrap();
     assert_eq!(again.sequence_id, 2, "numbers go on");
 }
+
+/// What a transition owes to others is written with it or not at all, and outlives its execution.
+pub(super) async fn owed(backend: &dyn Backend) {
+    let o = open(backend).await;
+    let s = &o.store;
+    s.create_execution("e", "p", None, "me", 1, Box::new(|_| Ok(json!({})))).await.unwrap();
+    let owe = |value: &str| Effect::PutFact { name: "owed/e".to_owned(), value: value.to_owned() };
+    let stale = s.transition("e", 7, json!(1), json!({}).into(), vec![owe("1")], 2).await;
+    assert!(matches!(stale, Err(StoreError::Conflict { .. })));
+    assert_eq!(s.facts("owed/").await.unwrap(), []);
+    let finish = Effect::Finish { status: "Success".to_owned() };
+    s.transition("e", 0, json!(1), json!({}).into(), vec![owe("2"), finish], 2).await.unwrap();
+    drop(o);
+    let o = open(backend).await;
+    assert_eq!(o.store.facts("owed/").await.unwrap(), [("owed/e".to_owned(), "2".to_owned())]);
+}

@@ -121,3 +121,16 @@ pub(super) fn put_fact(s: &Session<'_>, name: &str, value: &str) -> Result<(), S
         .execute([name, value])?;
     Ok(())
 }
+
+pub(super) fn facts(s: &Session<'_>, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+    // By length and not by LIKE: a prefix may hold its wildcards.
+    let mut statement = s.conn.prepare_cached(
+        "SELECT name, value FROM fact WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1 ORDER BY name",
+    )?;
+    Ok(statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn drop_fact(s: &Session<'_>, name: &str) -> Result<(), StoreError> {
+    s.conn.prepare_cached("DELETE FROM fact WHERE name = ?1")?.execute([name])?;
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! Executions: state, events, timers.
 
 use super::writer::Tx;
-use super::{Session, StoreError, int, tasks, uint};
+use super::{Session, StoreError, entities, int, tasks, uint};
 use crate::store::changes::Change;
 use crate::store::{DueTimer, Effect, ExecutionRow, Millis, NextState, Part, Snapshot};
 use rusqlite::{OptionalExtension, Row, params};
@@ -164,6 +164,7 @@ pub(super) fn transition(
                     .execute([id, timer.as_str()])?;
             }
             Effect::Seen { task, status } => tasks::seen(tx, &task, status)?,
+            Effect::PutFact { name, value } => entities::put_fact(&tx.session(), &name, &value)?,
             Effect::Finish { status } => {
                 ended = true;
                 tx.conn

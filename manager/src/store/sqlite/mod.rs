@@ -423,6 +423,16 @@ impl Store for SqliteStore {
         let (name, value) = (name.to_owned(), value.to_owned());
         self.write(move |tx| entities::put_fact(&tx.session(), &name, &value)).await
     }
+
+    async fn facts(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.read(move |s| entities::facts(s, &prefix)).await
+    }
+
+    async fn drop_fact(&self, name: &str) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.write(move |tx| entities::drop_fact(&tx.session(), &name)).await
+    }
 }
 
 #[cfg(test)]
