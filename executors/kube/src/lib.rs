@@ -22,6 +22,8 @@ mod discovery;
 mod error;
 pub mod objects;
 mod oidc;
+mod prune;
+mod release;
 mod rest;
 mod session;
 mod steps;

@@ -4,7 +4,7 @@
 //! its selector, and configuration of its own, so that neither copy can change under the other one's feet.
 
 mod fault;
-mod references;
+pub(crate) mod references;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,270 @@
+//! Reading and writing releases in the cluster.
+
+use super::{Release, Status, wire};
+use crate::error::{Fault, bad_spec};
+use crate::objects::Reference;
+use crate::rest::{Ask, encode};
+use crate::session::Session;
+use bytes::Bytes;
+use executor_api::{Class, Level, StepError, UnitLog};
+use http::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Every release of one name in one namespace, by number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    releases: Vec<Release>,
+    /// Highest number of the older format of Harness, which has one object for all releases.
+    older: u64,
+}
+
+impl History {
+    /// Reads it.
+    ///
+    /// **Errors**: `KUBE-034` when a release cannot be read: it is never taken for absent.
+    pub(crate) async fn load(session: &Session) -> Result<History, StepError> {
+        let failed = |fault: Fault| fault.step("read the history of releases", &session.api.target);
+        let selector = encode(&format!("owner=harness,release={}", session.release));
+        let query =
+            format!("labelSelector={selector}&fieldSelector={}", encode(&format!("type={}", wire::TYPE)));
+        let collection = collection(session);
+        let secrets = session.api.list(&collection, &query).await.map_err(failed)?;
+        let mut releases = Vec::with_capacity(secrets.len());
+        for secret in &secrets {
+            releases.push(wire::from_secret(secret).map_err(|problem| {
+                let name = secret.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                bad_spec(
+                    "KUBE-034",
+                    format!("the release in Secret {}/{name} cannot be read: {problem}", session.namespace),
+                )
+                .target(session.api.target.clone())
+                .hint("look at the Secret; delete it if that release is not needed for a rollback any more")
+            })?);
+        }
+        releases.sort_by_key(|release| release.number);
+        let older = if releases.is_empty() { older(session).await.map_err(failed)? } else { 0 };
+        Ok(History { releases, older })
+    }
+
+    /// Every release, oldest first.
+    pub(crate) fn releases(&self) -> &[Release] {
+        &self.releases
+    }
+
+    /// The number of the next release.
+    pub(crate) fn next(&self) -> u64 {
+        self.releases.last().map_or(0, |release| release.number).max(self.older) + 1
+    }
+
+    /// The release that this task has made already, before the agent stopped.
+    pub(crate) fn of_task(&self, task: &str) -> Option<&Release> {
+        self.releases.iter().rev().find(|release| release.ours.task == task)
+    }
+
+    /// The newest release that a stage of an execution has made.
+    pub(crate) fn of_execution(&self, execution: &str, stage: &str) -> Option<&Release> {
+        self.releases.iter().rev().find(|release| {
+            !execution.is_empty() && release.ours.execution == execution && release.ours.stage == stage
+        })
+    }
+
+    /// One release.
+    pub(crate) fn numbered(&self, number: u64) -> Option<&Release> {
+        self.releases.iter().find(|release| release.number == number)
+    }
+
+    /// The newest successful release before `number`.
+    pub(crate) fn succeeded_before(&self, number: u64) -> Option<&Release> {
+        self.releases
+            .iter()
+            .rev()
+            .find(|release| release.number < number && release.status == Status::Succeeded)
+    }
+
+    /// The newest successful release.
+    pub(crate) fn succeeded(&self) -> Option<&Release> {
+        self.succeeded_before(u64::MAX)
+    }
+
+    /// Stores a release: a new one must not exist yet, an older one must be as it was read.
+    ///
+    /// **Errors**: `KUBE-027` when somebody else wrote it at the same time; `KUBE-036` when it is too large.
+    /// **Repeat**: safe.
+    pub(crate) async fn store(session: &Session, release: &mut Release) -> Result<(), StepError> {
+        let number = release.number;
+        let secret = wire::to_secret(release, &session.release, &session.namespace).map_err(|size| {
+            let text = format!(
+                "release {number} takes {size} bytes packed; a Secret holds {}",
+                wire::MAX_DATA
+            );
+            bad_spec("KUBE-036", text).hint("deploy the largest objects (CRDs, big ConfigMaps) with a K8sApply step or a release of their own")
+        })?;
+        let body = Bytes::from(serde_json::to_vec(&secret).unwrap_or_default());
+        let path = format!("{}/{}", collection(session), wire::name(&session.release, number));
+        let what = format!("store release {number} of {} as {}", session.release, release.status.as_str());
+        session
+            .api
+            .announce(what.clone(), vec![what.clone()], json!({"v": 1, "release": number}), None)
+            .await?;
+        let new = release.version.is_empty();
+        let ask = if new {
+            Ask::with(Method::POST, collection(session), "application/json", body)
+        } else {
+            Ask::with(Method::PUT, path.clone(), "application/json", body)
+        };
+        let stored: Value = match session.api.mutate(&what, ask).await {
+            Ok(answer) => answer.read().map_err(|fault| fault.step(&what, &session.api.target))?,
+            Err(fault) if fault.is_conflict() => {
+                let found: Option<Value> =
+                    session.api.find(&path).await.map_err(|fault| fault.step(&what, &session.api.target))?;
+                // The answer of an earlier try may have been lost.
+                match found
+                    .filter(|found| found.get("data") == secret.get("data") && labels_equal(found, &secret))
+                {
+                    Some(found) => found,
+                    None => return Err(taken(session, number)),
+                }
+            }
+            Err(fault) => return Err(fault.step(&what, &session.api.target)),
+        };
+        release.version = stored
+            .pointer("/metadata/resourceVersion")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        Ok(())
+    }
+
+    /// Removes what a successful `current` release makes superfluous: failed releases before it, and successful ones
+    /// beyond the number that is kept; with them the versioned ConfigMaps and Secrets that no other release names.
+    /// What cannot be removed is told and left for the next release.
+    pub(crate) async fn clean(
+        &self,
+        session: &Session,
+        current: &Release,
+        log: &dyn UnitLog,
+    ) -> Result<(), StepError> {
+        let kept: BTreeSet<u64> = self
+            .releases
+            .iter()
+            .rev()
+            .filter(|release| release.number < current.number && release.status == Status::Succeeded)
+            .take(session.settings.kept_releases)
+            .map(|release| release.number)
+            .collect();
+        let (stay, go): (Vec<&Release>, Vec<&Release>) = self
+            .releases
+            .iter()
+            .filter(|release| release.number != current.number)
+            // Another execution may be at work on one with a higher number; a colour keeps its latest release.
+            .partition(|release| kept.contains(&release.number) || release.number > current.number);
+        if go.is_empty() {
+            return Ok(());
+        }
+        let needed: BTreeSet<Reference> = stay
+            .iter()
+            .copied()
+            .chain([current])
+            .flat_map(|release| release.objects.iter().map(crate::objects::Object::reference))
+            .collect();
+        let mut superfluous = Vec::new();
+        for release in &go {
+            for versioned in &release.ours.versioned {
+                let item = release.ours.inventory.iter().find(|item| item.reference == versioned.reference);
+                if let Some(item) = item.filter(|item| !needed.contains(&item.reference)) {
+                    superfluous.push(item.clone());
+                }
+            }
+        }
+        superfluous.sort_by(|a, b| a.reference.cmp(&b.reference));
+        superfluous.dedup();
+        for release in &go {
+            superfluous.push(super::Item {
+                reference: Reference {
+                    group: String::new(),
+                    kind: "Secret".to_owned(),
+                    namespace: Some(session.namespace.clone()),
+                    name: wire::name(&session.release, release.number),
+                },
+                uid: String::new(),
+            });
+        }
+        let numbers: Vec<String> = go.iter().map(|release| release.number.to_string()).collect();
+        session
+            .say(log, Level::Info, &format!("releases that are not needed any more: {}", numbers.join(", ")))
+            .await?;
+        crate::prune::delete(session, superfluous, crate::prune::Strictness::Lenient, log).await.map(|_| ())
+    }
+
+    /// The Secrets that hold the history, for deletion of a whole release.
+    pub(crate) fn secrets(&self, session: &Session) -> Vec<Reference> {
+        let name = |release: &Release| wire::name(&session.release, release.number);
+        self.releases
+            .iter()
+            .map(|release| Reference {
+                group: String::new(),
+                kind: "Secret".to_owned(),
+                namespace: Some(session.namespace.clone()),
+                name: name(release),
+            })
+            .collect()
+    }
+}
+
+fn labels_equal(a: &Value, b: &Value) -> bool {
+    a.pointer("/metadata/labels") == b.pointer("/metadata/labels")
+}
+
+fn taken(session: &Session, number: u64) -> StepError {
+    let text =
+        format!("release {number} of {} is written by somebody else at the same time", session.release);
+    StepError::new(Class::RemoteFailed { code: 409 }, "KUBE-027", text)
+        .target(session.api.target.clone())
+        .hint("another execution deploys the same release; let it end and run this one again, or use a resource constraint")
+}
+
+fn collection(session: &Session) -> String {
+    format!("/api/v1/namespaces/{}/secrets", encode(&session.namespace))
+}
+
+/// Highest number in the older format: one Secret or ConfigMap of the release's name.
+async fn older(session: &Session) -> Result<u64, Fault> {
+    use base64::Engine as _;
+    for plural in ["secrets", "configmaps"] {
+        let path = format!(
+            "/api/v1/namespaces/{}/{plural}/{}",
+            encode(&session.namespace),
+            encode(&session.release)
+        );
+        let Some(found) = session.api.find::<Value>(&path).await? else { continue };
+        let Some(text) = found.pointer("/data/releaseHistory").and_then(Value::as_str) else { continue };
+        let packed = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+        let text = match wire::gunzip(&packed) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            // Entries of long ago are not packed.
+            Err(_) => text.to_owned(),
+        };
+        let numbers = text.lines().filter_map(|line| {
+            line.trim()
+                .trim_start_matches("- ")
+                .strip_prefix("number:")?
+                .trim()
+                .trim_matches('"')
+                .parse::<u64>()
+                .ok()
+        });
+        return Ok(numbers.max().unwrap_or(0));
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+impl History {
+    /// The history with one more release.
+    pub(crate) fn with(mut self, release: Release) -> History {
+        self.releases.push(release);
+        self.releases.sort_by_key(|release| release.number);
+        self
+    }
+}
