@@ -26,6 +26,7 @@ mod prune;
 mod release;
 mod rest;
 mod session;
+pub mod steady;
 mod steps;
 mod traffic;
 mod variant;

@@ -1,0 +1,514 @@
+//! What a wait knows, and what it concludes from it. No I/O and no clock: changes and the time since the start come
+//! from outside.
+
+use super::cause::{Cause, Limits};
+use super::expression;
+use super::faults::{Around, Fault, faults, refusal_stays};
+use super::rules::{Verdict, condition, judge};
+use super::view::{ClusterEvent, Pod, ReplicaSet};
+use super::{Instance, Target};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+/// Events are kept up to this many; more say nothing new.
+const EVENTS: usize = 2000;
+
+/// One object that is waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    pub(crate) target: Target,
+    pub(crate) object: Option<Value>,
+    /// Its first list has come.
+    listed: bool,
+    /// It was there once.
+    seen: bool,
+    /// When the exceeded progress deadline was written that stood there from the beginning.
+    old_deadline: Option<String>,
+}
+
+/// What is concluded about one object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Conclusion {
+    Ready(String),
+    Waiting(String),
+    Failed { cause: Cause, text: String, exit: Option<i32> },
+}
+
+/// A conclusion with what stands behind it.
+#[derive(Debug)]
+pub(crate) struct Assessment {
+    pub(crate) conclusion: Conclusion,
+    pub(crate) faults: Vec<Fault>,
+    /// Without any change, look again at this time.
+    pub(crate) again: Option<Duration>,
+}
+
+/// Everything known.
+pub(crate) struct Picture {
+    limits: Limits,
+    /// RFC 3339: pods and events from before do not count.
+    since: String,
+    pub(crate) watched: Vec<Watched>,
+    pods: BTreeMap<String, (usize, Pod)>,
+    sets: BTreeMap<String, (usize, ReplicaSet)>,
+    events: BTreeMap<String, ClusterEvent>,
+    /// Restarts at first sight of pods that are older than the wait.
+    before: HashMap<String, HashMap<String, u32>>,
+    standing: HashMap<Key, Duration>,
+    pub(crate) autoscaler: Option<bool>,
+}
+
+/// What stands: a kind of evidence at a place.
+type Key = (Cause, String, String);
+
+impl Picture {
+    pub(crate) fn new(targets: &[Target], limits: Limits, since: String) -> Picture {
+        let watched = targets.iter().map(|t| Watched { target: t.clone(), ..Watched::default() }).collect();
+        Picture {
+            limits,
+            since,
+            watched,
+            pods: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            events: BTreeMap::new(),
+            before: HashMap::new(),
+            standing: HashMap::new(),
+            autoscaler: None,
+        }
+    }
+
+    /// Takes all objects of a collection; those of `members` that are not among them are not there.
+    pub(crate) fn all_objects(&mut self, members: &[usize], objects: Vec<Value>) {
+        for index in members {
+            let Some(watched) = self.watched.get_mut(*index) else { continue };
+            watched.listed = true;
+            watched.object = None;
+        }
+        for object in objects {
+            self.put_object(members, object);
+        }
+    }
+
+    pub(crate) fn put_object(&mut self, members: &[usize], mut object: Value) {
+        let text = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or_default();
+        let (name, trust) = (text("name").to_owned(), self.limits.trust_old_deadline);
+        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove("managedFields");
+        }
+        let named = |index: &&usize| self.watched.get(**index).is_some_and(|w| w.target.name == name);
+        let Some(index) = members.iter().find(named) else { return };
+        let Some(watched) = self.watched.get_mut(*index) else { return };
+        // Items of a list carry no kind of their own.
+        if let Some(map) = object.as_object_mut() {
+            map.insert("kind".into(), Value::from(watched.target.kind.clone()));
+            map.insert("apiVersion".into(), Value::from(watched.target.api_version.clone()));
+        }
+        if !watched.seen && !trust {
+            watched.old_deadline = exceeded_at(&object).map(str::to_owned);
+        }
+        watched.seen = true;
+        watched.object = Some(object);
+    }
+
+    pub(crate) fn gone_object(&mut self, members: &[usize], object: &Value) {
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        for index in members {
+            if let Some(watched) = self.watched.get_mut(*index).filter(|w| w.target.name == name) {
+                watched.object = None;
+            }
+        }
+    }
+
+    pub(crate) fn all_pods(&mut self, from: usize, pods: Vec<Pod>) {
+        self.pods.retain(|_, (source, _)| *source != from);
+        for pod in pods {
+            self.put_pod(from, pod);
+        }
+    }
+
+    pub(crate) fn put_pod(&mut self, from: usize, pod: Pod) {
+        let uid = pod.metadata.uid.clone();
+        if !self.pods.contains_key(&uid) && pod.metadata.creation_timestamp < self.since {
+            let counts = pod.statuses().map(|s| (s.name.clone(), s.restart_count)).collect();
+            self.before.entry(uid.clone()).or_insert(counts);
+        }
+        self.pods.insert(uid, (from, pod));
+    }
+
+    pub(crate) fn gone_pod(&mut self, pod: &Pod) {
+        self.pods.remove(&pod.metadata.uid);
+    }
+
+    pub(crate) fn all_sets(&mut self, from: usize, sets: Vec<ReplicaSet>) {
+        self.sets.retain(|_, (source, _)| *source != from);
+        for set in sets {
+            self.put_set(from, set);
+        }
+    }
+
+    pub(crate) fn put_set(&mut self, from: usize, set: ReplicaSet) {
+        self.sets.insert(set.metadata.meta.uid.clone(), (from, set));
+    }
+
+    pub(crate) fn gone_set(&mut self, set: &ReplicaSet) {
+        self.sets.remove(&set.metadata.meta.uid);
+    }
+
+    /// Takes an event; says whether it is news about one of the objects here.
+    pub(crate) fn put_event(&mut self, event: ClusterEvent) -> bool {
+        if event.kind == "Normal" || event.last() < self.since.as_str() {
+            return false;
+        }
+        if self.events.len() >= EVENTS && !self.events.contains_key(&event.metadata.uid) {
+            return false;
+        }
+        let before = self.events.insert(event.metadata.uid.clone(), event);
+        before.is_none()
+    }
+
+    /// Looks at the time `now` (since the start of the wait).
+    pub(crate) fn assess(&mut self, now: Duration) -> Vec<Assessment> {
+        let mut seen = HashSet::new();
+        let mut standing = std::mem::take(&mut self.standing);
+        let all: Vec<Assessment> =
+            (0..self.watched.len()).map(|index| self.one(index, now, &mut standing, &mut seen)).collect();
+        standing.retain(|key, _| seen.contains(key));
+        self.standing = standing;
+        all
+    }
+
+    fn one(
+        &self,
+        index: usize,
+        now: Duration,
+        standing: &mut HashMap<Key, Duration>,
+        seen: &mut HashSet<Key>,
+    ) -> Assessment {
+        let plain = |conclusion| Assessment { conclusion, faults: Vec::new(), again: None };
+        let waiting = |text: &str| plain(Conclusion::Waiting(text.to_owned()));
+        let Some(watched) = self.watched.get(index) else { return waiting("") };
+        let Some(object) = &watched.object else {
+            return match (watched.listed, watched.seen) {
+                (false, _) => waiting("not looked at yet"),
+                (true, false) => failed(Cause::Missing, "it is not there".into()),
+                (true, true) => failed(Cause::Missing, "it was deleted while it was waited for".into()),
+            };
+        };
+        let mut stands = |key: Key| {
+            seen.insert(key.clone());
+            now.saturating_sub(*standing.entry(key).or_insert(now))
+        };
+        let mut again: Option<Duration> = None;
+        let text = match self.verdict(watched, object, now) {
+            Verdict::Failed(cause, text) => {
+                let faults = self.faults(index, object);
+                // The pods say more than "exceeded its deadline"; the code stays that of what was decided on.
+                return Assessment { conclusion: Conclusion::Failed { cause, text, exit: exit(&faults) }, faults, again };
+            }
+            Verdict::Ready(text) => {
+                let limit = self.limits.proven_after_crash;
+                let Some((key, name)) = self.unproven(index, object) else { return plain(Conclusion::Ready(text)) };
+                let stood = stands(key);
+                if stood >= limit {
+                    return plain(Conclusion::Ready(text));
+                }
+                again = Some(now + limit - stood);
+                return Assessment {
+                    conclusion: Conclusion::Waiting(format!(
+                        "{text}, but {name} has ended before; it counts after {} s of running",
+                        limit.as_secs()
+                    )),
+                    faults: Vec::new(),
+                    again,
+                };
+            }
+            Verdict::Progress(text) => text,
+        };
+        let faults = self.faults(index, object);
+        for fault in &faults {
+            let stood = stands((fault.cause, fault.uid.clone(), fault.container.clone()));
+            if stood >= fault.needs {
+                let conclusion =
+                    Conclusion::Failed { cause: fault.cause, text: fault.text.clone(), exit: fault.exit };
+                // What decided comes first.
+                let mut faults = faults.clone();
+                faults.sort_by_key(|other| other.cause != fault.cause);
+                return Assessment { conclusion, faults, again };
+            }
+            let at = now + fault.needs - stood;
+            again = Some(again.map_or(at, |other| other.min(at)));
+        }
+        if let Some(at) = self.own_deadline(watched, object) {
+            again = Some(again.map_or(at, |other| other.min(at)));
+        }
+        Assessment { conclusion: Conclusion::Waiting(text), faults, again }
+    }
+
+    /// The rules of the kind, the object's own expression, and an exceeded deadline that is older than the wait.
+    fn verdict(&self, watched: &Watched, object: &Value, now: Duration) -> Verdict {
+        if let Some(expression) = expression::of(object) {
+            return match expression::holds(expression, object) {
+                Ok(true) => Verdict::Ready("its steady state condition holds".into()),
+                Ok(false) => Verdict::Progress(format!("not yet: {expression}")),
+                Err(text) => Verdict::Failed(Cause::Expression, text),
+            };
+        }
+        match judge(object) {
+            Verdict::Failed(Cause::ProgressDeadline, text)
+                if watched.old_deadline.is_some()
+                    && exceeded_at(object) == watched.old_deadline.as_deref()
+                    && self.own_deadline(watched, object).is_some_and(|at| now < at) =>
+            {
+                Verdict::Progress(format!("it was stuck before ({text}); it gets its deadline once more"))
+            }
+            other => other,
+        }
+    }
+
+    /// When the patience with a deadline that was exceeded before the wait ends.
+    fn own_deadline(&self, watched: &Watched, object: &Value) -> Option<Duration> {
+        watched.old_deadline.as_ref()?;
+        let seconds = object.pointer("/spec/progressDeadlineSeconds").and_then(Value::as_u64).unwrap_or(600);
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// A pod that is ready but whose container has ended since the start, and runs for a short time only.
+    fn unproven(&self, index: usize, object: &Value) -> Option<(Key, String)> {
+        if text(object, "/kind") == "Job" {
+            return None;
+        }
+        for pod in self.new_pods(index, object) {
+            for status in &pod.status.container_statuses {
+                if status.restart_count > self.restarts_before(pod, &status.name) && status.restart_count > 0 {
+                    let run = status.state.running.as_ref().map_or("", |r| r.started_at.as_str());
+                    let place = format!("{}@{}@{run}", status.name, status.restart_count);
+                    let name = format!("container {} of pod {}", status.name, pod.metadata.name);
+                    return Some(((Cause::Crash, pod.metadata.uid.clone(), place), name));
+                }
+            }
+        }
+        None
+    }
+
+    fn restarts_before(&self, pod: &Pod, container: &str) -> u32 {
+        self.before.get(&pod.metadata.uid).and_then(|c| c.get(container)).copied().unwrap_or(0)
+    }
+
+    /// ReplicaSet of the revision that is being rolled out.
+    fn new_set(&self, object: &Value) -> Option<&ReplicaSet> {
+        let uid = text(object, "/metadata/uid");
+        let revision = object.pointer("/metadata/annotations").and_then(|a| a.get("deployment.kubernetes.io/revision"));
+        let revision: u64 = revision?.as_str()?.parse().ok()?;
+        let mut own = self.sets.values().map(|(_, set)| set).filter(|set| set.metadata.meta.owner() == uid);
+        own.find(|set| set.revision() == Some(revision))
+    }
+
+    /// Pods of the revision that is being rolled out.
+    fn new_pods(&self, index: usize, object: &Value) -> Vec<&Pod> {
+        let uid = text(object, "/metadata/uid");
+        let all = self.pods.values().map(|(_, pod)| pod);
+        let by_label = |label: &'static str, value: String| {
+            move |pod: &&Pod| pod.metadata.labels.get(label).is_some_and(|have| *have == value)
+        };
+        match text(object, "/kind") {
+            "Deployment" => {
+                let Some(set) = self.new_set(object) else { return Vec::new() };
+                all.filter(|pod| pod.metadata.owner() == set.metadata.meta.uid).collect()
+            }
+            "StatefulSet" => {
+                let revision = text(object, "/status/updateRevision").to_owned();
+                let own = all.filter(|pod| pod.metadata.owner() == uid);
+                own.filter(by_label("controller-revision-hash", revision)).collect()
+            }
+            "DaemonSet" => {
+                let generation = object
+                    .pointer("/metadata/annotations")
+                    .and_then(|a| a.get("deprecated.daemonset.template.generation"))
+                    .and_then(Value::as_str)
+                    .unwrap_or("1")
+                    .to_owned();
+                let own = all.filter(|pod| pod.metadata.owner() == uid);
+                own.filter(by_label("pod-template-generation", generation)).collect()
+            }
+            "Pod" => {
+                let name = self.watched.get(index).map_or("", |w| w.target.name.as_str());
+                all.filter(|pod| pod.metadata.name == name && pod.metadata.uid == uid).collect()
+            }
+            _ => all.filter(|pod| pod.metadata.owner() == uid).collect(),
+        }
+    }
+
+    /// Every pod of the object, whatever its revision.
+    fn every_pod(&self, object: &Value) -> Vec<&Pod> {
+        let uid = text(object, "/metadata/uid");
+        let sets: HashSet<&str> = self
+            .sets
+            .values()
+            .map(|(_, set)| &set.metadata.meta)
+            .filter(|meta| meta.owner() == uid)
+            .map(|meta| meta.uid.as_str())
+            .collect();
+        let ours = |pod: &&Pod| {
+            let owner = pod.metadata.owner();
+            pod.metadata.uid == uid || owner == uid || sets.contains(owner)
+        };
+        self.pods.values().map(|(_, pod)| pod).filter(ours).collect()
+    }
+
+    fn faults(&self, index: usize, object: &Value) -> Vec<Fault> {
+        let job = text(object, "/kind") == "Job";
+        let pods = self.new_pods(index, object);
+        let mut found = Vec::new();
+        for pod in &pods {
+            let warnings: Vec<(&str, &str)> =
+                self.events_of(&pod.metadata.uid).map(|e| (e.reason.as_str(), e.message.as_str())).collect();
+            let around = Around {
+                limits: &self.limits,
+                before: &|container| self.restarts_before(pod, container),
+                warnings: &warnings,
+                restarts_count: !job,
+                autoscaler: self.autoscaler,
+            };
+            found.extend(faults(pod, &around));
+        }
+        if !job {
+            found.extend(self.rejected(&pods));
+        }
+        found.extend(self.refused(object));
+        // The soonest to be conclusive decides.
+        found.sort_by_key(|fault| fault.needs);
+        found
+    }
+
+    /// Pods that nodes threw out: one may happen, several of one revision are a pattern.
+    fn rejected(&self, pods: &[&Pod]) -> Option<Fault> {
+        let out = |pod: &&&Pod| {
+            pod.status.phase == "Failed"
+                && !pod.status.reason.is_empty()
+                && !matches!(pod.status.reason.as_str(), "Shutdown" | "NodeShutdown" | "Terminated" | "Preempting")
+                && pod.metadata.creation_timestamp >= self.since
+        };
+        let out: Vec<&&Pod> = pods.iter().filter(out).collect();
+        let last = out.iter().max_by_key(|pod| &pod.metadata.creation_timestamp)?;
+        if out.len() < self.limits.rejected_pods {
+            return None;
+        }
+        Some(Fault {
+            cause: Cause::Rejected,
+            pod: last.metadata.name.clone(),
+            uid: last.metadata.owner().to_owned(),
+            container: String::new(),
+            text: format!("{} pods were thrown out: {}: {}", out.len(), last.status.reason, last.status.message),
+            needs: Duration::ZERO,
+            exit: None,
+            previous_log: false,
+        })
+    }
+
+    /// Pods that the server refuses to make. While pods of the same namespace are on their way out, a quota may become
+    /// free.
+    fn refused(&self, object: &Value) -> Option<Fault> {
+        let namespace = text(object, "/metadata/namespace");
+        let leaving =
+            |pod: &Pod| pod.metadata.namespace == namespace && pod.metadata.deletion_timestamp.is_some();
+        if self.pods.values().any(|(_, pod)| leaving(pod)) {
+            return None;
+        }
+        let set = self.new_set(object).map(|set| (&set.metadata.meta, &set.status.conditions));
+        let uid = text(object, "/metadata/uid");
+        let by_set = set.and_then(|(meta, conditions)| {
+            let failure = conditions.iter().find(|c| c.kind == "ReplicaFailure" && c.status == "True")?;
+            Some((meta.name.clone(), meta.uid.clone(), failure.message.clone()))
+        });
+        let by_object = || {
+            let (status, _, message) = condition(object, "ReplicaFailure")?;
+            let own = text(object, "/kind") != "Deployment" && status == "True";
+            own.then(|| (text(object, "/metadata/name").to_owned(), uid.to_owned(), message.to_owned()))
+        };
+        // StatefulSets, DaemonSets and Jobs have no such condition, only events.
+        let by_event = || {
+            let eventual = matches!(text(object, "/kind"), "StatefulSet" | "DaemonSet" | "Job");
+            let last = self.events_of(uid).filter(|e| e.reason == "FailedCreate").max_by_key(|e| e.last().to_owned())?;
+            let newest = self.every_pod(object).iter().map(|p| p.metadata.creation_timestamp.clone()).max();
+            let stands = eventual && newest.is_none_or(|made| made.as_str() < last.last());
+            stands.then(|| (text(object, "/metadata/name").to_owned(), uid.to_owned(), last.message.clone()))
+        };
+        let (pod, uid, message) = by_set.or_else(by_object).or_else(by_event)?;
+        let stays = refusal_stays(&message);
+        let status = object.get("status");
+        let counts = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "active", "succeeded"]
+            .map(|name| status.and_then(|s| s.get(name)).and_then(Value::as_i64).unwrap_or(0));
+        Some(Fault {
+            cause: Cause::Refused,
+            pod,
+            uid,
+            // Progress makes it another standing.
+            container: format!("{counts:?}"),
+            text: format!("new pods are refused: {message}"),
+            needs: if stays { self.limits.refused } else { self.limits.refused_troubled },
+            exit: None,
+            previous_log: false,
+        })
+    }
+
+    fn events_of<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a ClusterEvent> {
+        self.events.values().filter(move |e| e.involved_object.uid == uid)
+    }
+
+    /// Warnings about the object, its ReplicaSets and its pods, the newest last.
+    pub(crate) fn warnings(&self, index: usize) -> Vec<&ClusterEvent> {
+        let Some(object) = self.watched.get(index).and_then(|w| w.object.as_ref()) else { return Vec::new() };
+        let uid = text(object, "/metadata/uid");
+        let mut uids: HashSet<&str> = self.every_pod(object).iter().map(|p| p.metadata.uid.as_str()).collect();
+        uids.extend(self.sets.values().map(|(_, s)| &s.metadata.meta).filter(|m| m.owner() == uid).map(|m| m.uid.as_str()));
+        uids.insert(uid);
+        let mut found: Vec<_> =
+            self.events.values().filter(|e| uids.contains(e.involved_object.uid.as_str())).collect();
+        found.sort_by(|a, b| a.last().cmp(b.last()));
+        found
+    }
+
+    /// The pods of an object as they are now.
+    pub(crate) fn instances(&self, index: usize) -> Vec<Instance> {
+        let Some(object) = self.watched.get(index).and_then(|w| w.object.as_ref()) else { return Vec::new() };
+        let new: HashSet<&str> = self.new_pods(index, object).iter().map(|p| p.metadata.uid.as_str()).collect();
+        let alive = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none() && pod.status.phase == "Running";
+        let all = self.every_pod(object);
+        all.into_iter().filter(alive).map(|pod| Instance::of(pod, new.contains(pod.metadata.uid.as_str()))).collect()
+    }
+
+    /// Pods of the new revision, for the screen.
+    pub(crate) fn pods_of(&self, index: usize) -> (Vec<&Pod>, usize) {
+        let Some(object) = self.watched.get(index).and_then(|w| w.object.as_ref()) else { return (Vec::new(), 0) };
+        let new = self.new_pods(index, object);
+        let others = self.every_pod(object).len().saturating_sub(new.len());
+        (new, others)
+    }
+}
+
+fn failed(cause: Cause, text: String) -> Assessment {
+    Assessment { conclusion: Conclusion::Failed { cause, text, exit: None }, faults: Vec::new(), again: None }
+}
+
+fn exit(faults: &[Fault]) -> Option<i32> {
+    faults.iter().find_map(|fault| fault.exit)
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// When an exceeded progress deadline was written into a Deployment.
+fn exceeded_at(object: &Value) -> Option<&str> {
+    let conditions = object.pointer("/status/conditions")?.as_array()?;
+    let found = conditions.iter().find(|c| {
+        c.get("type").and_then(Value::as_str) == Some("Progressing")
+            && c.get("reason").and_then(Value::as_str) == Some("ProgressDeadlineExceeded")
+    })?;
+    found.get("lastUpdateTime").and_then(Value::as_str)
+}
+
+#[cfg(test)]
+#[path = "picture_tests.rs"]
+mod tests;

@@ -1,0 +1,356 @@
+//! Steady state on a real control plane: what succeeds, what is called failed and how soon, and what a person reads.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "Tests may panic and print.")]
+
+mod peer;
+
+use executor_api::testing::World;
+use executor_api::{CancelReason, CancelStage, Class, LogSink, StepError};
+use executor_kube::steady::{self, Limits, Report, Target};
+use peer::plane::{Component, ControlPlane};
+use peer::{Place, client, until, world};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+fn target(place: &Place, api: &str, kind: &str, name: &str) -> Target {
+    let namespace = if kind == "CustomResourceDefinition" { String::new() } else { place.namespace.clone() };
+    Target { api_version: api.into(), kind: kind.into(), namespace, name: name.into() }
+}
+
+fn deployment(place: &Place, name: &str) -> Target {
+    target(place, "apps/v1", "Deployment", name)
+}
+
+async fn wait(place: &Place, world: &World, targets: &[Target]) -> Result<Report, StepError> {
+    let (_handle, cx) = world.context();
+    let log = world.logs.unit("Wait for Steady State");
+    let wait = steady::wait(&place.client, targets, &cx, log.as_ref());
+    tokio::time::timeout(Duration::from_secs(90), wait).await.expect("an end")
+}
+
+/// Waits for `targets`, which must fail with `code` within `seconds`; returns the screen.
+async fn fails(place: &Place, targets: &[Target], code: &str, seconds: u64) -> (StepError, String) {
+    let world = world(place);
+    let start = Instant::now();
+    let error = wait(place, &world, targets).await.expect_err("it can never become ready");
+    let took = start.elapsed();
+    let log = world.logs.everything();
+    assert_eq!(error.code, code, "{error}\n{log}");
+    assert!(took < Duration::from_secs(seconds), "{took:?}\n{log}");
+    let screen: String = log.split('✗').next_back().unwrap_or_default().to_owned();
+    assert!(screen.lines().count() <= 24, "more than a screen:\n{screen}");
+    assert!(error.target.is_some() && error.hint.is_some());
+    println!("{code} after {took:?}\n{log}");
+    (error, screen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_of_every_kind_become_ready() {
+    let place = Place::new("ready").await;
+    place.workload("Deployment", "web", "app:1", json!({}), json!({"replicas": 3})).await;
+    place.workload("StatefulSet", "db", "app:1", json!({}), json!({"replicas": 2, "serviceName": "db"})).await;
+    place.workload("DaemonSet", "log", "app:1", json!({}), json!({})).await;
+    let once = json!({"template": {"spec": {"restartPolicy": "Never"}}});
+    place.workload("Job", "once", "app:job-ok", json!({}), once).await;
+    let world = world(&place);
+    let targets = [
+        deployment(&place, "web"),
+        target(&place, "apps/v1", "StatefulSet", "db"),
+        target(&place, "apps/v1", "DaemonSet", "log"),
+        target(&place, "batch/v1", "Job", "once"),
+    ];
+    let report = wait(&place, &world, &targets).await.unwrap_or_else(|e| panic!("{e}\n{}", world.logs.everything()));
+    let pods: Vec<usize> = report.targets.iter().map(|t| t.pods.len()).collect();
+    assert_eq!(pods[..3], [3, 2, 3], "{report:?}");
+    let pod = &report.targets[0].pods[0];
+    assert!(pod.ready && pod.of_new_revision && !pod.ip.is_empty(), "{pod:?}");
+    assert_eq!(pod.containers[0].1, "app:1");
+    assert!(world.logs.everything().contains("Job/once: ready: complete"), "{}", world.logs.everything());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_rollout_is_never_called_failed() {
+    let place = Place::new("slow").await;
+    let slow = json!({"peer.test/behaviour": "slow", "peer.test/ready-seconds": "20"});
+    place.workload("Deployment", "web", "app:1", slow, json!({"replicas": 2})).await;
+    let world = world(&place);
+    let report = wait(&place, &world, &[deployment(&place, "web")]).await;
+    assert!(report.is_ok(), "{:?}\n{}", report, world.logs.everything());
+    assert!(world.logs.everything().contains("Readiness probe failed"), "{}", world.logs.everything());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_not_there_fails_at_once_with_the_registrys_words() {
+    let place = Place::new("pull").await;
+    place.workload("Deployment", "web", "app:1", json!({}), json!({"replicas": 2})).await;
+    wait(&place, &world(&place), &[deployment(&place, "web")]).await.unwrap();
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "app:2-image-pull"}]}}}});
+    place.patch(&place.path("apps/v1", "deployments/web"), image).await;
+    let (error, screen) = fails(&place, &[deployment(&place, "web")], "KUBE-040", 10).await;
+    assert!(error.what.contains("image app:2-image-pull cannot be pulled: not found"), "{}", error.what);
+    assert!(screen.contains("1 of this revision, 0 ready; 2 of others"), "{screen}");
+    assert!(screen.contains("Failed Pod: Failed to pull image"), "{screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loop_fails_with_the_last_lines_of_the_container() {
+    let place = Place::new("crash").await;
+    place.workload("Deployment", "web", "app:crash", json!({"peer.test/exit-code": "3"}), json!({"replicas": 3})).await;
+    let (error, screen) = fails(&place, &[deployment(&place, "web")], "KUBE-041", 20).await;
+    assert_eq!(error.class, Class::RemoteFailed { code: 3 });
+    assert!(error.what.contains("container app ends with exit code 3"), "{}", error.what);
+    assert!(screen.contains("last lines of container app"), "{screen}");
+    let expected = std::fs::read_to_string(place.plane.dir().join("pod-logs/crash.log")).unwrap();
+    let last = expected.lines().next_back().unwrap().splitn(4, ' ').nth(3).unwrap().to_owned();
+    assert!(screen.contains(&last), "{last} in {screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_probe_a_crash_loop_is_not_taken_for_ready() {
+    let place = Place::new("flap").await;
+    let spec = json!({"replicas": 1, "template": {"spec": {"containers": [{"name": "app", "image": "app:crash"}]}}});
+    place.workload("Deployment", "web", "app:crash", json!({"peer.test/run-seconds": "1.5"}), spec).await;
+    until("the first restart", async || {
+        let pods = place.get(&place.path("v1", "pods")).await.unwrap();
+        pods["items"][0]["status"]["containerStatuses"][0]["restartCount"].as_u64() > Some(0)
+    })
+    .await;
+    fails(&place, &[deployment(&place, "web")], "KUBE-041", 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_kills_and_broken_init_containers_are_told_apart() {
+    let place = Place::new("oom").await;
+    place.workload("Deployment", "fat", "app:oom", json!({}), json!({})).await;
+    let (error, _) = fails(&place, &[deployment(&place, "fat")], "KUBE-042", 20).await;
+    assert!(error.what.contains("more memory"), "{}", error.what);
+    let init = json!({"template": {"spec": {"initContainers": [{"name": "setup", "image": "setup:1"}]}}});
+    place.workload("Deployment", "init", "app:1", json!({"peer.test/behaviour": "init-crash"}), init).await;
+    let (error, _) = fails(&place, &[deployment(&place, "init")], "KUBE-041", 30).await;
+    assert!(error.what.contains("init container setup"), "{}", error.what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_larger_than_every_node_fails_soon_where_nothing_brings_nodes() {
+    let place = Place::new("large").await;
+    let spec = json!({"template": {"spec": {"containers": [{"name": "app", "image": "app:1",
+        "resources": {"requests": {"cpu": "64"}}}]}}});
+    place.workload("Deployment", "web", "app:1", json!({}), spec).await;
+    let (error, _) = fails(&place, &[deployment(&place, "web")], "KUBE-043", 12).await;
+    assert!(error.what.contains("Insufficient cpu"), "{}", error.what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_refuses_pods_fails_with_the_quotas_words() {
+    let place = Place::new("quota").await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}});
+    place.post(&place.path("v1", "resourcequotas"), quota).await.unwrap();
+    until("the quota is counted", async || {
+        place.get(&place.path("v1", "resourcequotas/few")).await.unwrap()["status"]["hard"]["pods"] == "1"
+    })
+    .await;
+    place.workload("Deployment", "web", "app:1", json!({}), json!({"replicas": 2})).await;
+    let (error, _) = fails(&place, &[deployment(&place, "web")], "KUBE-044", 12).await;
+    assert!(error.what.contains("exceeded quota: few"), "{}", error.what);
+    place.workload("StatefulSet", "db", "app:1", json!({}), json!({"replicas": 2, "serviceName": "db"})).await;
+    let (error, _) = fails(&place, &[target(&place, "apps/v1", "StatefulSet", "db")], "KUBE-044", 15).await;
+    assert!(error.what.contains("exceeded quota: few"), "{}", error.what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exceeded_progress_deadline_fails_and_an_old_one_does_not_spoil_the_cure() {
+    let place = Place::new("deadline").await;
+    let never = json!({"peer.test/behaviour": "never-ready"});
+    place.workload("Deployment", "web", "app:1", never, json!({"progressDeadlineSeconds": 3})).await;
+    let (_, screen) = fails(&place, &[deployment(&place, "web")], "KUBE-045", 13).await;
+    assert!(screen.contains("runs and is not ready"), "{screen}");
+    let cure = json!({"spec": {"template": {"metadata": {"annotations": {"peer.test/behaviour": "ready"}}}}});
+    place.patch(&place.path("apps/v1", "deployments/web"), cure).await;
+    wait(&place, &world(&place), &[deployment(&place, "web")]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_gives_up_fails_with_its_pods_last_lines() {
+    let place = Place::new("job").await;
+    let spec = json!({"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never"}}});
+    place.workload("Job", "migrate", "app:job-fail", json!({"peer.test/exit-code": "7"}), spec).await;
+    let (error, screen) = fails(&place, &[target(&place, "batch/v1", "Job", "migrate")], "KUBE-046", 15).await;
+    assert!(error.what.contains("BackoffLimitExceeded"), "{}", error.what);
+    assert!(screen.contains("last lines of container app"), "{screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_nodes_throw_out_again_and_again_fail() {
+    let place = Place::new("evict").await;
+    place.workload("Deployment", "web", "app:evict", json!({"peer.test/run-seconds": "0.5"}), json!({"minReadySeconds": 30})).await;
+    let (error, _) = fails(&place, &[deployment(&place, "web")], "KUBE-047", 20).await;
+    assert!(error.what.contains("Evicted"), "{}", error.what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_names_but_is_not_there_fails_after_its_patience() {
+    let place = Place::new("config").await;
+    place.workload("Deployment", "web", "app:config-error", json!({}), json!({})).await;
+    place.workload("Deployment", "vol", "app:stuck-creating", json!({}), json!({})).await;
+    let limits = Limits { config: Duration::from_secs(2), ..Limits::default() };
+    for (name, text) in [("web", "secret \"app-secret\" not found"), ("vol", "-config\" not found")] {
+        let world = world(&place);
+        let (_handle, cx) = world.context();
+        let log = world.logs.unit("u");
+        let error = steady::wait_with(&place.client, &[deployment(&place, name)], &cx, log.as_ref(), &limits).await;
+        let error = error.expect_err("it is not there");
+        assert_eq!(error.code, "KUBE-048");
+        assert!(error.what.contains(text), "{}", error.what);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_or_deleted_meanwhile_fails() {
+    let place = Place::new("gone").await;
+    let (error, _) = fails(&place, &[deployment(&place, "nobody")], "KUBE-049", 5).await;
+    assert!(error.what.contains("it is not there"), "{}", error.what);
+    place.workload("Deployment", "web", "app:never-ready", json!({}), json!({})).await;
+    let world = world(&place);
+    let targets = [deployment(&place, "web")];
+    let waiting = wait(&place, &world, &targets);
+    let deleting = async {
+        until("the wait has begun", async || !world.logs.everything().is_empty()).await;
+        place.delete(&place.path("apps/v1", "deployments/web")).await;
+    };
+    let (error, ()) = tokio::join!(waiting, deleting);
+    assert_eq!(error.unwrap_err().code, "KUBE-049");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_resources_by_conditions_and_by_expression() {
+    let place = Place::new("custom").await;
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.steady.example.com"},
+        "spec": {"group": "steady.example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
+    place.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await.unwrap();
+    let crd = target(&place, "apiextensions.k8s.io/v1", "CustomResourceDefinition", "things.steady.example.com");
+    wait(&place, &world(&place), &[crd]).await.unwrap();
+    let things = place.path("steady.example.com/v1", "things");
+    let thing = |name: &str, annotations: Value, status: Value| {
+        json!({"apiVersion": "steady.example.com/v1", "kind": "Thing", "metadata": {"name": name, "annotations": annotations}, "status": status})
+    };
+    let phase = json!({"harness.io/steadyStateCondition": r#"${json.select("$..status.phase", response) == "Running"}"#});
+    let not_ready = json!({"conditions": [{"type": "Ready", "status": "False", "reason": "Building"}]});
+    place.post(&things, thing("by-condition", json!({}), not_ready)).await.unwrap();
+    place.post(&things, thing("by-expression", phase, json!({"phase": "Pending"}))).await.unwrap();
+    let world_of = world(&place);
+    let both = [
+        target(&place, "steady.example.com/v1", "Thing", "by-condition"),
+        target(&place, "steady.example.com/v1", "Thing", "by-expression"),
+    ];
+    let controller = async {
+        until("both are waited for", async || world_of.logs.everything().contains("by-expression: not yet")).await;
+        place.patch(&format!("{things}/by-expression"), json!({"status": {"phase": "Running"}})).await;
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        place.patch(&format!("{things}/by-condition"), ready).await;
+    };
+    let (report, ()) = tokio::join!(wait(&place, &world_of, &both), controller);
+    report.unwrap_or_else(|e| panic!("{e}\n{}", world_of.logs.everything()));
+    let broken = json!({"harness.io/steadyStateCondition": "${json.select("});
+    place.post(&things, thing("broken", broken, json!({}))).await.unwrap();
+    fails(&place, &[target(&place, "steady.example.com/v1", "Thing", "broken")], "KUBE-052", 5).await;
+    let stalled = json!({"conditions": [{"type": "Stalled", "status": "True", "reason": "NoDisk", "message": "none left"}]});
+    place.post(&things, thing("stalled", json!({}), stalled)).await.unwrap();
+    let (error, _) = fails(&place, &[target(&place, "steady.example.com/v1", "Thing", "stalled")], "KUBE-050", 5).await;
+    assert!(error.what.contains("NoDisk: none left"), "{}", error.what);
+    let (error, _) = refused(&place, target(&place, "nowhere.example.com/v1", "Thing", "x")).await;
+    assert_eq!((error.code, error.class), ("KUBE-053", Class::BadSpec), "{error}");
+}
+
+async fn refused(place: &Place, target: Target) -> (StepError, String) {
+    let world = world(place);
+    let error = wait(place, &world, &[target]).await.unwrap_err();
+    (error, world.logs.everything())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_and_deadline_end_the_wait_at_once_and_say_what_is_there() {
+    let place = Place::new("cancel").await;
+    place.workload("Deployment", "web", "app:never-ready", json!({}), json!({"replicas": 2})).await;
+    for reason in [CancelReason::User, CancelReason::Deadline, CancelReason::Drain] {
+        let world = world(&place);
+        let (handle, cx) = world.context();
+        let log = world.logs.unit("u");
+        let targets = [deployment(&place, "web")];
+        let waiting = steady::wait(&place.client, &targets, &cx, log.as_ref());
+        let cancel = async {
+            until("the pods are seen", async || world.logs.everything().contains("0 of 2 new pods ready")).await;
+            handle.cancel(reason, CancelStage::Ask);
+            Instant::now()
+        };
+        let (error, asked) = tokio::join!(waiting, cancel);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        let error = error.unwrap_err();
+        assert_eq!((error.class, error.code), (Class::Cancelled { reason }, "KUBE-054"));
+        assert!(error.what.contains("0 of 2 new pods ready"), "{}", error.what);
+        let told = world.logs.everything().contains("runs and is not ready");
+        assert_eq!(told, reason.ends_the_target(), "{}", world.logs.everything());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_read_the_error_says_so_and_without_events_it_goes_on() {
+    let place = Place::new("rights").await;
+    place.workload("Deployment", "web", "app:1", json!({}), json!({})).await;
+    let viewer = Place { client: client(&place.plane.viewer()).await, plane: place.plane, namespace: "rights".into() };
+    let (error, _) = refused(&viewer, deployment(&place, "web")).await;
+    assert_eq!((error.class, error.code), (Class::Authorization, "KUBE-053"), "{error}");
+    assert!(error.what.contains("viewer"), "{}", error.what);
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "deployments"},
+        "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list", "watch"]}]});
+    place.post(&place.path("rbac.authorization.k8s.io/v1", "roles"), role).await.unwrap();
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "viewer"},
+        "subjects": [{"kind": "User", "name": "viewer", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "Role", "name": "deployments", "apiGroup": "rbac.authorization.k8s.io"}});
+    place.post(&place.path("rbac.authorization.k8s.io/v1", "rolebindings"), binding).await.unwrap();
+    until("the role acts", async || viewer.get(&viewer.path("apps/v1", "deployments")).await.is_some()).await;
+    let world = world(&viewer);
+    wait(&viewer, &world, &[deployment(&place, "web")]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_of_many_pods_takes_as_many_requests_as_one_of_few() {
+    let place = Place::new("many").await;
+    let mut requests = Vec::new();
+    for (name, replicas) in [("few", 2), ("many", 200)] {
+        place.workload("Deployment", name, "app:1", json!({}), json!({"replicas": replicas})).await;
+        let report = wait(&place, &world(&place), &[deployment(&place, name)]).await.unwrap();
+        assert_eq!(report.targets[0].pods.len(), replicas);
+        requests.push(report.requests);
+    }
+    assert!(requests[1] <= requests[0] + 2, "{requests:?}");
+    assert!(requests[1] <= 10, "{requests:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_dies_and_comes_back_does_not_end_the_wait() {
+    let plane: &'static ControlPlane =
+        Box::leak(Box::new(tokio::task::spawn_blocking(|| ControlPlane::start(&["--nodes=1"])).await.unwrap()));
+    let place = Place::on(plane, "restart").await;
+    let slow = json!({"peer.test/behaviour": "slow", "peer.test/ready-seconds": "8"});
+    place.workload("Deployment", "web", "app:1", slow, json!({"replicas": 3})).await;
+    let world = world(&place);
+    let targets = [deployment(&place, "web")];
+    let crash = async {
+        until("the pods are seen", async || world.logs.everything().contains("0 of 3 new pods ready")).await;
+        tokio::task::spawn_blocking(|| {
+            plane.kill(Component::ApiServer);
+            // The watch cache of the new server begins later than our versions: watches get 410 and list again.
+            plane.start_again(Component::ApiServer);
+        })
+        .await
+        .unwrap();
+    };
+    let (report, ()) = tokio::join!(wait(&place, &world, &targets), crash);
+    let log = world.logs.everything();
+    report.unwrap_or_else(|e| panic!("{e}\n{log}"));
+    println!("{log}");
+    assert!(log.contains("in trouble") && log.contains("answers again"), "{log}");
+    assert_eq!(log.matches("in trouble").count(), 1, "{log}");
+}
