@@ -74,8 +74,9 @@ async fn what_cannot_be_started_is_named() {
 }
 
 /// A tree with a stubborn child, a session of its own, one in another session that also forgot its environment while its
-/// parent lives, and a stopped one.
-const TREE: &str = "sh -c 'trap \"\" TERM; echo $$ > stubborn; while :; do sleep 1; done' &
+/// parent lives, and a stopped one. The stubborn one ignores HUP too: the kernel sends that to every member of a group that
+/// loses its last parent while a member of it is stopped.
+const TREE: &str = "sh -c 'trap \"\" TERM HUP; echo $$ > stubborn; while :; do sleep 1; done' &
 setsid sh -c 'echo $$ > session; sleep 100 & wait' &
 env -i PATH=\"$PATH\" sh -c 'echo $$ > bare; sleep 100 & wait' &
 sh -c 'echo $$ > stopped; kill -STOP $$' &
