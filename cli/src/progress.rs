@@ -244,14 +244,14 @@ pub(crate) fn summary(view: &Value) -> String {
         Some(factor) => head.push_str(&format!("  rehearsal {}x", cell(factor))),
     }
     let mut lines = vec![head];
-    let mut stages: Vec<(String, String)> = Vec::new();
+    let rows = steps(view);
     for stage in list(view, "stages") {
         let field = |name: &str| stage.get(name).map(cell).unwrap_or_default();
-        stages.push((field("identifier"), field("status")));
-    }
-    let rows = steps(view);
-    for (stage, status) in stages {
-        lines.push(format!("stage {stage}: {status}"));
+        let (stage, waiting) = (field("identifier"), field("waitingFor"));
+        lines.push(format!("stage {stage}: {}", field("status")));
+        if !waiting.is_empty() {
+            lines.push(format!("    waits: {waiting}"));
+        }
         let prefix = format!("{stage}/");
         for row in rows.iter().filter(|row| row.path.starts_with(&prefix)) {
             lines.extend(step_lines(row));

@@ -194,5 +194,6 @@ async fn a_death_at_any_transition_changes_nothing_about_the_end() {
             deaths += 1;
         }
     }
-    assert!(deaths > 20, "{deaths}");
+    // How many transitions there are depends on what is taken together.
+    assert!(deaths > 12, "{deaths}");
 }

@@ -297,6 +297,9 @@ pub struct InfrastructurePlan {
     pub tags: Json,
     /// Stable key of service, environment and infrastructure.
     pub key: String,
+    /// `allowSimultaneousDeployments`: several executions may deploy to it at once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub simultaneous: bool,
 }
 
 /// One host.

@@ -71,6 +71,15 @@ pub struct StageView {
     pub duration_ms: Option<u64>,
     /// Why, if the stage itself failed.
     pub failure: Option<Failure>,
+    /// Node id.
+    #[serde(default)]
+    pub node: String,
+    /// The infrastructure that it holds or waits for: stages with the same key wait for each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub infrastructure_key: Option<String>,
+    /// What it waits for; the manager knows who has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
     /// Forward steps.
     pub steps: Vec<StepView>,
     /// Rollback steps.
@@ -308,6 +317,12 @@ impl Viewer<'_> {
             started_at: run.and_then(|run| run.started_at),
             duration_ms: run.and_then(|run| self.duration(run)),
             failure: run.and_then(|run| run.failure.clone()),
+            node: id.to_owned(),
+            infrastructure_key: run.and_then(|run| run.claim.clone()),
+            waiting_for: run.filter(|run| run.status == Status::ResourceWaiting).map(|_| {
+                let name = stage.target.as_ref().map_or("", |target| &target.infrastructure.identifier);
+                format!("its turn on the infrastructure `{name}`")
+            }),
             steps,
             rollback_steps: self.steps(&node.rollback, id),
         })

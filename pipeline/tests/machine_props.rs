@@ -238,6 +238,7 @@ impl World {
                         "cancel of a task that is not out"
                     );
                 }
+                Action::Claim { .. } | Action::Release { .. } => panic!("a Custom stage holds nothing"),
                 Action::Perform { .. } | Action::RejectOlder { .. } => {
                     panic!("none of these steps is the manager's own")
                 }

@@ -91,6 +91,7 @@ fn drive(
                 let event = Event::TaskEnded { node: task.node.clone(), attempt: task.attempt, result, at };
                 open.extend(apply(state, &event));
             }
+            Action::Claim { node, .. } => open.extend(apply(state, &Event::Granted { node, at })),
             Action::Finish { status } => finished = Some(status),
             _ => {}
         }

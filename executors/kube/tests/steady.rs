@@ -1,5 +1,10 @@
 //! Steady state on a real control plane: what succeeds, what is called failed and how soon, and what a person reads.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "Tests may panic and print.")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "Tests may panic and print."
+)]
 
 mod peer;
 
@@ -47,7 +52,9 @@ async fn fails(place: &Place, targets: &[Target], code: &str, seconds: u64) -> (
 async fn workloads_of_every_kind_become_ready() {
     let place = Place::new("ready").await;
     place.workload("Deployment", "web", "app:1", json!({}), json!({"replicas": 3})).await;
-    place.workload("StatefulSet", "db", "app:1", json!({}), json!({"replicas": 2, "serviceName": "db"})).await;
+    place
+        .workload("StatefulSet", "db", "app:1", json!({}), json!({"replicas": 2, "serviceName": "db"}))
+        .await;
     place.workload("DaemonSet", "log", "app:1", json!({}), json!({})).await;
     let once = json!({"template": {"spec": {"restartPolicy": "Never"}}});
     place.workload("Job", "once", "app:job-ok", json!({}), once).await;
@@ -58,7 +65,8 @@ async fn workloads_of_every_kind_become_ready() {
         target(&place, "apps/v1", "DaemonSet", "log"),
         target(&place, "batch/v1", "Job", "once"),
     ];
-    let report = wait(&place, &world, &targets).await.unwrap_or_else(|e| panic!("{e}\n{}", world.logs.everything()));
+    let report =
+        wait(&place, &world, &targets).await.unwrap_or_else(|e| panic!("{e}\n{}", world.logs.everything()));
     let pods: Vec<usize> = report.targets.iter().map(|t| t.pods.len()).collect();
     assert_eq!(pods[..3], [3, 2, 3], "{report:?}");
     let pod = &report.targets[0].pods[0];
@@ -94,7 +102,15 @@ async fn an_image_that_is_not_there_fails_at_once_with_the_registrys_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_loop_fails_with_the_last_lines_of_the_container() {
     let place = Place::new("crash").await;
-    place.workload("Deployment", "web", "app:crash", json!({"peer.test/exit-code": "3"}), json!({"replicas": 3})).await;
+    place
+        .workload(
+            "Deployment",
+            "web",
+            "app:crash",
+            json!({"peer.test/exit-code": "3"}),
+            json!({"replicas": 3}),
+        )
+        .await;
     let (error, screen) = fails(&place, &[deployment(&place, "web")], "KUBE-041", 20).await;
     assert_eq!(error.class, Class::RemoteFailed { code: 3 });
     assert!(error.what.contains("container app ends with exit code 3"), "{}", error.what);
@@ -107,7 +123,8 @@ async fn a_crash_loop_fails_with_the_last_lines_of_the_container() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_probe_a_crash_loop_is_not_taken_for_ready() {
     let place = Place::new("flap").await;
-    let spec = json!({"replicas": 1, "template": {"spec": {"containers": [{"name": "app", "image": "app:crash"}]}}});
+    let spec =
+        json!({"replicas": 1, "template": {"spec": {"containers": [{"name": "app", "image": "app:crash"}]}}});
     place.workload("Deployment", "web", "app:crash", json!({"peer.test/run-seconds": "1.5"}), spec).await;
     until("the first restart", async || {
         let pods = place.get(&place.path("v1", "pods")).await.unwrap();
@@ -151,7 +168,9 @@ async fn a_quota_that_refuses_pods_fails_with_the_quotas_words() {
     place.workload("Deployment", "web", "app:1", json!({}), json!({"replicas": 2})).await;
     let (error, _) = fails(&place, &[deployment(&place, "web")], "KUBE-044", 12).await;
     assert!(error.what.contains("exceeded quota: few"), "{}", error.what);
-    place.workload("StatefulSet", "db", "app:1", json!({}), json!({"replicas": 2, "serviceName": "db"})).await;
+    place
+        .workload("StatefulSet", "db", "app:1", json!({}), json!({"replicas": 2, "serviceName": "db"}))
+        .await;
     let (error, _) = fails(&place, &[target(&place, "apps/v1", "StatefulSet", "db")], "KUBE-044", 15).await;
     assert!(error.what.contains("exceeded quota: few"), "{}", error.what);
 }
@@ -173,7 +192,8 @@ async fn a_job_that_gives_up_fails_with_its_pods_last_lines() {
     let place = Place::new("job").await;
     let spec = json!({"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never"}}});
     place.workload("Job", "migrate", "app:job-fail", json!({"peer.test/exit-code": "7"}), spec).await;
-    let (error, screen) = fails(&place, &[target(&place, "batch/v1", "Job", "migrate")], "KUBE-046", 15).await;
+    let (error, screen) =
+        fails(&place, &[target(&place, "batch/v1", "Job", "migrate")], "KUBE-046", 15).await;
     assert!(error.what.contains("BackoffLimitExceeded"), "{}", error.what);
     assert!(screen.contains("last lines of container app"), "{screen}");
 }
@@ -181,7 +201,15 @@ async fn a_job_that_gives_up_fails_with_its_pods_last_lines() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_nodes_throw_out_again_and_again_fail() {
     let place = Place::new("evict").await;
-    place.workload("Deployment", "web", "app:evict", json!({"peer.test/run-seconds": "0.5"}), json!({"minReadySeconds": 30})).await;
+    place
+        .workload(
+            "Deployment",
+            "web",
+            "app:evict",
+            json!({"peer.test/run-seconds": "0.5"}),
+            json!({"minReadySeconds": 30}),
+        )
+        .await;
     let (error, _) = fails(&place, &[deployment(&place, "web")], "KUBE-047", 20).await;
     assert!(error.what.contains("Evicted"), "{}", error.what);
 }
@@ -196,7 +224,8 @@ async fn what_a_container_names_but_is_not_there_fails_after_its_patience() {
         let world = world(&place);
         let (_handle, cx) = world.context();
         let log = world.logs.unit("u");
-        let error = steady::wait_with(&place.client, &[deployment(&place, name)], &cx, log.as_ref(), &limits).await;
+        let error =
+            steady::wait_with(&place.client, &[deployment(&place, name)], &cx, log.as_ref(), &limits).await;
         let error = error.expect_err("it is not there");
         assert_eq!(error.code, "KUBE-048");
         assert!(error.what.contains(text), "{}", error.what);
@@ -229,12 +258,11 @@ async fn custom_resources_by_conditions_and_by_expression() {
         "spec": {"group": "steady.example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
             "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
     place.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await.unwrap();
-    let crd = target(&place, "apiextensions.k8s.io/v1", "CustomResourceDefinition", "things.steady.example.com");
+    let crd =
+        target(&place, "apiextensions.k8s.io/v1", "CustomResourceDefinition", "things.steady.example.com");
     wait(&place, &world(&place), &[crd]).await.unwrap();
     let things = place.path("steady.example.com/v1", "things");
-    let thing = |name: &str, annotations: Value, status: Value| {
-        json!({"apiVersion": "steady.example.com/v1", "kind": "Thing", "metadata": {"name": name, "annotations": annotations}, "status": status})
-    };
+    let thing = |name: &str, annotations: Value, status: Value| json!({"apiVersion": "steady.example.com/v1", "kind": "Thing", "metadata": {"name": name, "annotations": annotations}, "status": status});
     let phase = json!({"harness.io/steadyStateCondition": r#"${json.select("$..status.phase", response) == "Running"}"#});
     let not_ready = json!({"conditions": [{"type": "Ready", "status": "False", "reason": "Building"}]});
     place.post(&things, thing("by-condition", json!({}), not_ready)).await.unwrap();
@@ -245,7 +273,8 @@ async fn custom_resources_by_conditions_and_by_expression() {
         target(&place, "steady.example.com/v1", "Thing", "by-expression"),
     ];
     let controller = async {
-        until("both are waited for", async || world_of.logs.everything().contains("by-expression: not yet")).await;
+        until("both are waited for", async || world_of.logs.everything().contains("by-expression: not yet"))
+            .await;
         place.patch(&format!("{things}/by-expression"), json!({"status": {"phase": "Running"}})).await;
         let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
         place.patch(&format!("{things}/by-condition"), ready).await;
@@ -257,7 +286,8 @@ async fn custom_resources_by_conditions_and_by_expression() {
     fails(&place, &[target(&place, "steady.example.com/v1", "Thing", "broken")], "KUBE-052", 5).await;
     let stalled = json!({"conditions": [{"type": "Stalled", "status": "True", "reason": "NoDisk", "message": "none left"}]});
     place.post(&things, thing("stalled", json!({}), stalled)).await.unwrap();
-    let (error, _) = fails(&place, &[target(&place, "steady.example.com/v1", "Thing", "stalled")], "KUBE-050", 5).await;
+    let (error, _) =
+        fails(&place, &[target(&place, "steady.example.com/v1", "Thing", "stalled")], "KUBE-050", 5).await;
     assert!(error.what.contains("NoDisk: none left"), "{}", error.what);
     let (error, _) = refused(&place, target(&place, "nowhere.example.com/v1", "Thing", "x")).await;
     assert_eq!((error.code, error.class), ("KUBE-053", Class::BadSpec), "{error}");
@@ -280,7 +310,8 @@ async fn cancel_and_deadline_end_the_wait_at_once_and_say_what_is_there() {
         let targets = [deployment(&place, "web")];
         let waiting = steady::wait(&place.client, &targets, &cx, log.as_ref());
         let cancel = async {
-            until("the pods are seen", async || world.logs.everything().contains("0 of 2 new pods ready")).await;
+            until("the pods are seen", async || world.logs.everything().contains("0 of 2 new pods ready"))
+                .await;
             handle.cancel(reason, CancelStage::Ask);
             Instant::now()
         };
@@ -298,7 +329,8 @@ async fn cancel_and_deadline_end_the_wait_at_once_and_say_what_is_there() {
 async fn without_the_right_to_read_the_error_says_so_and_without_events_it_goes_on() {
     let place = Place::new("rights").await;
     place.workload("Deployment", "web", "app:1", json!({}), json!({})).await;
-    let viewer = Place { client: client(&place.plane.viewer()).await, plane: place.plane, namespace: "rights".into() };
+    let viewer =
+        Place { client: client(&place.plane.viewer()).await, plane: place.plane, namespace: "rights".into() };
     let (error, _) = refused(&viewer, deployment(&place, "web")).await;
     assert_eq!((error.class, error.code), (Class::Authorization, "KUBE-053"), "{error}");
     assert!(error.what.contains("viewer"), "{}", error.what);
@@ -330,8 +362,9 @@ async fn a_rollout_of_many_pods_takes_as_many_requests_as_one_of_few() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_dies_and_comes_back_does_not_end_the_wait() {
-    let plane: &'static ControlPlane =
-        Box::leak(Box::new(tokio::task::spawn_blocking(|| ControlPlane::start(&["--nodes=1"])).await.unwrap()));
+    let plane: &'static ControlPlane = Box::leak(Box::new(
+        tokio::task::spawn_blocking(|| ControlPlane::start(&["--nodes=1"])).await.unwrap(),
+    ));
     let place = Place::on(plane, "restart").await;
     let slow = json!({"peer.test/behaviour": "slow", "peer.test/ready-seconds": "8"});
     place.workload("Deployment", "web", "app:1", slow, json!({"replicas": 3})).await;

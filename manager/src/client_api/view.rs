@@ -32,6 +32,9 @@ pub(super) async fn of(api: &Api, execution_id: &str) -> Answer<Shown> {
     }
     if view.status.is_open() {
         for stage in &mut view.stages {
+            if let (Some(_), Some(key)) = (&stage.waiting_for, &stage.infrastructure_key) {
+                stage.waiting_for = Some(queue_of(api, execution_id, key, stage.waiting_for.take()).await?);
+            }
             for step in stage.steps.iter_mut().chain(&mut stage.rollback_steps) {
                 explain(api, &record, execution_id, step);
             }
@@ -65,6 +68,27 @@ fn name_approvals(execution_id: &str, step: &mut StepView) {
     for inner in &mut step.steps {
         name_approvals(execution_id, inner);
     }
+}
+
+/// Who is before this execution in the queue for an infrastructure.
+async fn queue_of(api: &Api, execution_id: &str, key: &str, what: Option<String>) -> Answer<String> {
+    let what = what.unwrap_or_default();
+    let queue = api.app.store.claims(key).await?;
+    let mut before: Vec<&str> = Vec::new();
+    for claim in queue.iter().take_while(|claim| claim.execution_id != execution_id) {
+        if !before.contains(&claim.execution_id.as_str()) {
+            before.push(&claim.execution_id);
+        }
+    }
+    let Some((holder, between)) = before.split_first() else { return Ok(what) };
+    let row = api.app.store.execution(holder).await?;
+    let run = row.map(|row| format!(" ({} #{})", row.pipeline, row.sequence_id)).unwrap_or_default();
+    let more = match between.len() {
+        0 => String::new(),
+        1 => "; 1 more execution waits before this one".to_owned(),
+        more => format!("; {more} more executions wait before this one"),
+    };
+    Ok(format!("{what}, which execution {holder}{run} holds{more}"))
 }
 
 /// Says of a step whose task nobody has taken what it waits for.

@@ -22,6 +22,7 @@ impl Listener for Shared {
             | Change::AbortAsked { .. }
             | Change::Ended { .. }
             | Change::Progress { .. }
+            | Change::Held { .. }
             | Change::Credentials
             | Change::Entities => {}
         }
@@ -42,6 +43,11 @@ pub(super) async fn run(engine: Engine, mut changes: broadcast::Receiver<Change>
                 if !execution.is_empty() =>
             {
                 if engine.send(&execution, Input::Task(task), None).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Change::Held { execution }) => {
+                if engine.send(&execution, Input::Claims, None).await.is_err() {
                     return;
                 }
             }

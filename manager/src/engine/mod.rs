@@ -110,6 +110,8 @@ enum Input {
     Resume,
     /// A task was assigned, answered or ended by the queue.
     Task(String),
+    /// It may hold an infrastructure that its stages wait for.
+    Claims,
     /// A timer is due.
     Timer(String),
     /// Somebody wants it to end.

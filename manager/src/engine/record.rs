@@ -248,6 +248,8 @@ pub(super) fn effects(
                 Effect::Enqueue(task)
             }
             Action::CancelTask { node, attempt, reason } => Effect::CancelTask { node, attempt, reason },
+            Action::Claim { node, key } => Effect::Claim { node, key },
+            Action::Release { node } => Effect::Release { node },
             Action::SetTimer { timer, at } => Effect::SetTimer { timer, at },
             Action::ClearTimer { timer } => Effect::ClearTimer { timer },
             Action::RejectOlder { node } => owed::effect(execution_id, &node, now),

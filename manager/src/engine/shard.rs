@@ -1,11 +1,13 @@
 //! Moves one execution: what a batch of inputs means, as one transition.
 
+mod waits;
+
 use super::perform::{self, Job};
 use super::record::{self, Before, RECORD_VERSION, Record};
 use super::{Command, EngineError, Input, Shared, host_keys};
 use crate::preflight;
 use crate::store::{Effect, Millis, NextState, Part, Store, StoreError, TaskRow, TaskStatus};
-use pipeline::machine::{self, Action, Event, Holdup, PendingWork, Refusal};
+use pipeline::machine::{self, Action, Event, PendingWork, Refusal};
 use proto::failure::{Failure, FailureKind};
 use proto::result::{StepResult, StepStatus};
 use serde_json::Value;
@@ -185,10 +187,12 @@ impl Driver {
                     let event = self.fired(timer.timer).await?;
                     self.apply(event).await?;
                 }
+                self.claims().await?;
                 let pending = machine::pending_work(&self.current()?.record.machine);
                 self.staged.work.extend(pending);
                 Ok(())
             }
+            Input::Claims => self.claims().await,
             Input::Task(task_id) => self.task(task_id, rows).await,
             Input::Timer(timer) => {
                 let event = self.fired(timer.clone()).await?;
@@ -227,6 +231,7 @@ impl Driver {
                 Input::Resume => ids.extend(open.keys().cloned()),
                 Input::Task(id) if open.contains_key(id) => drop(ids.insert(id.clone())),
                 Input::Task(_)
+                | Input::Claims
                 | Input::Timer(_)
                 | Input::Abort(_)
                 | Input::Act(_)
@@ -238,31 +243,6 @@ impl Driver {
         }
         let rows = self.shared.store.task_ends(ids.into_iter().collect()).await?;
         Ok(rows.into_iter().map(|row| (row.task.id.clone(), row)).collect())
-    }
-
-    async fn fired(&self, timer: String) -> Result<Event, EngineError> {
-        let holdup = self.holdup(&timer).await?;
-        Ok(Event::TimerFired { timer, at: self.shared.now(), holdup })
-    }
-
-    /// Why nobody works on the task whose step times out; `None` when its agent is there.
-    async fn holdup(&self, timer: &str) -> Result<Option<Holdup>, EngineError> {
-        let Some((node, attempt)) = machine::step_timeout(timer) else { return Ok(None) };
-        let task = &record::task_id(&self.execution_id, node, attempt);
-        if !self.current()?.record.open.contains_key(task) {
-            return Ok(None);
-        }
-        let Some(row) = self.shared.store.task(task).await? else { return Ok(None) };
-        let queue = &self.shared.queue;
-        Ok(match (row.status, &row.agent_id) {
-            (TaskStatus::Queued, _) => {
-                queue.explain(task).map(|explanation| Holdup::Waiting { why: explanation.sentence() })
-            }
-            (TaskStatus::Assigned, Some(agent)) => {
-                queue.lost(agent).map(|(agent, since)| Holdup::Lost { agent, since })
-            }
-            (TaskStatus::Assigned | TaskStatus::Ended, _) => None,
-        })
     }
 
     async fn ensure_loaded(&mut self) -> Result<(), EngineError> {
@@ -421,6 +401,7 @@ fn seen(record: &Record, execution_id: &str, event: &Event) -> Vec<Effect> {
         | Event::TimerFired { .. }
         | Event::AbortRequested { .. }
         | Event::UserActed { .. }
+        | Event::Granted { .. }
         | Event::Performed { .. } => return Vec::new(),
     };
     let task = record::task_id(execution_id, node, attempt);
@@ -447,6 +428,7 @@ fn note(record: &mut Record, before: &mut Before, execution_id: &str, event: &Ev
         Event::TimerFired { .. }
         | Event::AbortRequested { .. }
         | Event::UserActed { .. }
+        | Event::Granted { .. }
         | Event::Performed { .. } => {}
     }
 }

@@ -70,6 +70,7 @@ impl Listener for Queue {
             Change::Progress { .. }
             | Change::Execution { .. }
             | Change::Timers { .. }
+            | Change::Held { .. }
             | Change::Credentials
             | Change::Entities => {}
         }

@@ -70,6 +70,11 @@ pub enum Change {
         /// Whether it has ended.
         ended: bool,
     },
+    /// The queue for an infrastructure moved; this execution holds it now.
+    Held {
+        /// Execution.
+        execution: String,
+    },
     /// Timers were set. One that was cleared tells nobody: who wakes for it finds nothing due.
     Timers {
         /// The first of them.

@@ -10,6 +10,7 @@
 )]
 
 mod agents;
+mod claims;
 mod entities;
 mod executions;
 mod tasks;
@@ -58,6 +59,7 @@ pub async fn run<B: Backend, F: Fn() -> B>(fresh: F) {
     executions::one_transition_wins(&fresh()).await;
     executions::timers(&fresh()).await;
     executions::cancels(&fresh()).await;
+    claims::queues(&fresh()).await;
     executions::durable(&fresh()).await;
     executions::owed(&fresh()).await;
     triggers::life_of_an_event(&fresh()).await;

@@ -12,9 +12,11 @@ pub mod conformance;
 mod next;
 pub mod sqlite;
 mod trigger_event;
+mod waits;
 
 pub use next::{NextState, Part};
 pub use trigger_event::{KEPT_EVENTS, MAX_OPEN_EVENTS, TriggerEvent};
+pub use waits::{Claim, DueTimer};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -267,6 +269,19 @@ pub enum Effect {
         /// `User`, `Deadline`, …
         reason: String,
     },
+    /// Put a stage at the end of the queue for an infrastructure. The execution of the first one in the queue holds it,
+    /// for all its stages. A stage that stands in the queue keeps its place.
+    Claim {
+        /// Stage.
+        node: String,
+        /// Infrastructure.
+        key: String,
+    },
+    /// Take a stage out of the queue that it stands in.
+    Release {
+        /// Stage.
+        node: String,
+    },
     /// Wake the execution at `at` with this timer id. An equal id replaces the older timer.
     SetTimer {
         /// Timer id, unique in the execution.
@@ -293,22 +308,11 @@ pub enum Effect {
         /// Value.
         value: String,
     },
-    /// The execution ended with this status.
+    /// The execution ended with this status. Its timers and claims are gone.
     Finish {
         /// Harness status name.
         status: String,
     },
-}
-
-/// A due timer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DueTimer {
-    /// Execution.
-    pub execution_id: String,
-    /// Timer id.
-    pub timer: String,
-    /// When it was due.
-    pub at: Millis,
 }
 
 /// The state of an execution with the version to compare against.
@@ -465,6 +469,8 @@ pub trait Store: Send + Sync {
     async fn executions(&self, pipeline: Option<&str>, limit: u32) -> Result<Vec<ExecutionRow>, StoreError>;
     /// Ids that have not ended.
     async fn open_executions(&self) -> Result<Vec<String>, StoreError>;
+    /// The queue for an infrastructure, the holder first.
+    async fn claims(&self, key: &str) -> Result<Vec<Claim>, StoreError>;
     /// Timers due at `now` or before.
     async fn due_timers(&self, now: Millis) -> Result<Vec<DueTimer>, StoreError>;
     /// When the earliest timer is due.

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use manager::store::{
-    Acquire, Agent, Answered, Applied, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis, NewTask,
-    NextState, Snapshot, Store, StoreError, TaskRow, TriggerEvent,
+    Acquire, Agent, Answered, Applied, Claim, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis,
+    NewTask, NextState, Snapshot, Store, StoreError, TaskRow, TriggerEvent,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -335,6 +335,12 @@ impl Store for MortalStore {
             return died();
         }
         self.inner.open_executions().await
+    }
+    async fn claims(&self, key: &str) -> Result<Vec<Claim>, StoreError> {
+        if self.is_dead() {
+            return died();
+        }
+        self.inner.claims(key).await
     }
     async fn due_timers(&self, now: Millis) -> Result<Vec<DueTimer>, StoreError> {
         if self.is_dead() {

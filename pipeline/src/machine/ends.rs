@@ -20,6 +20,7 @@ impl Machine<'_> {
         let is_iteration = run.iteration.is_some();
         let at = self.at;
         self.clear_timeout(id);
+        self.release(id);
         self.update(id, |run| {
             run.status = status;
             run.phase = Phase::Idle;
@@ -118,6 +119,9 @@ impl Machine<'_> {
     pub(super) fn expire(&mut self, id: &str) {
         let plan = self.plan.clone();
         let Some(run) = self.run(id) else { return };
+        if run.status == Status::ResourceWaiting {
+            return self.claim_expired(id);
+        }
         if run.status != Status::Running || run.ending.is_some() {
             return;
         }
@@ -154,6 +158,11 @@ impl Machine<'_> {
         while let Some(id) = open.pop() {
             let Some(run) = self.run(&id) else { continue };
             if run.status.is_final() {
+                continue;
+            }
+            // A stage that waits for its infrastructure has nothing below it that is open.
+            if run.status == Status::ResourceWaiting {
+                self.end_from_outside(&id, ending);
                 continue;
             }
             match run.phase {

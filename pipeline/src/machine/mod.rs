@@ -11,6 +11,7 @@ mod failure;
 pub mod input;
 mod intervene;
 mod loops;
+mod resource;
 mod runs;
 mod sequence;
 pub mod state;
@@ -105,6 +106,13 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+    /// What [`Action::Claim`] asked for is this execution's.
+    Granted {
+        /// Node that claimed it.
+        node: String,
+        /// When.
+        at: Millis,
+    },
     /// The manager is done with what [`Action::Perform`] asked for.
     Performed {
         /// Node.
@@ -160,6 +168,19 @@ pub enum Action {
         attempt: u32,
         /// What to do.
         work: Box<ManagerWork>,
+    },
+    /// Put a stage in the queue for its infrastructure and answer with [`Event::Granted`] when nobody else is before it.
+    /// Stages of one execution share what it holds.
+    Claim {
+        /// Node.
+        node: String,
+        /// What it claims.
+        key: String,
+    },
+    /// The stage needs its infrastructure no more, or waits for it no more.
+    Release {
+        /// Node.
+        node: String,
     },
     /// Wake me.
     SetTimer {
@@ -240,6 +261,7 @@ pub fn apply(state: &mut State, event: &Event) -> Vec<Action> {
         | Event::TimerFired { at, .. }
         | Event::AbortRequested { at, .. }
         | Event::UserActed { at, .. }
+        | Event::Granted { at, .. }
         | Event::Performed { at, .. } => *at,
     };
     let mut machine =
@@ -260,6 +282,7 @@ pub fn apply(state: &mut State, event: &Event) -> Vec<Action> {
         Event::TaskEnded { node, attempt, result, .. } => machine.task_ended(node, *attempt, result),
         Event::TimerFired { timer, holdup, .. } => machine.timer_fired(timer, holdup.as_ref()),
         Event::UserActed { node, attempt, by, action, .. } => machine.user_acted(node, *attempt, by, action),
+        Event::Granted { node, .. } => machine.granted(node),
         Event::Performed { node, attempt, result, .. } => machine.performed(node, *attempt, result),
     }
     machine.settle();

@@ -73,18 +73,31 @@ impl Machine<'_> {
                 self.update(id, |run| run.phase = Phase::Forward);
                 self.work.push_back(Work::Advance(id.to_owned()));
             }
-            NodeKind::Stage(stage) => {
+            NodeKind::Stage(_) => {
                 self.arm_timeout(id, node);
-                match stage.artifact {
-                    Some(artifact) => {
-                        self.update(id, |run| run.phase = Phase::Artifact);
-                        self.add_child(id, artifact, None);
-                    }
-                    None => {
-                        self.update(id, |run| run.phase = Phase::Forward);
-                        self.work.push_back(Work::Advance(id.to_owned()));
-                    }
+                if !self.claim(id) {
+                    self.begin_stage(id);
                 }
+            }
+        }
+    }
+
+    /// A stage that has what it needs looks up its artifact, then runs its steps.
+    pub(super) fn begin_stage(&mut self, id: &str) {
+        let plan = self.plan.clone();
+        let Some(node) = self.run(id).and_then(|run| node_of(&plan, run)) else { return };
+        let artifact = match &node.kind {
+            NodeKind::Stage(stage) => stage.artifact,
+            _ => None,
+        };
+        match artifact {
+            Some(artifact) => {
+                self.update(id, |run| run.phase = Phase::Artifact);
+                self.add_child(id, artifact, None);
+            }
+            None => {
+                self.update(id, |run| run.phase = Phase::Forward);
+                self.work.push_back(Work::Advance(id.to_owned()));
             }
         }
     }

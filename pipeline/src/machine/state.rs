@@ -274,6 +274,9 @@ pub struct Run {
     /// What the step asks or asked for, and what was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Box<super::input::Asked>>,
+    /// The infrastructure that a stage holds, or waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
     /// It failed and waits for a decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halt: Option<Box<Halt>>,

@@ -126,13 +126,17 @@ impl Machine<'_> {
             run.forward = Some(run.status);
             run.status = Status::Running;
             run.phase = Phase::Rollback;
-            run.rolled_back = true;
             run.rollback_advised = true;
             run.next = 0;
             run.open = 0;
             run.ending = None;
             run.ended_at = None;
         });
+        // Whoever deploys to its infrastructure now is waited for.
+        if self.claim(&stage) {
+            return;
+        }
+        self.update(&stage, |run| run.rolled_back = true);
         self.work.push_back(Work::Advance(stage));
     }
 

@@ -23,6 +23,8 @@ pub struct Infrastructure {
     pub selectors: Option<Field>,
     /// Tags.
     pub tags: Json,
+    /// `allowSimultaneousDeployments`.
+    pub simultaneous: bool,
 }
 
 /// Which hosts of a connector.
@@ -48,10 +50,10 @@ pub fn read_infrastructure(node: &Node, path: &str, findings: &mut Findings) -> 
         "projectIdentifier",
         "description",
         "deploymentType",
-        "allowSimultaneousDeployments",
         "scopedServices",
     ]);
     let outer_tags = reader.any("tags");
+    let simultaneous = reader.flag("allowSimultaneousDeployments", findings).unwrap_or(false);
     let kind = reader.required("type", findings)?;
     let Some(mut spec) = reader.map("spec", findings) else {
         findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
@@ -94,7 +96,16 @@ pub fn read_infrastructure(node: &Node, path: &str, findings: &mut Findings) -> 
     let filter = read_filter(&mut spec, findings);
     spec.known(&["releaseName", "attributeFilters", "hostFilters"]);
     spec.finish(findings);
-    Some(Infrastructure { kind: meant.to_owned(), hosts, connector, credentials, filter, selectors, tags })
+    Some(Infrastructure {
+        kind: meant.to_owned(),
+        hosts,
+        connector,
+        credentials,
+        filter,
+        selectors,
+        tags,
+        simultaneous,
+    })
 }
 
 fn read_filter(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<HostFilter> {

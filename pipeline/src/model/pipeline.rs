@@ -99,6 +99,8 @@ pub struct Target {
     pub services: Option<Several<ServiceChoice>>,
     /// Several environments or infrastructures.
     pub places: Option<Several<Place>>,
+    /// `infrastructure.allowSimultaneousDeployments` of the older form.
+    pub simultaneous: Option<bool>,
 }
 
 /// What a stage names several of.

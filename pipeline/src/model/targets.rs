@@ -73,7 +73,8 @@ pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Tar
         target.places = Some(Several { values, parallel });
     }
     if let Some(mut infrastructure) = spec.map("infrastructure", findings) {
-        infrastructure.known(&["environment", "allowSimultaneousDeployments", "infrastructureKey"]);
+        infrastructure.known(&["environment", "infrastructureKey"]);
+        target.simultaneous = infrastructure.flag("allowSimultaneousDeployments", findings);
         target.environment_ref = infrastructure.field("environmentRef", findings).or(target.environment_ref);
         target.infrastructure_ref =
             infrastructure.field("infrastructureRef", findings).or(target.infrastructure_ref);

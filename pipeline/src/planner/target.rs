@@ -398,6 +398,7 @@ fn infrastructure(
         selectors: read.selectors,
         tags: read.tags,
         key,
+        simultaneous: target.simultaneous.unwrap_or(read.simultaneous),
     })
 }
 

@@ -246,6 +246,8 @@ pub struct World {
     pub rejects_older: Vec<String>,
     pub finished: Option<String>,
     pub order: Vec<String>,
+    /// Stages that wait for their infrastructure; they get it at once, unless this is `None`.
+    pub claims: Option<Vec<String>>,
 }
 
 impl World {
@@ -254,6 +256,11 @@ impl World {
     }
 
     pub fn start_with(plan: Plan) -> World {
+        World::start_claiming(plan, None)
+    }
+
+    /// With a list, claims are kept in it instead of being granted.
+    pub fn start_claiming(plan: Plan, claims: Option<Vec<String>>) -> World {
         let mut world = World {
             state: State::new(plan),
             now: 1_000,
@@ -263,6 +270,7 @@ impl World {
             rejects_older: vec![],
             finished: None,
             order: vec![],
+            claims,
         };
         world.event(|at| Event::Started { at });
         world
@@ -270,7 +278,13 @@ impl World {
 
     pub fn event(&mut self, make: impl FnOnce(u64) -> Event) -> Vec<Action> {
         self.now += 1;
-        let actions = apply(&mut self.state, &make(self.now));
+        let event = make(self.now);
+        self.take(&event)
+    }
+
+    fn take(&mut self, event: &Event) -> Vec<Action> {
+        let mut actions = apply(&mut self.state, event);
+        let mut claimed = Vec::new();
         for action in &actions {
             match action {
                 Action::Enqueue(task) => {
@@ -289,8 +303,19 @@ impl World {
                 Action::ClearTimer { timer } => {
                     self.timers.remove(timer);
                 }
+                Action::Claim { node, .. } => match &mut self.claims {
+                    Some(claims) => claims.push(node.clone()),
+                    None => claimed.push(node.clone()),
+                },
+                Action::Release { node } => {
+                    self.claims.iter_mut().for_each(|claims| claims.retain(|claim| claim != node));
+                }
                 Action::Finish { status } => self.finished = Some(status.clone()),
             }
+        }
+        for node in claimed {
+            let granted = Event::Granted { node, at: self.now };
+            actions.extend(self.take(&granted));
         }
         actions
     }

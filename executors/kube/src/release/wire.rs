@@ -194,7 +194,8 @@ mod tests {
         assert!(from_secret(&secret).is_err());
         let mut long = release();
         use sha2::Digest as _;
-        let noise: String = (0..40_000u32).map(|n| hex::encode(sha2::Sha256::digest(n.to_le_bytes()))).collect();
+        let noise: String =
+            (0..40_000u32).map(|n| hex::encode(sha2::Sha256::digest(n.to_le_bytes()))).collect();
         long.objects[0].set(&["data", "k"], Value::from(noise));
         assert!(to_secret(&long, "web", "shop").is_err());
     }

@@ -58,14 +58,20 @@ impl Cause {
     pub fn hint(self) -> &'static str {
         match self {
             Cause::ImagePull => "check the image's name and tag, and the imagePullSecrets of the pod",
-            Cause::Crash => "read the container's last lines above; check its command, environment and configuration",
+            Cause::Crash => {
+                "read the container's last lines above; check its command, environment and configuration"
+            }
             Cause::OutOfMemory => "raise the container's memory limit, or lower what it uses",
-            Cause::Unschedulable => "ask for less CPU and memory, or add nodes that fit; check selectors and tolerations",
+            Cause::Unschedulable => {
+                "ask for less CPU and memory, or add nodes that fit; check selectors and tolerations"
+            }
             Cause::Refused => "change what the server names: quota, limit, policy or admission webhook",
             Cause::ProgressDeadline => {
                 "see the pods above; when they only need longer, raise spec.progressDeadlineSeconds"
             }
-            Cause::Job => "read the last lines of its pod above; raise backoffLimit or activeDeadlineSeconds if it needs it",
+            Cause::Job => {
+                "read the last lines of its pod above; raise backoffLimit or activeDeadlineSeconds if it needs it"
+            }
             Cause::Rejected => "look at the nodes: memory, disk and their taints",
             Cause::Config => "create what the message names, or correct the reference to it",
             Cause::Missing => "find out who deletes it, or correct its name and namespace",

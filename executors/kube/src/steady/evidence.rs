@@ -30,7 +30,10 @@ pub(crate) async fn screen(waiter: &mut Waiter<'_>, index: usize, why: &str, log
     let mut screen = format!("✗ {name}: {why}\n");
     if !pods.is_empty() || others > 0 {
         let ready = pods.iter().filter(|pod| pod.is_ready()).count();
-        line(&mut screen, &format!("  pods: {} of this revision, {ready} ready; {others} of others", pods.len()));
+        line(
+            &mut screen,
+            &format!("  pods: {} of this revision, {ready} ready; {others} of others", pods.len()),
+        );
     }
     for (text, names) in grouped(&faults).into_iter().take(FAULTS) {
         line(&mut screen, &format!("  {}: {text}", some(&names)));
@@ -52,7 +55,10 @@ pub(crate) async fn screen(waiter: &mut Waiter<'_>, index: usize, why: &str, log
         let namespace = picture.watched.get(index).map(|w| w.target.namespace.clone()).unwrap_or_default();
         let lines = last_lines(waiter, &namespace, &fault).await;
         if !lines.is_empty() {
-            line(&mut screen, &format!("  last lines of container {} in pod {}:", fault.container, fault.pod));
+            line(
+                &mut screen,
+                &format!("  last lines of container {} in pod {}:", fault.container, fault.pod),
+            );
             for text in lines {
                 line(&mut screen, &format!("    | {text}"));
             }
@@ -141,7 +147,8 @@ fn told(events: &[&ClusterEvent]) -> Vec<(String, u64)> {
 fn ended_pod(pods: &[&Pod]) -> Option<Fault> {
     let failed = pods.iter().filter(|pod| pod.status.phase == "Failed");
     let pod = failed.max_by_key(|pod| &pod.metadata.creation_timestamp)?;
-    let bad = |s: &&super::view::ContainerStatus| s.state.terminated.as_ref().is_some_and(|t| t.exit_code != 0);
+    let bad =
+        |s: &&super::view::ContainerStatus| s.state.terminated.as_ref().is_some_and(|t| t.exit_code != 0);
     let status = pod.statuses().find(bad)?;
     Some(Fault {
         cause: super::Cause::Job,
@@ -159,7 +166,10 @@ fn ended_pod(pods: &[&Pod]) -> Option<Fault> {
 async fn last_lines(waiter: &Waiter<'_>, namespace: &str, fault: &Fault) -> Vec<String> {
     let path = format!("/api/v1/namespaces/{namespace}/pods/{}/log", fault.pod);
     let query = |previous: bool| {
-        format!("container={}&tailLines={LOG_LINES}&limitBytes={LOG_BYTES}&previous={previous}", fault.container)
+        format!(
+            "container={}&tailLines={LOG_LINES}&limitBytes={LOG_BYTES}&previous={previous}",
+            fault.container
+        )
     };
     for previous in [fault.previous_log, !fault.previous_log] {
         let query = query(previous);

@@ -26,8 +26,7 @@ impl Scope for OfObject {
 
     fn call(&self, functor: &str, method: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
         let ("steady", "select", [path, document]) = (functor, method, arguments) else { return None };
-        let names =
-            MapScope::default().with("path", path.clone()).with("document", document.clone());
+        let names = MapScope::default().with("path", path.clone()).with("document", document.clone());
         let context = Context { scope: &names, now_ms: 0, secret_token: 0 };
         let found = expr::evaluate("<+json.select(path, document)>", &context).map_err(|e| e.to_string());
         Some(found.map(|found| match &found {
@@ -39,7 +38,12 @@ impl Scope for OfObject {
 
 /// The expression of an object, if it carries one.
 pub(crate) fn of(object: &Json) -> Option<&str> {
-    object.get("metadata")?.get("annotations")?.get(ANNOTATION)?.as_str().filter(|text| !text.trim().is_empty())
+    object
+        .get("metadata")?
+        .get("annotations")?
+        .get(ANNOTATION)?
+        .as_str()
+        .filter(|text| !text.trim().is_empty())
 }
 
 /// Whether the object is steady by `expression`; `${…}` and `<+…>` around it are optional.
@@ -76,8 +80,14 @@ mod tests {
             (r#"${json.select("$.status.phase", response) == "Running"}"#, true),
             (r#"${json.select("$.status.phase", response) == "Failed"}"#, false),
             (r#"${json.select("$..status.phase", response) == "Running"}"#, true),
-            (r#"${json.select("$.status.ready", response) == 3 && json.select("status.phase", response) != "Failed"}"#, true),
-            (r#"${json.select("$.status.ready", response) < json.select("$.spec.replicas", response)}"#, false),
+            (
+                r#"${json.select("$.status.ready", response) == 3 && json.select("status.phase", response) != "Failed"}"#,
+                true,
+            ),
+            (
+                r#"${json.select("$.status.ready", response) < json.select("$.spec.replicas", response)}"#,
+                false,
+            ),
             (r#"${json.select("$.status.absent", response) == "Running"}"#, false),
             (r#"json.select("$.status.phase", response) == "Running""#, true),
             (r#"<+json.select("$.status.phase", response) == "Running">"#, true),

@@ -52,7 +52,9 @@ pub(crate) struct Around<'a> {
 
 /// Everything that is wrong with `pod` at the moment.
 pub(crate) fn faults(pod: &Pod, around: &Around<'_>) -> Vec<Fault> {
-    if pod.metadata.deletion_timestamp.is_some() || matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+    if pod.metadata.deletion_timestamp.is_some()
+        || matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")
+    {
         return Vec::new();
     }
     let mut found: Vec<Fault> = pod.statuses().filter_map(|status| container(pod, status, around)).collect();
@@ -81,8 +83,10 @@ fn container(pod: &Pod, status: &ContainerStatus, around: &Around<'_>) -> Option
         }
         "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" => {
             // Older nodes give the reason only as an event.
-            let warned = around.warnings.iter().find(|(reason, text)| *reason == "Failed" && text.contains("pull"));
-            let refused = does_not_pass(&waiting.message) || warned.is_some_and(|(_, text)| does_not_pass(text));
+            let warned =
+                around.warnings.iter().find(|(reason, text)| *reason == "Failed" && text.contains("pull"));
+            let refused =
+                does_not_pass(&waiting.message) || warned.is_some_and(|(_, text)| does_not_pass(text));
             let needs = if refused { limits.pull_refused } else { limits.pull_troubled };
             let why = pull_reason(&waiting.message)
                 .or_else(|| warned.and_then(|(_, text)| pull_reason(text)))
@@ -118,8 +122,12 @@ fn crash(pod: &Pod, status: &ContainerStatus, around: &Around<'_>) -> Option<Fau
     let (cause, how) = if memory {
         (Cause::OutOfMemory, "is killed because it uses more memory than its limit".to_owned())
     } else {
-        let because = if last.message.is_empty() { String::new() } else { format!(": {}", last.message.trim()) };
-        (Cause::Crash, format!("ends with exit code {} ({}) again and again{because}", last.exit_code, last.reason))
+        let because =
+            if last.message.is_empty() { String::new() } else { format!(": {}", last.message.trim()) };
+        (
+            Cause::Crash,
+            format!("ends with exit code {} ({}) again and again{because}", last.exit_code, last.reason),
+        )
     };
     let text = format!("{what} {name} {how}");
     let mut fault = Fault::of(pod, cause, name, text, Duration::ZERO);
@@ -158,7 +166,10 @@ fn nothing_would_help(message: &str) -> bool {
 
 fn not_mounted(pod: &Pod, around: &Around<'_>) -> Option<Fault> {
     let creating = |s: &ContainerStatus| {
-        s.state.waiting.as_ref().is_some_and(|w| matches!(w.reason.as_str(), "ContainerCreating" | "PodInitializing"))
+        s.state
+            .waiting
+            .as_ref()
+            .is_some_and(|w| matches!(w.reason.as_str(), "ContainerCreating" | "PodInitializing"))
     };
     if pod.status.phase != "Pending" || !pod.statuses().all(creating) {
         return None;
@@ -166,7 +177,13 @@ fn not_mounted(pod: &Pod, around: &Around<'_>) -> Option<Fault> {
     let (_, text) = around.warnings.iter().find(|(reason, text)| {
         matches!(*reason, "FailedMount" | "FailedAttachVolume") && text.contains("not found")
     })?;
-    Some(Fault::of(pod, Cause::Config, "", text.lines().next().unwrap_or_default().to_owned(), around.limits.config))
+    Some(Fault::of(
+        pod,
+        Cause::Config,
+        "",
+        text.lines().next().unwrap_or_default().to_owned(),
+        around.limits.config,
+    ))
 }
 
 /// A registry's answer that another try will not change.
@@ -230,9 +247,11 @@ mod tests {
     }
 
     fn crashing(restarts: u32, reason: &str) -> Pod {
-        pod(json!({"phase": "Running", "containerStatuses": [{"name": "app", "ready": false, "restartCount": restarts,
+        pod(
+            json!({"phase": "Running", "containerStatuses": [{"name": "app", "ready": false, "restartCount": restarts,
             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-            "lastState": {"terminated": {"exitCode": 3, "reason": reason}}}]}))
+            "lastState": {"terminated": {"exitCode": 3, "reason": reason}}}]}),
+        )
     }
 
     #[test]
@@ -303,7 +322,8 @@ mod tests {
     fn a_volume_that_names_nothing_is_told_and_a_slow_one_is_not() {
         let creating = pod(json!({"phase": "Pending", "containerStatuses": [{"name": "app",
             "state": {"waiting": {"reason": "ContainerCreating"}}}]}));
-        let missing = ("FailedMount", "MountVolume.SetUp failed for volume \"c\" : configmap \"c\" not found");
+        let missing =
+            ("FailedMount", "MountVolume.SetUp failed for volume \"c\" : configmap \"c\" not found");
         assert_eq!(look(&creating, 0, &[missing], None)[0].cause, Cause::Config);
         assert_eq!(look(&creating, 0, &[("FailedMount", "timed out waiting for the condition")], None), []);
     }
@@ -322,7 +342,9 @@ mod tests {
     fn quotas_stay_and_absent_webhooks_may_come_back() {
         assert!(refusal_stays("pods \"a\" is forbidden: exceeded quota: q, requested: pods=1"));
         assert!(refusal_stays("admission webhook \"w\" denied the request: no"));
-        assert!(!refusal_stays("pods \"a\" is forbidden: error looking up service account n/default: not found"));
+        assert!(!refusal_stays(
+            "pods \"a\" is forbidden: error looking up service account n/default: not found"
+        ));
         assert!(!refusal_stays("Internal error occurred: failed calling webhook \"w\": connection refused"));
     }
 }

@@ -366,7 +366,8 @@ impl<'a> Waiter<'a> {
                 let first = self.troubled.is_empty();
                 self.troubled.insert(source);
                 if first {
-                    let text = format!("watching {what}: the API server is in trouble: {trouble}; the wait goes on");
+                    let text =
+                        format!("watching {what}: the API server is in trouble: {trouble}; the wait goes on");
                     self.log.line(Level::Warn, &text).await?;
                 }
             }
@@ -402,7 +403,9 @@ impl<'a> Waiter<'a> {
             let found = resource(&self.wire, &api_version, &kind).await;
             let collection = match found {
                 Ok(collection) => collection,
-                Err(Trouble::Refused { code, message }) => return Err(Ended::Refused { what, code, message }),
+                Err(Trouble::Refused { code, message }) => {
+                    return Err(Ended::Refused { what, code, message });
+                }
                 Err(other) => return Err(Ended::Refused { what, code: 0, message: other.to_string() }),
             };
             let name = match members.as_slice() {
@@ -414,7 +417,8 @@ impl<'a> Waiter<'a> {
             self.follow(Source { what, members, needed: true }, path, selector, Change::Object);
             if collection.has_pods() && namespaces.insert(namespace.clone()) {
                 let warnings = Selector { labels: None, fields: Some("type!=Normal".into()) };
-                let source = Source { what: format!("events in {namespace}"), members: Vec::new(), needed: false };
+                let source =
+                    Source { what: format!("events in {namespace}"), members: Vec::new(), needed: false };
                 self.follow(source, Collection::core("events").path(&namespace), warnings, Change::Event);
             }
         }
@@ -430,9 +434,11 @@ impl<'a> Waiter<'a> {
             if !resources::makes_pods(&target.kind) {
                 continue;
             }
-            let beside = self.picture.watched.iter().filter(|w| {
-                w.target.namespace == *namespace && resources::makes_pods(&w.target.kind)
-            });
+            let beside = self
+                .picture
+                .watched
+                .iter()
+                .filter(|w| w.target.namespace == *namespace && resources::makes_pods(&w.target.kind));
             let (key, selector) = if beside.count() > SELECTIVE {
                 (usize::MAX, Some(Selector::default()))
             } else {
@@ -446,7 +452,11 @@ impl<'a> Waiter<'a> {
             }
         }
         for (namespace, selector, sets) in wanted {
-            let source = |what: &str| Source { what: format!("{what} in {namespace}"), members: Vec::new(), needed: false };
+            let source = |what: &str| Source {
+                what: format!("{what} in {namespace}"),
+                members: Vec::new(),
+                needed: false,
+            };
             let pods = Collection::core("pods").path(&namespace);
             self.follow(source("pods"), pods, selector.clone(), Change::Pod);
             if sets {
@@ -471,7 +481,8 @@ impl<'a> Waiter<'a> {
 
     /// Once, when a pod finds no node: whether something may bring one.
     async fn look_for_autoscaler(&mut self, assessed: &[picture::Assessment]) {
-        let unschedulable = |a: &picture::Assessment| a.faults.iter().any(|f| f.cause == Cause::Unschedulable);
+        let unschedulable =
+            |a: &picture::Assessment| a.faults.iter().any(|f| f.cause == Cause::Unschedulable);
         if self.picture.autoscaler.is_none() && assessed.iter().any(unschedulable) {
             self.picture.autoscaler = resources::autoscaler(&self.wire).await;
         }
@@ -492,7 +503,10 @@ impl<'a> Waiter<'a> {
         }
         *last = text;
         *at = Some(now);
-        let line = format!("{}: {last}", self.picture.watched.get(index).map(|w| w.target.to_string()).unwrap_or_default());
+        let line = format!(
+            "{}: {last}",
+            self.picture.watched.get(index).map(|w| w.target.to_string()).unwrap_or_default()
+        );
         self.log.line(Level::Info, &line).await?;
         Ok(None)
     }
@@ -507,7 +521,13 @@ impl<'a> Waiter<'a> {
                 let message = evidence::general(&event.message, &event.involved_object.name);
                 if self.told_warnings.insert((event.reason.clone(), message)) {
                     let involved = &event.involved_object;
-                    lines.push(format!("{} {}/{}: {}", event.reason, involved.kind, involved.name, event.message.trim()));
+                    lines.push(format!(
+                        "{} {}/{}: {}",
+                        event.reason,
+                        involved.kind,
+                        involved.name,
+                        event.message.trim()
+                    ));
                 }
             }
         }
@@ -520,7 +540,11 @@ impl<'a> Waiter<'a> {
     fn report(&self) -> Report {
         let one = |(index, watched): (usize, &picture::Watched)| TargetReport {
             target: watched.target.clone(),
-            summary: self.said.get(index).map(|(text, _)| text.trim_start_matches("ready: ").to_owned()).unwrap_or_default(),
+            summary: self
+                .said
+                .get(index)
+                .map(|(text, _)| text.trim_start_matches("ready: ").to_owned())
+                .unwrap_or_default(),
             object: watched.object.clone().unwrap_or_default(),
             pods: self.picture.instances(index),
         };
@@ -540,9 +564,9 @@ impl<'a> Waiter<'a> {
                     _ => Class::Connectivity,
                 };
                 let text = format!("{what} cannot be watched: {message}");
-                StepError::new(class, "KUBE-053", text)
-                    .target(what)
-                    .hint("allow the account the verbs list and watch on it; check that the cluster knows the kind")
+                StepError::new(class, "KUBE-053", text).target(what).hint(
+                    "allow the account the verbs list and watch on it; check that the cluster knows the kind",
+                )
             }
             Ended::Cancelled(reason) => {
                 let lines = self.unfinished();
@@ -550,7 +574,8 @@ impl<'a> Waiter<'a> {
                 if reason.ends_the_target() {
                     for index in 0..self.picture.watched.len() {
                         if !self.is_ready(index) {
-                            let screen = evidence::screen(self, index, "not ready when the wait ended", false).await;
+                            let screen =
+                                evidence::screen(self, index, "not ready when the wait ended", false).await;
                             let _the_error_says_it_too = self.log.line(Level::Error, &screen).await;
                         }
                     }

@@ -91,7 +91,9 @@ impl Picture {
     }
 
     pub(crate) fn put_object(&mut self, members: &[usize], mut object: Value) {
-        let text = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or_default();
+        let text = |name: &str| {
+            object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or_default()
+        };
         let (name, trust) = (text("name").to_owned(), self.limits.trust_old_deadline);
         if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             meta.remove("managedFields");
@@ -204,11 +206,17 @@ impl Picture {
             Verdict::Failed(cause, text) => {
                 let faults = self.faults(index, object);
                 // The pods say more than "exceeded its deadline"; the code stays that of what was decided on.
-                return Assessment { conclusion: Conclusion::Failed { cause, text, exit: exit(&faults) }, faults, again };
+                return Assessment {
+                    conclusion: Conclusion::Failed { cause, text, exit: exit(&faults) },
+                    faults,
+                    again,
+                };
             }
             Verdict::Ready(text) => {
                 let limit = self.limits.proven_after_crash;
-                let Some((key, name)) = self.unproven(index, object) else { return plain(Conclusion::Ready(text)) };
+                let Some((key, name)) = self.unproven(index, object) else {
+                    return plain(Conclusion::Ready(text));
+                };
                 let stood = stands(key);
                 if stood >= limit {
                     return plain(Conclusion::Ready(text));
@@ -280,7 +288,8 @@ impl Picture {
         }
         for pod in self.new_pods(index, object) {
             for status in &pod.status.container_statuses {
-                if status.restart_count > self.restarts_before(pod, &status.name) && status.restart_count > 0 {
+                if status.restart_count > self.restarts_before(pod, &status.name) && status.restart_count > 0
+                {
                     let run = status.state.running.as_ref().map_or("", |r| r.started_at.as_str());
                     let place = format!("{}@{}@{run}", status.name, status.restart_count);
                     let name = format!("container {} of pod {}", status.name, pod.metadata.name);
@@ -298,7 +307,8 @@ impl Picture {
     /// ReplicaSet of the revision that is being rolled out.
     fn new_set(&self, object: &Value) -> Option<&ReplicaSet> {
         let uid = text(object, "/metadata/uid");
-        let revision = object.pointer("/metadata/annotations").and_then(|a| a.get("deployment.kubernetes.io/revision"));
+        let revision =
+            object.pointer("/metadata/annotations").and_then(|a| a.get("deployment.kubernetes.io/revision"));
         let revision: u64 = revision?.as_str()?.parse().ok()?;
         let mut own = self.sets.values().map(|(_, set)| set).filter(|set| set.metadata.meta.owner() == uid);
         own.find(|set| set.revision() == Some(revision))
@@ -386,7 +396,10 @@ impl Picture {
         let out = |pod: &&&Pod| {
             pod.status.phase == "Failed"
                 && !pod.status.reason.is_empty()
-                && !matches!(pod.status.reason.as_str(), "Shutdown" | "NodeShutdown" | "Terminated" | "Preempting")
+                && !matches!(
+                    pod.status.reason.as_str(),
+                    "Shutdown" | "NodeShutdown" | "Terminated" | "Preempting"
+                )
                 && pod.metadata.creation_timestamp >= self.since
         };
         let out: Vec<&&Pod> = pods.iter().filter(out).collect();
@@ -399,7 +412,12 @@ impl Picture {
             pod: last.metadata.name.clone(),
             uid: last.metadata.owner().to_owned(),
             container: String::new(),
-            text: format!("{} pods were thrown out: {}: {}", out.len(), last.status.reason, last.status.message),
+            text: format!(
+                "{} pods were thrown out: {}: {}",
+                out.len(),
+                last.status.reason,
+                last.status.message
+            ),
             needs: Duration::ZERO,
             exit: None,
             previous_log: false,
@@ -429,7 +447,10 @@ impl Picture {
         // StatefulSets, DaemonSets and Jobs have no such condition, only events.
         let by_event = || {
             let eventual = matches!(text(object, "/kind"), "StatefulSet" | "DaemonSet" | "Job");
-            let last = self.events_of(uid).filter(|e| e.reason == "FailedCreate").max_by_key(|e| e.last().to_owned())?;
+            let last = self
+                .events_of(uid)
+                .filter(|e| e.reason == "FailedCreate")
+                .max_by_key(|e| e.last().to_owned())?;
             let newest = self.every_pod(object).iter().map(|p| p.metadata.creation_timestamp.clone()).max();
             let stands = eventual && newest.is_none_or(|made| made.as_str() < last.last());
             stands.then(|| (text(object, "/metadata/name").to_owned(), uid.to_owned(), last.message.clone()))
@@ -437,8 +458,9 @@ impl Picture {
         let (pod, uid, message) = by_set.or_else(by_object).or_else(by_event)?;
         let stays = refusal_stays(&message);
         let status = object.get("status");
-        let counts = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "active", "succeeded"]
-            .map(|name| status.and_then(|s| s.get(name)).and_then(Value::as_i64).unwrap_or(0));
+        let counts =
+            ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "active", "succeeded"]
+                .map(|name| status.and_then(|s| s.get(name)).and_then(Value::as_i64).unwrap_or(0));
         Some(Fault {
             cause: Cause::Refused,
             pod,
@@ -460,8 +482,15 @@ impl Picture {
     pub(crate) fn warnings(&self, index: usize) -> Vec<&ClusterEvent> {
         let Some(object) = self.watched.get(index).and_then(|w| w.object.as_ref()) else { return Vec::new() };
         let uid = text(object, "/metadata/uid");
-        let mut uids: HashSet<&str> = self.every_pod(object).iter().map(|p| p.metadata.uid.as_str()).collect();
-        uids.extend(self.sets.values().map(|(_, s)| &s.metadata.meta).filter(|m| m.owner() == uid).map(|m| m.uid.as_str()));
+        let mut uids: HashSet<&str> =
+            self.every_pod(object).iter().map(|p| p.metadata.uid.as_str()).collect();
+        uids.extend(
+            self.sets
+                .values()
+                .map(|(_, s)| &s.metadata.meta)
+                .filter(|m| m.owner() == uid)
+                .map(|m| m.uid.as_str()),
+        );
         uids.insert(uid);
         let mut found: Vec<_> =
             self.events.values().filter(|e| uids.contains(e.involved_object.uid.as_str())).collect();
@@ -472,15 +501,21 @@ impl Picture {
     /// The pods of an object as they are now.
     pub(crate) fn instances(&self, index: usize) -> Vec<Instance> {
         let Some(object) = self.watched.get(index).and_then(|w| w.object.as_ref()) else { return Vec::new() };
-        let new: HashSet<&str> = self.new_pods(index, object).iter().map(|p| p.metadata.uid.as_str()).collect();
+        let new: HashSet<&str> =
+            self.new_pods(index, object).iter().map(|p| p.metadata.uid.as_str()).collect();
         let alive = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none() && pod.status.phase == "Running";
         let all = self.every_pod(object);
-        all.into_iter().filter(alive).map(|pod| Instance::of(pod, new.contains(pod.metadata.uid.as_str()))).collect()
+        all.into_iter()
+            .filter(alive)
+            .map(|pod| Instance::of(pod, new.contains(pod.metadata.uid.as_str())))
+            .collect()
     }
 
     /// Pods of the new revision, for the screen.
     pub(crate) fn pods_of(&self, index: usize) -> (Vec<&Pod>, usize) {
-        let Some(object) = self.watched.get(index).and_then(|w| w.object.as_ref()) else { return (Vec::new(), 0) };
+        let Some(object) = self.watched.get(index).and_then(|w| w.object.as_ref()) else {
+            return (Vec::new(), 0);
+        };
         let new = self.new_pods(index, object);
         let others = self.every_pod(object).len().saturating_sub(new.len());
         (new, others)

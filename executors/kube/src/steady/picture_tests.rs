@@ -10,7 +10,12 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn target() -> Target {
-    Target { api_version: "apps/v1".into(), kind: "Deployment".into(), namespace: "n".into(), name: "web".into() }
+    Target {
+        api_version: "apps/v1".into(),
+        kind: "Deployment".into(),
+        namespace: "n".into(),
+        name: "web".into(),
+    }
 }
 
 fn picture() -> Picture {
@@ -149,11 +154,8 @@ fn a_deadline_that_was_exceeded_before_gets_its_time_once_more() {
     new.all_objects(&[0], vec![stuck("2026-01-01T00:00:00Z")]);
     new.put_object(&[0], stuck("2026-01-01T00:10:20Z"));
     assert_eq!(cause(&one(&mut new, at(20))), Some(Cause::ProgressDeadline));
-    let mut trusting = Picture::new(
-        &[target()],
-        Limits { trust_old_deadline: true, ..Limits::default() },
-        START.into(),
-    );
+    let mut trusting =
+        Picture::new(&[target()], Limits { trust_old_deadline: true, ..Limits::default() }, START.into());
     trusting.all_objects(&[0], vec![stuck("2026-01-01T00:00:00Z")]);
     assert_eq!(cause(&one(&mut trusting, at(0))), Some(Cause::ProgressDeadline));
 }

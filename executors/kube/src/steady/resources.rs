@@ -53,7 +53,14 @@ impl Collection {
 pub(crate) fn makes_pods(kind: &str) -> bool {
     matches!(
         kind,
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" | "Pod" | "DeploymentConfig"
+        "Deployment"
+            | "StatefulSet"
+            | "DaemonSet"
+            | "ReplicaSet"
+            | "ReplicationController"
+            | "Job"
+            | "Pod"
+            | "DeploymentConfig"
     )
 }
 

@@ -38,7 +38,8 @@ pub fn judge(object: &Value) -> Verdict {
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
     let seen = observed.is_some();
     match (group, kind) {
-        ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") | ("", "ReplicationController")
+        ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet")
+        | ("", "ReplicationController")
             if !seen =>
         {
             Progress("its controller has not seen it yet".into())
@@ -53,7 +54,9 @@ pub fn judge(object: &Value) -> Verdict {
         ("", "PersistentVolumeClaim") => claim(object),
         ("", "Service") => service(object),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition(object),
-        ("apiregistration.k8s.io", "APIService") => by_condition(object, "Available", "the API is not available yet"),
+        ("apiregistration.k8s.io", "APIService") => {
+            by_condition(object, "Available", "the API is not available yet")
+        }
         _ => generic(object),
     }
 }
@@ -94,7 +97,10 @@ fn deployment(object: &Value) -> Verdict {
         return Progress(format!("{updated} of {wanted} pods are made, {ready} ready"));
     }
     if total > updated {
-        return Progress(format!("{} old pods are still to go, {available} of {wanted} available", total - updated));
+        return Progress(format!(
+            "{} old pods are still to go, {available} of {wanted} available",
+            total - updated
+        ));
     }
     if available < updated || ready < wanted {
         return Progress(format!("{ready} of {wanted} new pods ready, {available} available"));
@@ -104,19 +110,26 @@ fn deployment(object: &Value) -> Verdict {
 
 fn stateful_set(object: &Value) -> Verdict {
     let wanted = number(object, "/spec/replicas").unwrap_or(1);
-    let [total, updated, ready] = ["replicas", "updatedReplicas", "readyReplicas"].map(|name| count(object, name));
+    let [total, updated, ready] =
+        ["replicas", "updatedReplicas", "readyReplicas"].map(|name| count(object, name));
     if strategy(object, "/spec/updateStrategy/type") == "OnDelete" {
-        return Ready(format!("{ready} of {wanted} pods ready; they change when somebody deletes them (OnDelete)"));
+        return Ready(format!(
+            "{ready} of {wanted} pods ready; they change when somebody deletes them (OnDelete)"
+        ));
     }
     let available = object.pointer("/status/availableReplicas").and_then(Value::as_i64).unwrap_or(ready);
     let partition = number(object, "/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0);
-    let revision = |name: &str| object.pointer(&format!("/status/{name}")).and_then(Value::as_str).unwrap_or_default();
+    let revision =
+        |name: &str| object.pointer(&format!("/status/{name}")).and_then(Value::as_str).unwrap_or_default();
     let current = revision("currentRevision") == revision("updateRevision");
     let to_update = (wanted - partition).max(0);
     // After a complete roll-out the controller counts all of them as of the current revision, none as updated.
     let updated = if current { wanted } else { updated };
     if total != wanted || updated < to_update || ready < wanted {
-        return Progress(format!("{} of {to_update} pods updated, {ready} of {wanted} ready", updated.min(to_update)));
+        return Progress(format!(
+            "{} of {to_update} pods updated, {ready} of {wanted} ready",
+            updated.min(to_update)
+        ));
     }
     if available < wanted {
         return Progress(format!("{available} of {wanted} pods available"));
@@ -126,7 +139,9 @@ fn stateful_set(object: &Value) -> Verdict {
     }
     Ready(match partition {
         0 => format!("{ready} of {wanted} pods ready"),
-        _ => format!("{ready} of {wanted} pods ready, {to_update} of the new revision (partition {partition})"),
+        _ => {
+            format!("{ready} of {wanted} pods ready, {to_update} of the new revision (partition {partition})")
+        }
     })
 }
 
@@ -135,7 +150,9 @@ fn daemon_set(object: &Value) -> Verdict {
         ["desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable", "numberReady"]
             .map(|name| count(object, name));
     if strategy(object, "/spec/updateStrategy/type") == "OnDelete" {
-        return Ready(format!("{ready} of {wanted} pods ready; they change when somebody deletes them (OnDelete)"));
+        return Ready(format!(
+            "{ready} of {wanted} pods ready; they change when somebody deletes them (OnDelete)"
+        ));
     }
     if updated < wanted || available < wanted || ready < wanted {
         return Progress(format!("{updated} of {wanted} pods updated, {ready} ready, {available} available"));
@@ -145,7 +162,8 @@ fn daemon_set(object: &Value) -> Verdict {
 
 fn replica_set(object: &Value) -> Verdict {
     let wanted = number(object, "/spec/replicas").unwrap_or(1);
-    let [total, ready, available] = ["replicas", "readyReplicas", "availableReplicas"].map(|name| count(object, name));
+    let [total, ready, available] =
+        ["replicas", "readyReplicas", "availableReplicas"].map(|name| count(object, name));
     if total != wanted || ready < wanted || available < wanted {
         return Progress(format!("{ready} of {wanted} pods ready"));
     }
@@ -188,7 +206,9 @@ fn pod(object: &Value) -> Verdict {
     let reason = object.pointer("/status/reason").and_then(Value::as_str).unwrap_or_default();
     match (phase, condition(object, "Ready")) {
         ("Succeeded", _) => Ready("it has ended with success".into()),
-        ("Failed", _) => Failed(Cause::Crash, format!("the pod failed: {reason} {message}").trim_end().to_owned()),
+        ("Failed", _) => {
+            Failed(Cause::Crash, format!("the pod failed: {reason} {message}").trim_end().to_owned())
+        }
         ("Running", Some(("True", _, _))) => Ready("it is ready".into()),
         ("Running", _) => Progress("it runs and is not ready yet".into()),
         _ => Progress(format!("it is {}", phase.to_lowercase())),

@@ -38,13 +38,22 @@ fn a_deployment_is_ready_when_all_pods_are_new_and_available_and_no_old_one_is_l
     is(deployment(json!({"replicas": 4}), json!({})), "progress");
     is(deployment(json!({"availableReplicas": 2}), json!({})), "progress");
     is(deployment(json!({"readyReplicas": 2}), json!({})), "progress");
-    is(deployment(json!({"replicas": 0, "updatedReplicas": 0, "readyReplicas": 0, "availableReplicas": 0}), json!({"replicas": 0})), "ready");
+    is(
+        deployment(
+            json!({"replicas": 0, "updatedReplicas": 0, "readyReplicas": 0, "availableReplicas": 0}),
+            json!({"replicas": 0}),
+        ),
+        "ready",
+    );
     let stuck = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]);
     is(deployment(json!({"conditions": stuck, "updatedReplicas": 1}), json!({})), "KUBE-045");
     // A condition that stands there from before the change is not about it.
     is(deployment(json!({"conditions": stuck, "observedGeneration": 1}), json!({})), "progress");
     is(deployment(json!({"updatedReplicas": 1}), json!({"paused": true})), "KUBE-051");
-    is(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"generation": 1}, "spec": {}}), "progress");
+    is(
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"generation": 1}, "spec": {}}),
+        "progress",
+    );
     let mut going = deployment(json!({}), json!({}));
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     is(going, "progress");
@@ -89,8 +98,17 @@ fn a_daemon_set_is_ready_when_every_wanted_node_has_its_new_pod() {
 fn a_job_is_ready_only_when_it_is_complete() {
     let job = |status: Value, spec: Value| json!({"apiVersion": "batch/v1", "kind": "Job", "spec": spec, "status": status});
     is(job(json!({"active": 1}), json!({})), "progress");
-    is(job(json!({"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}), json!({})), "ready");
-    is(job(json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}), json!({})), "KUBE-046");
+    is(
+        job(json!({"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}), json!({})),
+        "ready",
+    );
+    is(
+        job(
+            json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}),
+            json!({}),
+        ),
+        "KUBE-046",
+    );
     is(job(json!({"conditions": [{"type": "FailureTarget", "status": "True"}]}), json!({})), "KUBE-046");
     is(job(json!({}), json!({"suspend": true})), "ready");
 }
@@ -104,12 +122,28 @@ fn other_kinds_by_their_own_words() {
     is(object("v1", "PersistentVolumeClaim", json!({}), json!({"phase": "Lost"})), "KUBE-050");
     is(object("v1", "Service", json!({"type": "ClusterIP"}), json!({"loadBalancer": {}})), "ready");
     is(object("v1", "Service", json!({"type": "LoadBalancer"}), json!({"loadBalancer": {}})), "progress");
-    is(object("v1", "Service", json!({"type": "LoadBalancer"}), json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}})), "ready");
+    is(
+        object(
+            "v1",
+            "Service",
+            json!({"type": "LoadBalancer"}),
+            json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}),
+        ),
+        "ready",
+    );
     let crd = |status| object("apiextensions.k8s.io/v1", "CustomResourceDefinition", json!({}), status);
     is(crd(condition("Established", "True")), "ready");
     is(crd(json!({})), "progress");
     is(crd(condition("NamesAccepted", "False")), "KUBE-050");
-    is(object("v1", "Pod", json!({}), json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})), "ready");
+    is(
+        object(
+            "v1",
+            "Pod",
+            json!({}),
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+        ),
+        "ready",
+    );
     is(object("v1", "Pod", json!({}), json!({"phase": "Pending"})), "progress");
     is(object("v1", "Pod", json!({}), json!({"phase": "Failed", "reason": "Evicted"})), "KUBE-041");
     is(object("batch/v1", "CronJob", json!({}), json!({})), "ready");

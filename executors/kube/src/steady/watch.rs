@@ -29,7 +29,10 @@ pub(crate) enum News<T> {
     /// It got through again.
     Well,
     /// The server refuses; the watch is over.
-    Refused { code: u16, message: String },
+    Refused {
+        code: u16,
+        message: String,
+    },
 }
 
 /// Follows a collection until the receiver is gone or the server refuses.
@@ -47,10 +50,11 @@ pub(crate) async fn follow<T: DeserializeOwned>(
     let mut well = true;
     let mut version: Option<String> = None;
     loop {
-        let trouble = match round(wire, path, selector, &mut version, &mut well, &mut pause, to, id, wrap).await {
-            Ok(()) => return,
-            Err(trouble) => trouble,
-        };
+        let trouble =
+            match round(wire, path, selector, &mut version, &mut well, &mut pause, to, id, wrap).await {
+                Ok(()) => return,
+                Err(trouble) => trouble,
+            };
         let wait = match &trouble {
             Trouble::Expired => {
                 version = None;

@@ -135,7 +135,8 @@ impl Wire {
         if code < 400 {
             return Ok(answer);
         }
-        let wait = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        let wait =
+            answer.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         let wait = wait.map(|seconds| Duration::from_secs(seconds).min(RETRY_LIMIT));
         let body = read(answer.into_body(), MESSAGE_LIMIT).await.unwrap_or_default();
         let status: Status = serde_json::from_slice(&body).unwrap_or_default();
@@ -167,7 +168,8 @@ impl Wire {
     async fn parsed<T: DeserializeOwned>(&self, request: http::Request<Vec<u8>>) -> Result<T, Trouble> {
         let body = self.send(request).await?.into_body();
         let bytes = body.collect().await.map_err(|e| unreachable(&e))?.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|e| Trouble::Unreachable(format!("its answer is not understood: {e}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Trouble::Unreachable(format!("its answer is not understood: {e}")))
     }
 
     /// Every object of a collection, page by page.
@@ -233,7 +235,8 @@ impl<T: DeserializeOwned> Watching<T> {
                 return event(&line).map(Some);
             }
             let frame = tokio::time::timeout(SILENCE, self.body.frame()).await;
-            let frame = frame.map_err(|_| Trouble::Unreachable(format!("silent for {} s", SILENCE.as_secs())))?;
+            let frame =
+                frame.map_err(|_| Trouble::Unreachable(format!("silent for {} s", SILENCE.as_secs())))?;
             let Some(frame) = frame else { return Ok(None) };
             // A server that goes down cuts the stream in the middle; the watch goes on from the last version.
             let Ok(data) = frame.map_err(|e| unreachable(&e))?.into_data() else { continue };

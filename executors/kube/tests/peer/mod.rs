@@ -1,5 +1,10 @@
 //! What the tests of this crate share: the control plane, namespaces, clients, worlds.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "Tests may panic and print.")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "Tests may panic and print."
+)]
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "Each test file uses a part of it.")]
 
 #[path = "../../../../tests/src/peers/kube.rs"]
@@ -10,8 +15,8 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use plane::ControlPlane;
 use proto::task::{
-    Cluster, ClusterCredential, ExecutionRef, Instances, KubernetesAction, KubernetesSpec, Step, StepSpec, StepTask,
-    TASK_VERSION,
+    Cluster, ClusterCredential, ExecutionRef, Instances, KubernetesAction, KubernetesSpec, Step, StepSpec,
+    StepTask, TASK_VERSION,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -43,7 +48,10 @@ impl Place {
     pub async fn on(plane: &'static ControlPlane, name: &str) -> Place {
         let place = Place { plane, client: client(&plane.kubeconfig()).await, namespace: name.to_owned() };
         place
-            .post("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+            .post(
+                "/api/v1/namespaces",
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            )
             .await
             .unwrap();
         let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
@@ -65,7 +73,8 @@ impl Place {
 
     pub async fn post(&self, path: &str, object: Value) -> Result<Value, kube::Error> {
         let body = serde_json::to_vec(&object).unwrap();
-        let request = http::Request::post(path).header("content-type", "application/json").body(body).unwrap();
+        let request =
+            http::Request::post(path).header("content-type", "application/json").body(body).unwrap();
         self.client.request(request).await
     }
 
@@ -77,7 +86,8 @@ impl Place {
     }
 
     pub async fn delete(&self, path: &str) {
-        let _status: Value = self.client.request(http::Request::delete(path).body(Vec::new()).unwrap()).await.unwrap();
+        let _status: Value =
+            self.client.request(http::Request::delete(path).body(Vec::new()).unwrap()).await.unwrap();
     }
 
     /// Creates a workload `name` of a kind; `annotations` steer its pods (`tests/peers/kube/stages`).
@@ -162,7 +172,11 @@ pub fn spec(place: &Place, action: KubernetesAction) -> KubernetesSpec {
 pub fn task(spec: &KubernetesSpec) -> StepTask {
     StepTask {
         version: TASK_VERSION,
-        step: Step { identifier: "step".into(), name: "Step".into(), spec: StepSpec::Kubernetes(spec.clone()) },
+        step: Step {
+            identifier: "step".into(),
+            name: "Step".into(),
+            spec: StepSpec::Kubernetes(spec.clone()),
+        },
         execution: ExecutionRef { node: "pipeline.stages.s.step".into(), ..ExecutionRef::default() },
         infrastructure: None,
         service: None,

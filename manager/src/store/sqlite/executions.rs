@@ -1,7 +1,7 @@
 //! Executions: state, events, timers.
 
 use super::writer::Tx;
-use super::{Session, StoreError, entities, int, tasks, uint};
+use super::{Session, StoreError, claims, entities, int, tasks, uint};
 use crate::store::changes::Change;
 use crate::store::{DueTimer, Effect, ExecutionRow, Millis, NextState, Part, Snapshot};
 use rusqlite::{OptionalExtension, Row, params};
@@ -149,6 +149,8 @@ pub(super) fn transition(
             Effect::CancelTask { node, attempt, reason } => {
                 tasks::cancel(tx, id, &node, attempt, &reason, now)?;
             }
+            Effect::Claim { node, key } => claims::add(tx, id, &node, &key, now)?,
+            Effect::Release { node } => claims::remove(tx, id, &node)?,
             Effect::SetTimer { timer, at } => {
                 earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
                 tx.conn
@@ -173,6 +175,7 @@ pub(super) fn transition(
                     )?
                     .execute(params![id, status, int(now)])?;
                 tx.conn.prepare_cached("DELETE FROM timer WHERE execution_id = ?1")?.execute([id])?;
+                claims::remove_all(tx, id)?;
             }
         }
     }

@@ -8,6 +8,7 @@
 //! the store selects by stands in clear columns.
 
 mod agents;
+mod claims;
 mod credentials;
 mod documents;
 mod entities;
@@ -20,8 +21,8 @@ mod writer;
 
 use super::changes::{Change, Changes};
 use super::{
-    Acquire, Agent, Answered, Applied, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis, NewTask,
-    NextState, Snapshot, Store, StoreError, TaskRow, TriggerEvent,
+    Acquire, Agent, Answered, Applied, Claim, Credential, DueTimer, Effect, Entity, ExecutionRow, Millis,
+    NewTask, NextState, Snapshot, Store, StoreError, TaskRow, TriggerEvent,
 };
 use crate::secrets::ManagerKey;
 use async_trait::async_trait;
@@ -382,6 +383,11 @@ impl Store for SqliteStore {
 
     async fn open_executions(&self) -> Result<Vec<String>, StoreError> {
         self.read(executions::open).await
+    }
+
+    async fn claims(&self, key: &str) -> Result<Vec<Claim>, StoreError> {
+        let key = key.to_owned();
+        self.read(move |s| claims::list(s, &key)).await
     }
 
     async fn due_timers(&self, now: Millis) -> Result<Vec<DueTimer>, StoreError> {

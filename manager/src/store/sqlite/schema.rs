@@ -4,7 +4,7 @@ use super::StoreError;
 use rusqlite::Connection;
 
 /// Each step brings the schema from its index to the next version. Steps are never edited once released, only added.
-const STEPS: [&str; 4] = [V1, V2, V3, V4];
+const STEPS: [&str; 5] = [V1, V2, V3, V4, V5];
 
 const V1: &str = "
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -73,6 +73,14 @@ CREATE TABLE trigger_event (
   at INTEGER NOT NULL, done INTEGER NOT NULL, doc BLOB NOT NULL);
 CREATE INDEX trigger_event_open ON trigger_event (n) WHERE done = 0;
 CREATE INDEX trigger_event_of ON trigger_event (pipeline, trigger_id, n);
+";
+
+/// Who holds an infrastructure and who waits for it, in the order of arrival.
+const V5: &str = "
+CREATE TABLE claim (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, execution_id TEXT NOT NULL, node TEXT NOT NULL,
+  at INTEGER NOT NULL, UNIQUE (execution_id, node));
+CREATE INDEX claim_key ON claim (key, n);
 ";
 
 /// The version of this build.
