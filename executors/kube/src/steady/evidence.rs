@@ -1,9 +1,9 @@
 //! Everything that explains a failed wait, on one screen.
 
-use super::Waiter;
 use super::faults::Fault;
 use super::picture::Assessment;
 use super::view::{ClusterEvent, Pod};
+use super::waiter::Waiter;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;

@@ -21,7 +21,14 @@ impl OfObject {
 
 impl Scope for OfObject {
     fn lookup(&self, path: &[expr::Segment]) -> expr::Lookup {
-        self.names.lookup(path)
+        match self.names.lookup(path) {
+            // A misspelt name would be null, and the object never steady.
+            expr::Lookup::Undefined => {
+                let name = expr::path_text(path);
+                expr::Lookup::Refused(format!("`{name}` is not known here, only `response`"))
+            }
+            found => found,
+        }
     }
 
     fn call(&self, functor: &str, method: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
@@ -58,7 +65,8 @@ pub(crate) fn holds(expression: &str, object: &Json) -> Result<bool, String> {
     let inner = unwrapped.unwrap_or(inner).replace("json.select(", "steady.select(");
     let scope = OfObject::new(object);
     let context = Context { scope: &scope, now_ms: 0, secret_token: 0 };
-    match expr::evaluate(&format!("<+{inner}>"), &context) {
+    // Not as a block: there a fault of the syntax would be a null.
+    match expr::evaluate(&inner, &context) {
         Ok(Value::Bool(value)) => Ok(value),
         Ok(Value::Null) => Ok(false),
         Ok(other) if other.as_str() == Some("true") => Ok(true),
@@ -100,7 +108,7 @@ mod tests {
     fn an_expression_that_is_none_is_an_error_that_shows_it() {
         let object = json!({"status": {"phase": "Running <+ 1>"}});
         for text in ["${json.select(", "${json.select(\"$.status.phase\", response)}", "${nobody.knows}"] {
-            let error = holds(text, &object).unwrap_err();
+            let error = holds(text, &object).expect_err(text);
             assert!(error.contains(text), "{error}");
         }
     }

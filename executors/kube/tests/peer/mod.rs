@@ -175,7 +175,7 @@ pub fn task(spec: &KubernetesSpec) -> StepTask {
         step: Step {
             identifier: "step".into(),
             name: "Step".into(),
-            spec: StepSpec::Kubernetes(spec.clone()),
+            spec: StepSpec::Kubernetes(Box::new(spec.clone())),
         },
         execution: ExecutionRef { node: "pipeline.stages.s.step".into(), ..ExecutionRef::default() },
         infrastructure: None,

@@ -19,7 +19,14 @@ fn target() -> Target {
 }
 
 fn picture() -> Picture {
-    Picture::new(&[target()], Limits::default(), START.into())
+    picture_with(Limits::default())
+}
+
+fn picture_with(limits: Limits) -> Picture {
+    let mut picture = Picture::new(&[target()], limits, START.into());
+    picture.pods_known(&[0]);
+    picture.sets_known(&[0]);
+    picture
 }
 
 fn deployment(updated: u64, ready: u64) -> Value {
@@ -104,7 +111,7 @@ fn a_container_that_has_ended_must_prove_itself_before_its_pod_counts() {
     assert!(matches!(one(&mut picture, at(13)).conclusion, Conclusion::Waiting(_)));
     assert!(matches!(one(&mut picture, at(23)).conclusion, Conclusion::Ready(_)));
     // Restarts from long ago say nothing about this change.
-    let mut other = Picture::new(&[target()], Limits::default(), START.into());
+    let mut other = picture_with(Limits::default());
     other.all_objects(&[0], vec![deployment(2, 2)]);
     other.put_set(1, set("new", "2", json!([])));
     other.put_pod(2, pod("p", "new", "2025-12-31T00:00:00Z", running(7, "a")));
@@ -154,8 +161,7 @@ fn a_deadline_that_was_exceeded_before_gets_its_time_once_more() {
     new.all_objects(&[0], vec![stuck("2026-01-01T00:00:00Z")]);
     new.put_object(&[0], stuck("2026-01-01T00:10:20Z"));
     assert_eq!(cause(&one(&mut new, at(20))), Some(Cause::ProgressDeadline));
-    let mut trusting =
-        Picture::new(&[target()], Limits { trust_old_deadline: true, ..Limits::default() }, START.into());
+    let mut trusting = picture_with(Limits { trust_old_deadline: true, ..Limits::default() });
     trusting.all_objects(&[0], vec![stuck("2026-01-01T00:00:00Z")]);
     assert_eq!(cause(&one(&mut trusting, at(0))), Some(Cause::ProgressDeadline));
 }
@@ -184,4 +190,15 @@ fn three_pods_thrown_out_are_a_pattern() {
         picture.put_pod(2, pod(&format!("p{n}"), "new", &format!("2026-01-01T00:10:0{n}Z"), out));
     }
     assert_eq!(cause(&one(&mut picture, at(3))), Some(Cause::Rejected));
+}
+
+#[test]
+fn a_workload_is_not_ready_before_its_pods_were_looked_at() {
+    let mut picture = Picture::new(&[target()], Limits::default(), START.into());
+    picture.all_objects(&[0], vec![deployment(2, 2)]);
+    assert!(matches!(one(&mut picture, at(0)).conclusion, Conclusion::Waiting(_)));
+    picture.pods_known(&[0]);
+    assert!(matches!(one(&mut picture, at(0)).conclusion, Conclusion::Waiting(_)));
+    picture.sets_known(&[0]);
+    assert!(matches!(one(&mut picture, at(0)).conclusion, Conclusion::Ready(_)));
 }

@@ -1,0 +1,500 @@
+//! The running wait: watches in, lines out.
+
+use super::cause::{Cause, Limits};
+use super::picture::{self, Conclusion, Picture};
+use super::resources::{self, Collection, resource};
+use super::view::{ClusterEvent, Pod, ReplicaSet};
+use super::watch::{Delta, News, follow};
+use super::wire::{Selector, Trouble, Wire};
+use super::{Change, LOOK_BACK, Report, Target, TargetReport, evidence};
+use executor_api::{CancelReason, Class, Level, StepContext, StepError, UnitLog};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Changes that wait to be taken in; a watch pauses when there are more.
+const QUEUE: usize = 512;
+/// Up to this many workloads of a namespace get watches by their selector; more are cheaper with one for all.
+const SELECTIVE: usize = 8;
+/// The state of one object is told at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// So many different warnings are told as they come.
+const TOLD_WARNINGS: usize = 30;
+
+/// Why a wait ended without success.
+pub(crate) enum Ended {
+    Cancelled(CancelReason),
+    LogClosed,
+    Failed { index: usize, cause: Cause, text: String, exit: Option<i32> },
+    Refused { what: String, code: u16, message: String },
+}
+
+impl From<executor_api::LogClosed> for Ended {
+    fn from(_: executor_api::LogClosed) -> Ended {
+        Ended::LogClosed
+    }
+}
+
+/// What a watch brings, as far as a refusal matters.
+#[derive(Clone, Copy)]
+enum Of {
+    Pods,
+    Sets,
+    Others,
+}
+
+/// What one watch is for.
+struct Source {
+    what: String,
+    /// Positions of its targets.
+    members: Vec<usize>,
+    of: Of,
+    /// The wait is useless without it.
+    needed: bool,
+}
+
+pub(crate) struct Waiter<'a> {
+    pub(super) wire: Wire,
+    pub(super) cx: &'a StepContext,
+    pub(super) log: &'a dyn UnitLog,
+    pub(super) picture: Picture,
+    pub(super) watches: JoinSet<()>,
+    sources: Vec<Source>,
+    sender: mpsc::Sender<(usize, Change)>,
+    changes: mpsc::Receiver<(usize, Change)>,
+    pub(super) start: Instant,
+    /// What was said last about each target, and when.
+    said: Vec<(String, Option<Instant>)>,
+    told_warnings: HashSet<(String, String)>,
+    /// Namespaces whose pods are watched, and workloads that have their own watches.
+    pods_of: HashSet<(String, usize)>,
+    troubled: HashSet<usize>,
+}
+
+impl<'a> Waiter<'a> {
+    pub(super) fn new(
+        wire: Wire,
+        targets: &[Target],
+        cx: &'a StepContext,
+        log: &'a dyn UnitLog,
+        limits: &Limits,
+    ) -> Waiter<'a> {
+        let (sender, changes) = mpsc::channel(QUEUE);
+        let since = cx.clock.wall().saturating_sub(u64::try_from(LOOK_BACK.as_millis()).unwrap_or(0));
+        // The cluster writes whole seconds, so ours are cut as well.
+        let since = Timestamp::from_second(i64::try_from(since / 1000).unwrap_or(0)).unwrap_or_default();
+        Waiter {
+            wire,
+            cx,
+            log,
+            picture: Picture::new(targets, limits.clone(), since.to_string()),
+            watches: JoinSet::new(),
+            sources: Vec::new(),
+            sender,
+            changes,
+            start: cx.clock.mono(),
+            said: vec![(String::new(), None); targets.len()],
+            told_warnings: HashSet::new(),
+            pods_of: HashSet::new(),
+            troubled: HashSet::new(),
+        }
+    }
+
+    pub(super) async fn run(&mut self) -> Result<(), Ended> {
+        self.watch_objects().await?;
+        loop {
+            let now = self.cx.clock.mono();
+            let assessed = self.picture.assess(now.saturating_duration_since(self.start));
+            self.look_for_autoscaler(&assessed).await;
+            let mut again = assessed.iter().filter_map(|a| a.again).min().map(|at| self.start + at);
+            let mut ready = 0;
+            for (index, assessment) in assessed.into_iter().enumerate() {
+                let text = match assessment.conclusion {
+                    Conclusion::Failed { cause, text, exit } => {
+                        return Err(Ended::Failed { index, cause, text, exit });
+                    }
+                    Conclusion::Ready(text) => {
+                        ready += 1;
+                        format!("ready: {text}")
+                    }
+                    Conclusion::Waiting(text) => match assessment.faults.first() {
+                        Some(fault) => format!("{text}; {}", fault.text),
+                        None => text,
+                    },
+                };
+                if let Some(at) = self.say(index, text, now).await? {
+                    again = Some(again.map_or(at, |other| other.min(at)));
+                }
+            }
+            if ready == self.picture.watched.len() {
+                return Ok(());
+            }
+            self.take_changes(again).await?;
+        }
+    }
+
+    /// Waits for a change, or until `again`, and takes in all that are there.
+    async fn take_changes(&mut self, again: Option<Instant>) -> Result<(), Ended> {
+        let timer = async {
+            match again {
+                Some(at) => self.cx.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let first = tokio::select! {
+            change = self.changes.recv() => change,
+            () = timer => None,
+        };
+        if let Some((source, change)) = first {
+            self.take(source, change).await?;
+        }
+        for _ in 0..QUEUE {
+            let Ok((source, change)) = self.changes.try_recv() else { break };
+            self.take(source, change).await?;
+        }
+        self.watch_pods();
+        Ok(())
+    }
+
+    async fn take(&mut self, source: usize, change: Change) -> Result<(), Ended> {
+        let members = self.sources.get(source).map(|s| s.members.clone()).unwrap_or_default();
+        let picture = &mut self.picture;
+        let other = match change {
+            Change::Object(News::Delta(delta)) => {
+                match delta {
+                    Delta::All(objects) => picture.all_objects(&members, objects),
+                    Delta::Put(object) => picture.put_object(&members, object),
+                    Delta::Gone(object) => picture.gone_object(&members, &object),
+                }
+                return Ok(());
+            }
+            Change::Pod(News::Delta(delta)) => {
+                match delta {
+                    Delta::All(pods) => {
+                        picture.all_pods(source, pods);
+                        picture.pods_known(&members);
+                    }
+                    Delta::Put(pod) => picture.put_pod(source, pod),
+                    Delta::Gone(pod) => picture.gone_pod(&pod),
+                }
+                return Ok(());
+            }
+            Change::Set(News::Delta(delta)) => {
+                match delta {
+                    Delta::All(sets) => {
+                        picture.all_sets(source, sets);
+                        picture.sets_known(&members);
+                    }
+                    Delta::Put(set) => picture.put_set(source, set),
+                    Delta::Gone(set) => picture.gone_set(&set),
+                }
+                return Ok(());
+            }
+            Change::Event(News::Delta(delta)) => {
+                let events = match delta {
+                    Delta::All(events) => events,
+                    Delta::Put(event) => vec![event],
+                    Delta::Gone(_) => Vec::new(),
+                };
+                for event in events {
+                    picture.put_event(event);
+                }
+                return self.tell_warnings().await;
+            }
+            Change::Object(other) => other.without_delta(),
+            Change::Pod(other) => other.without_delta(),
+            Change::Set(other) => other.without_delta(),
+            Change::Event(other) => other.without_delta(),
+        };
+        self.trouble(source, other).await
+    }
+
+    async fn trouble(&mut self, source: usize, news: Option<News<()>>) -> Result<(), Ended> {
+        let Some(known) = self.sources.get(source) else { return Ok(()) };
+        let what = known.what.clone();
+        match news {
+            Some(News::Troubled(trouble)) => {
+                // One outage breaks every watch; it is told once.
+                let first = self.troubled.is_empty();
+                self.troubled.insert(source);
+                if first {
+                    let text =
+                        format!("watching {what}: the API server is in trouble: {trouble}; the wait goes on");
+                    self.log.line(Level::Warn, &text).await?;
+                }
+            }
+            Some(News::Well) => {
+                if self.troubled.remove(&source) && self.troubled.is_empty() {
+                    self.log.line(Level::Info, "the API server answers again").await?;
+                }
+            }
+            Some(News::Refused { code, message }) if known.needed => {
+                return Err(Ended::Refused { what, code, message });
+            }
+            Some(News::Refused { message, .. }) => {
+                let members = known.members.clone();
+                match known.of {
+                    Of::Pods => self.picture.pods_known(&members),
+                    Of::Sets => self.picture.sets_known(&members),
+                    Of::Others => {}
+                }
+                self.troubled.remove(&source);
+                let text = format!("{what} cannot be watched, so they are no evidence here: {message}");
+                self.log.line(Level::Warn, &text).await?;
+            }
+            Some(News::Delta(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// One watch per collection that has targets.
+    async fn watch_objects(&mut self) -> Result<(), Ended> {
+        let mut groups: BTreeMap<(String, String, String), Vec<usize>> = BTreeMap::new();
+        for (index, watched) in self.picture.watched.iter().enumerate() {
+            let t = &watched.target;
+            let key = (t.api_version.clone(), t.kind.clone(), t.namespace.clone());
+            groups.entry(key).or_default().push(index);
+        }
+        let mut namespaces = HashSet::new();
+        for ((api_version, kind, namespace), members) in groups {
+            let what = if namespace.is_empty() { kind.clone() } else { format!("{kind} in {namespace}") };
+            let found = resource(&self.wire, &api_version, &kind).await;
+            let collection = match found {
+                Ok(collection) => collection,
+                Err(Trouble::Refused { code, message }) => {
+                    return Err(Ended::Refused { what, code, message });
+                }
+                Err(other) => return Err(Ended::Refused { what, code: 0, message: other.to_string() }),
+            };
+            let name = match members.as_slice() {
+                [one] => self.picture.watched.get(*one).map(|w| format!("metadata.name={}", w.target.name)),
+                _ => None,
+            };
+            let path = collection.path(&namespace);
+            let selector = Selector { labels: None, fields: name };
+            self.follow(
+                Source { what, members, of: Of::Others, needed: true },
+                path,
+                selector,
+                Change::Object,
+            );
+            if collection.has_pods() && namespaces.insert(namespace.clone()) {
+                let warnings = Selector { labels: None, fields: Some("type!=Normal".into()) };
+                let source = Source {
+                    what: format!("events in {namespace}"),
+                    members: Vec::new(),
+                    of: Of::Others,
+                    needed: false,
+                };
+                self.follow(source, Collection::core("events").path(&namespace), warnings, Change::Event);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pods and ReplicaSets, as soon as the selectors are known.
+    fn watch_pods(&mut self) {
+        let (mut wanted, mut without) = (Vec::new(), Vec::new());
+        for (index, watched) in self.picture.watched.iter().enumerate() {
+            let target = &watched.target;
+            let namespace = &target.namespace;
+            if !resources::makes_pods(&target.kind) {
+                continue;
+            }
+            let beside = self.picture.watched.iter().enumerate();
+            let beside = beside
+                .filter(|(_, w)| w.target.namespace == *namespace && resources::makes_pods(&w.target.kind));
+            let beside: Vec<usize> = beside.map(|(index, _)| index).collect();
+            let (key, members, selector) = if beside.len() > SELECTIVE {
+                (usize::MAX, beside, Some(Selector::default()))
+            } else {
+                let Some(object) = &watched.object else { continue };
+                (index, vec![index], resources::selector(&target.kind, object))
+            };
+            if selector.is_none() {
+                without.push(index);
+            }
+            if let Some(selector) = selector
+                && self.pods_of.insert((namespace.clone(), key))
+            {
+                let sets = key == usize::MAX || target.kind == "Deployment";
+                wanted.push((namespace.clone(), members, selector, sets));
+            }
+        }
+        self.picture.pods_known(&without);
+        self.picture.sets_known(&without);
+        for (namespace, members, selector, sets) in wanted {
+            let source = |what: &str, members, of| Source {
+                what: format!("{what} in {namespace}"),
+                members,
+                of,
+                needed: false,
+            };
+            let pods = Collection::core("pods").path(&namespace);
+            self.follow(source("pods", members.clone(), Of::Pods), pods, selector.clone(), Change::Pod);
+            if sets {
+                let path = Collection::known("apps", "v1", "replicasets").path(&namespace);
+                self.follow(source("ReplicaSets", members, Of::Sets), path, selector, Change::Set);
+            }
+        }
+    }
+
+    fn follow<T: serde::de::DeserializeOwned + Send + 'static>(
+        &mut self,
+        source: Source,
+        path: String,
+        selector: Selector,
+        wrap: fn(News<T>) -> Change,
+    ) {
+        let id = self.sources.len();
+        self.sources.push(source);
+        let (wire, sender) = (self.wire.clone(), self.sender.clone());
+        self.watches.spawn(async move { follow(&wire, &path, &selector, &sender, id, wrap).await });
+    }
+
+    /// Once, when a pod finds no node: whether something may bring one.
+    async fn look_for_autoscaler(&mut self, assessed: &[picture::Assessment]) {
+        let unschedulable =
+            |a: &picture::Assessment| a.faults.iter().any(|f| f.cause == Cause::Unschedulable);
+        if self.picture.autoscaler.is_none() && assessed.iter().any(unschedulable) {
+            self.picture.autoscaler = resources::autoscaler(&self.wire).await;
+        }
+    }
+
+    /// Tells the state of a target when it is another than before. `Some`: it is to be told at that time.
+    async fn say(&mut self, index: usize, text: String, now: Instant) -> Result<Option<Instant>, Ended> {
+        let Some((last, at)) = self.said.get_mut(index) else { return Ok(None) };
+        if *last == text {
+            return Ok(None);
+        }
+        let ready = text.starts_with("ready: ");
+        if let Some(at) = at
+            && now < *at + TELL_EVERY
+            && !ready
+        {
+            return Ok(Some(*at + TELL_EVERY));
+        }
+        *last = text;
+        *at = Some(now);
+        let line = format!(
+            "{}: {last}",
+            self.picture.watched.get(index).map(|w| w.target.to_string()).unwrap_or_default()
+        );
+        self.log.line(Level::Info, &line).await?;
+        Ok(None)
+    }
+
+    async fn tell_warnings(&mut self) -> Result<(), Ended> {
+        let mut lines = Vec::new();
+        for index in 0..self.picture.watched.len() {
+            for event in self.picture.warnings(index) {
+                if self.told_warnings.len() >= TOLD_WARNINGS {
+                    break;
+                }
+                let message = evidence::general(&event.message, &event.involved_object.name);
+                if self.told_warnings.insert((event.reason.clone(), message)) {
+                    let involved = &event.involved_object;
+                    lines.push(format!(
+                        "{} {}/{}: {}",
+                        event.reason,
+                        involved.kind,
+                        involved.name,
+                        event.message.trim()
+                    ));
+                }
+            }
+        }
+        for line in lines {
+            self.log.line(Level::Warn, &line).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn report(&self) -> Report {
+        let one = |(index, watched): (usize, &picture::Watched)| TargetReport {
+            target: watched.target.clone(),
+            summary: self
+                .said
+                .get(index)
+                .map(|(text, _)| text.trim_start_matches("ready: ").to_owned())
+                .unwrap_or_default(),
+            object: watched.object.clone().unwrap_or_default(),
+            pods: self.picture.instances(index),
+        };
+        let targets = self.picture.watched.iter().enumerate().map(one).collect();
+        Report { targets, requests: self.wire.requests() }
+    }
+
+    /// Makes the error, after the evidence was told.
+    pub(super) async fn explain(&mut self, ended: Ended) -> StepError {
+        match ended {
+            Ended::LogClosed => cancelled(CancelReason::Drain, String::new()),
+            Ended::Refused { what, code, message } => {
+                let class = match code {
+                    401 => Class::Authentication,
+                    403 => Class::Authorization,
+                    404 => Class::BadSpec,
+                    _ => Class::Connectivity,
+                };
+                let text = format!("{what} cannot be watched: {message}");
+                StepError::new(class, "KUBE-053", text).target(what).hint(
+                    "allow the account the verbs list and watch on it; check that the cluster knows the kind",
+                )
+            }
+            Ended::Cancelled(reason) => {
+                let lines = self.unfinished();
+                let state = lines.join("; ");
+                if reason.ends_the_target() {
+                    for index in 0..self.picture.watched.len() {
+                        if !self.is_ready(index) {
+                            let screen =
+                                evidence::screen(self, index, "not ready when the wait ended", false).await;
+                            let _the_error_says_it_too = self.log.line(Level::Error, &screen).await;
+                        }
+                    }
+                }
+                cancelled(reason, state)
+            }
+            Ended::Failed { index, cause, text, exit } => {
+                let name = self.picture.watched.get(index).map(|w| w.target.to_string()).unwrap_or_default();
+                let screen = evidence::screen(self, index, &text, true).await;
+                let _the_error_says_it_too = self.log.line(Level::Error, &screen).await;
+                let what = format!("{name} cannot become ready: {text}");
+                StepError::new(cause.class(exit), cause.code(), what).target(name).hint(cause.hint())
+            }
+        }
+    }
+
+    fn is_ready(&self, index: usize) -> bool {
+        self.said.get(index).is_some_and(|(text, _)| text.starts_with("ready: "))
+    }
+
+    fn unfinished(&self) -> Vec<String> {
+        let said = self.picture.watched.iter().zip(&self.said);
+        said.filter(|(_, (text, _))| !text.starts_with("ready: "))
+            .map(|(w, (text, _))| format!("{}: {text}", w.target))
+            .collect()
+    }
+}
+
+fn cancelled(reason: CancelReason, state: String) -> StepError {
+    let why = match reason {
+        CancelReason::Deadline => "the step's timeout is over",
+        CancelReason::User => "the step was aborted",
+        CancelReason::Drain => "the agent shuts down",
+        CancelReason::LeaseLost => "another agent may own the step",
+    };
+    let text = match state.as_str() {
+        "" => format!("stopped waiting: {why}; the cluster was left as it is"),
+        state => format!("stopped waiting: {why}; the cluster was left as it is: {state}"),
+    };
+    let error = StepError::new(Class::Cancelled { reason }, "KUBE-054", text);
+    match reason {
+        CancelReason::Deadline => error.hint("if it only needs longer, raise the step's timeout"),
+        _ => error,
+    }
+}
