@@ -80,7 +80,7 @@ fn line(screen: &mut String, text: &str) {
 fn grouped(faults: &[Fault]) -> Vec<(String, Vec<&str>)> {
     let mut order: Vec<(String, Vec<&str>)> = Vec::new();
     for fault in faults {
-        let text = general(&fault.text, &fault.pod);
+        let text = general(&fault.text, &fault.pod, &fault.uid);
         match order.iter_mut().find(|(known, _)| *known == text) {
             Some((_, names)) => names.push(&fault.pod),
             None => order.push((text, vec![&fault.pod])),
@@ -89,9 +89,15 @@ fn grouped(faults: &[Fault]) -> Vec<(String, Vec<&str>)> {
     order
 }
 
-/// A text without the name of the object it is about, so that texts about several can be equal.
-pub(crate) fn general(text: &str, name: &str) -> String {
-    if name.is_empty() { text.to_owned() } else { text.replace(name, "…") }
+/// A text without the name and uid of the object it is about, so that texts about several can be equal.
+pub(crate) fn general(text: &str, name: &str, uid: &str) -> String {
+    let mut text = text.to_owned();
+    for own in [name, uid] {
+        if !own.is_empty() {
+            text = text.replace(own, "…");
+        }
+    }
+    text
 }
 
 /// `web-1`, or `3 pods (web-1 …)`.
@@ -120,7 +126,10 @@ fn states<'a>(pods: &[&'a Pod]) -> Vec<(String, Vec<&'a str>)> {
                 let _text_takes_everything = write!(text, ", {} restarts", status.restart_count);
             }
         }
-        order.entry(general(&text, &pod.metadata.name)).or_default().push(&pod.metadata.name);
+        order
+            .entry(general(&text, &pod.metadata.name, &pod.metadata.uid))
+            .or_default()
+            .push(&pod.metadata.name);
     }
     order.into_iter().collect()
 }
@@ -130,7 +139,7 @@ fn told(events: &[&ClusterEvent]) -> Vec<(String, u64)> {
     let mut order: Vec<(String, u64)> = Vec::new();
     for event in events {
         let text = format!("{} {}: {}", event.reason, event.involved_object.kind, event.message.trim());
-        let text = general(&text, &event.involved_object.name);
+        let text = general(&text, &event.involved_object.name, &event.involved_object.uid);
         match order.iter().position(|(known, _)| *known == text) {
             // What came again is as new as its last time.
             Some(at) => {

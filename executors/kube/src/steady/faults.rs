@@ -152,7 +152,8 @@ fn unschedulable(pod: &Pod, around: &Around<'_>) -> Option<Fault> {
     } else {
         limits.unschedulable
     };
-    let message = condition.message.split(" preemption:").next().unwrap_or_default().trim_end_matches('.');
+    // The sentences after the first are about what would not help.
+    let message = condition.message.split(". ").next().unwrap_or_default();
     Some(Fault::of(pod, Cause::Unschedulable, "", format!("no node takes it: {message}"), needs))
 }
 

@@ -11,6 +11,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+/// What is said of an object before its first list.
+pub(crate) const UNSEEN: &str = "not looked at yet";
 /// Events are kept up to this many; more say nothing new.
 const EVENTS: usize = 2000;
 

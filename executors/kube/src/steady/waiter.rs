@@ -368,7 +368,7 @@ impl<'a> Waiter<'a> {
     /// Tells the state of a target when it is another than before. `Some`: it is to be told at that time.
     async fn say(&mut self, index: usize, text: String, now: Instant) -> Result<Option<Instant>, Ended> {
         let Some((last, at)) = self.said.get_mut(index) else { return Ok(None) };
-        if *last == text {
+        if *last == text || text == picture::UNSEEN {
             return Ok(None);
         }
         let ready = text.starts_with("ready: ");
@@ -395,7 +395,11 @@ impl<'a> Waiter<'a> {
                 if self.told_warnings.len() >= TOLD_WARNINGS {
                     break;
                 }
-                let message = evidence::general(&event.message, &event.involved_object.name);
+                let message = evidence::general(
+                    &event.message,
+                    &event.involved_object.name,
+                    &event.involved_object.uid,
+                );
                 if self.told_warnings.insert((event.reason.clone(), message)) {
                     let involved = &event.involved_object;
                     lines.push(format!(

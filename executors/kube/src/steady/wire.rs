@@ -290,5 +290,8 @@ fn unreachable(error: &dyn std::error::Error) -> Trouble {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    Trouble::Unreachable(inner.to_string())
+    // rustls adds the address of its manual.
+    let text = inner.to_string();
+    let text = text.split(": https://docs.rs").next().unwrap_or_default();
+    Trouble::Unreachable(text.to_owned())
 }

@@ -5,7 +5,7 @@ use super::super::expression;
 use super::super::faults::{Around, Fault, faults, refusal_stays};
 use super::super::rules::{Verdict, condition, judge};
 use super::super::view::Pod;
-use super::{Assessment, Conclusion, Key, Picture, Watched, exceeded_at, text};
+use super::{Assessment, Conclusion, Key, Picture, UNSEEN, Watched, exceeded_at, text};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Picture {
         let Some(watched) = self.watched.get(index) else { return waiting("") };
         let Some(object) = &watched.object else {
             return match (watched.listed, watched.seen) {
-                (false, _) => waiting("not looked at yet"),
+                (false, _) => waiting(UNSEEN),
                 (true, false) => failed(Cause::Missing, "it is not there".into()),
                 (true, true) => failed(Cause::Missing, "it was deleted while it was waited for".into()),
             };
