@@ -42,7 +42,13 @@ async fn steps(manager: &Manager, pid: u32, dir: &std::path::Path) -> Result<()>
     std::fs::create_dir_all(&ssh)?;
     let sshd = e2e::peers::sshd::Sshd::start(&ssh, 50).await;
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do echo line $i; sleep 1; done";
-    let files = e2e::world::ssh_entities(dir, &sshd, "bench", &[("one", script), ("two", script)], true)?;
+    let files = e2e::world::ssh_entities(
+        dir,
+        &sshd,
+        "bench",
+        &[("one", script), ("two", script)],
+        e2e::world::Layout::Parallel,
+    )?;
     e2e::world::load_ssh(manager, &files, &sshd);
     let execution = manager.start_pipeline(&["bench"]);
     let mut peak: f64 = 0.0;

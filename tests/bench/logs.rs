@@ -20,7 +20,13 @@ pub(crate) async fn measure() -> Result<()> {
     let ssh = dir.path().join("ssh");
     std::fs::create_dir_all(&ssh)?;
     let sshd = e2e::peers::sshd::Sshd::start(&ssh, 1).await;
-    let files = e2e::world::ssh_entities(dir.path(), &sshd, "flood", &[("print", SCRIPT)], false)?;
+    let files = e2e::world::ssh_entities(
+        dir.path(),
+        &sshd,
+        "flood",
+        &[("print", SCRIPT)],
+        e2e::world::Layout::Steps,
+    )?;
     e2e::world::load_ssh(&manager, &files, &sshd);
     let begin = Instant::now();
     let execution = manager.start_pipeline(&["flood"]);

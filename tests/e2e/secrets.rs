@@ -2,7 +2,7 @@
 
 use e2e::peers::sshd::Sshd;
 use e2e::recorder::Recorder;
-use e2e::world::{AgentProcess, Manager, load_ssh, ssh_entities};
+use e2e::world::{AgentProcess, Layout, Manager, load_ssh, ssh_entities};
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ async fn twenty_planted_secrets_are_found_nowhere() {
         ));
     }
     script.push_str("sleep 1\n");
-    let entities = ssh_entities(dir.path(), &sshd, "planted", &[("use", &script)], false).unwrap();
+    let entities = ssh_entities(dir.path(), &sshd, "planted", &[("use", &script)], Layout::Steps).unwrap();
     load_ssh(&manager, &entities, &sshd);
     let real = manager.url.clone();
     let recorder = Recorder::start(real.trim_start_matches("http://").parse().unwrap()).await;

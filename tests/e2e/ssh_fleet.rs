@@ -2,7 +2,7 @@
 
 use e2e::peers::sshd::Sshd;
 use e2e::wait::until;
-use e2e::world::{AgentProcess, Manager, load_ssh, ssh_entities};
+use e2e::world::{AgentProcess, Layout, Manager, load_ssh, ssh_entities};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ async fn fleet(dir: &Path, pipeline: &str, steps: &[(&str, &str)]) -> (Sshd, Man
     std::fs::create_dir_all(&ssh).unwrap();
     let sshd = Sshd::start(&ssh, 1).await;
     let manager = Manager::start(dir);
-    let files = ssh_entities(dir, &sshd, pipeline, steps, false).unwrap();
+    let files = ssh_entities(dir, &sshd, pipeline, steps, Layout::Steps).unwrap();
     load_ssh(&manager, &files, &sshd);
     (sshd, manager)
 }
@@ -253,7 +253,7 @@ async fn without_a_fitting_agent_the_step_fails_as_delegate_provisioning() {
     std::fs::create_dir_all(&ssh).unwrap();
     let sshd = Sshd::start(&ssh, 1).await;
     let manager = Manager::start_with(dir.path(), &["--agent-wait", "2s"]);
-    let files = ssh_entities(dir.path(), &sshd, "lonely", &[("run", "echo here")], false).unwrap();
+    let files = ssh_entities(dir.path(), &sshd, "lonely", &[("run", "echo here")], Layout::Steps).unwrap();
     load_ssh(&manager, &files, &sshd);
     let id = manager.start_pipeline(&["lonely"]);
     let view = manager.finished(&id, Duration::from_secs(60)).await;

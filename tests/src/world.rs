@@ -358,6 +358,17 @@ openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 
     (path("ca.pem"), path("server.pem"), path("server.key"))
 }
 
+/// How the scripts of [`ssh_entities`] are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A Command step each, one after another.
+    Steps,
+    /// A Command step each, at the same time.
+    Parallel,
+    /// One Command step `all`, a command unit each.
+    Units,
+}
+
 /// Entities and a pipeline of Script steps over the hosts of an [`crate::peers::sshd::Sshd`], written under `dir`.
 ///
 /// `steps` are (identifier, Bash script); with `parallel` they run side by side. Returns the files.
@@ -369,7 +380,7 @@ pub fn ssh_entities(
     sshd: &crate::peers::sshd::Sshd,
     pipeline: &str,
     steps: &[(&str, &str)],
-    parallel: bool,
+    layout: Layout,
 ) -> std::io::Result<Vec<PathBuf>> {
     let indent = |text: &str, by: usize| {
         let pad = " ".repeat(by);
@@ -381,15 +392,25 @@ pub fn ssh_entities(
         port = sshd.port,
         user = sshd.user,
     );
-    let mut body = String::new();
-    for (identifier, script) in steps {
-        let step = format!(
-            "- step:\n    type: Command\n    name: {identifier}\n    identifier: {identifier}\n    timeout: 30m\n    spec:\n      onDelegate: false\n      commandUnits:\n        - commandUnit:\n            identifier: {identifier}\n            name: {identifier}\n            type: Script\n            spec:\n              shell: Bash\n              source:\n                type: Inline\n                spec:\n                  script: |\n{}",
+    let unit = |identifier: &str, script: &str| {
+        format!(
+            "        - commandUnit:\n            identifier: {identifier}\n            name: {identifier}\n            type: Script\n            spec:\n              shell: Bash\n              source:\n                type: Inline\n                spec:\n                  script: |\n{}",
             indent(script, 20)
-        );
-        body.push_str(&step);
-    }
-    let body = if parallel { format!("- parallel:\n{}", indent(&body, 4)) } else { body };
+        )
+    };
+    let step = |identifier: &str, units: &str| {
+        format!(
+            "- step:\n    type: Command\n    name: {identifier}\n    identifier: {identifier}\n    timeout: 30m\n    spec:\n      onDelegate: false\n      commandUnits:\n{units}"
+        )
+    };
+    let each = || steps.iter().map(|(name, script)| step(name, &unit(name, script))).collect::<String>();
+    let body = match layout {
+        Layout::Steps => each(),
+        Layout::Parallel => format!("- parallel:\n{}", indent(&each(), 4)),
+        Layout::Units => {
+            step("all", &steps.iter().map(|(name, script)| unit(name, script)).collect::<String>())
+        }
+    };
     let text = format!(
         "pipeline:\n  name: {pipeline}\n  identifier: {pipeline}\n  stages:\n    - stage:\n        name: deploy\n        identifier: deploy\n        type: Deployment\n        spec:\n          deploymentType: Ssh\n          service:\n            serviceRef: {pipeline}_service\n          environment:\n            environmentRef: {pipeline}_env\n            infrastructureDefinitions:\n              - identifier: {pipeline}_infra\n          execution:\n            steps:\n{}",
         indent(&body, 14)

@@ -4,7 +4,7 @@ use crate::command::Job;
 use crate::error::Error;
 use crate::holder::{self, Ended, Found, Greeting, Script, StreamEnd};
 use crate::session::{Event, Lease};
-use crate::talk::{Next, Talk};
+use crate::talk::Talk;
 use bytes::Bytes;
 use executor_api::{Level, Stream, UnitLog};
 use futures::future::BoxFuture;
@@ -17,12 +17,55 @@ struct Position {
     taken: u64,
     /// Offset that the host was told of.
     acknowledged: u64,
+    /// Where in the spool the unit's part begins.
+    base: u64,
+    /// Where in the spool the bytes end that have come.
+    at: u64,
+    /// Units in the spool before this one that are still to pass.
+    before: u64,
+    /// Bytes of the unit that come although the log has them.
+    known: u64,
     end: Option<StreamEnd>,
 }
 
 impl Position {
     fn ended(&self) -> Option<&Ended> {
-        self.end.as_ref().and_then(StreamEnd::ended)
+        self.end.as_ref().filter(|_| self.before == 0).and_then(StreamEnd::ended)
+    }
+
+    /// A stream of which comes what begins at `base`: `before` units, and then this one.
+    fn begin(&mut self, token: &str, before: u64, base: u64) {
+        (self.before, self.base) = (before, base);
+        // A host that does not know where the unit's part begins sends all of it.
+        (self.at, self.known) = if before > 0 { (base, self.taken) } else { (base + self.taken, 0) };
+        self.end = Some(StreamEnd::new(token));
+    }
+
+    /// Takes a chunk and returns what of it is new output of the unit. **Errors**: too much to keep.
+    fn feed(&mut self, token: &str, mut data: Bytes) -> Result<Bytes, Error> {
+        self.at += data.len() as u64;
+        loop {
+            let Some(end) = self.end.as_mut() else { return Ok(Bytes::new()) };
+            let mut output = end.feed(data);
+            if self.before == 0 {
+                let known = self.known.min(output.len() as u64);
+                self.known -= known;
+                return Ok(output.split_off(usize::try_from(known).unwrap_or(0)));
+            }
+            if end.ended().is_none() {
+                return Ok(Bytes::new());
+            }
+            data = self.rest()?;
+            self.before -= 1;
+            self.base = self.at - data.len() as u64;
+            self.end = Some(StreamEnd::new(token));
+        }
+    }
+
+    /// What has come after the mark.
+    fn rest(&mut self) -> Result<Bytes, Error> {
+        let rest = self.end.take().map(StreamEnd::into_after).unwrap_or_default();
+        rest.ok_or_else(|| Error::Protocol { what: "one stream is far ahead of the other".into() })
     }
 }
 
@@ -38,6 +81,7 @@ pub(crate) struct Follow<'a> {
     job: &'a Job<'a>,
     key: &'a str,
     log: Arc<dyn UnitLog>,
+    token: String,
     out: Position,
     err: Position,
 }
@@ -47,10 +91,10 @@ impl<'a> Follow<'a> {
     pub(crate) fn new(job: &'a Job<'a>, key: &'a str, log: Arc<dyn UnitLog>) -> Self {
         let at = |stream| {
             let taken = log.resume_at(stream);
-            Position { taken, acknowledged: taken, end: None }
+            Position { taken, acknowledged: taken, base: 0, at: 0, before: 0, known: 0, end: None }
         };
         let (out, err) = (at(Stream::Stdout), at(Stream::Stderr));
-        Follow { job, key, log, out, err }
+        Follow { job, key, log, token: String::new(), out, err }
     }
 
     /// Starts the units, the first of which is this one, or attaches to it, and follows it to its end. When the units
@@ -61,15 +105,14 @@ impl<'a> Follow<'a> {
     pub(crate) async fn run(&mut self, units: &[(&str, Script<'_>)]) -> Result<Ended, Error> {
         let mut confirmed = self.job.attach_only.load(Ordering::Relaxed);
         let mut quick_ends = 0u32;
-        let mut onward =
-            self.job.onward(self.key).await.filter(|_| (self.out.taken, self.err.taken) == (0, 0));
+        let mut onward = self.job.onward(self.key).filter(|_| (self.out.taken, self.err.taken) == (0, 0));
         loop {
             let before = (self.out.taken, self.err.taken);
             let (session, part) = match onward.take() {
-                Some((mut talk, next)) => {
+                Some(mut talk) => {
                     confirmed = true;
-                    let part = self.go_on(&mut talk, next).await;
-                    (self.keep(talk, &part), part)
+                    let part = self.take_over(&mut talk).await;
+                    self.keep(talk, part)
                 }
                 None => {
                     let session = self.job.patient(confirmed, self.log.as_ref()).await?;
@@ -82,8 +125,8 @@ impl<'a> Follow<'a> {
                     match session.talk(program).await {
                         Ok(exec) => {
                             let mut talk = Talk::new(exec, session, nonce);
-                            let part = self.begin(&mut talk, units, &mut confirmed).await;
-                            (self.keep(talk, &part), part)
+                            let part = self.begin(&mut talk, &mut confirmed).await;
+                            self.keep(talk, part)
                         }
                         Err(error) => (session, Err(error)),
                     }
@@ -148,23 +191,36 @@ impl<'a> Follow<'a> {
     }
 
     /// A follower that has come to the end marks is kept for what comes next. Returns its connection.
-    fn keep(&mut self, mut talk: Talk, part: &Result<Part, Error>) -> Lease {
+    fn keep(&mut self, mut talk: Talk, part: Result<Part, Error>) -> (Lease, Result<Part, Error>) {
         let lease = talk.lease.clone();
-        if let Ok(Part::Ended(_)) = part {
-            let after = |position: &mut Position| position.end.take().map(StreamEnd::into_after);
-            talk.out = after(&mut self.out).unwrap_or_default();
-            talk.err = after(&mut self.err).unwrap_or_default();
-            self.job.keep(talk);
+        if let Ok(Part::Ended(ended)) = &part
+            && self.out.end.is_some()
+        {
+            let rest = self.out.rest().and_then(|out| Ok((out, self.err.rest()?)));
+            match rest {
+                Ok((out, err)) => {
+                    talk.at = (self.out.at - out.len() as u64, self.err.at - err.len() as u64);
+                    (talk.out, talk.err) = (out, err);
+                    talk.next.clone_from(&ended.next);
+                    self.job.keep(talk);
+                }
+                // The next unit is attached to.
+                Err(error) => tracing::debug!(%error, "a follower is given up"),
+            }
         }
-        lease
+        (lease, part)
     }
 
-    async fn begin(
-        &mut self,
-        talk: &mut Talk,
-        units: &[(&str, Script<'_>)],
-        confirmed: &mut bool,
-    ) -> Result<Part, Error> {
+    /// Goes on in the streams that the unit before has left off.
+    async fn take_over(&mut self, talk: &mut Talk) -> Result<Part, Error> {
+        self.token.clone_from(&talk.token);
+        self.out.begin(&talk.token, 0, talk.at.0);
+        self.err.begin(&talk.token, 0, talk.at.1);
+        let (out, err) = (std::mem::take(&mut talk.out), std::mem::take(&mut talk.err));
+        self.go_on(talk, out, err).await
+    }
+
+    async fn begin(&mut self, talk: &mut Talk, confirmed: &mut bool) -> Result<Part, Error> {
         let (exec, session) = (&mut talk.exec, &talk.lease);
         let mut greeting = Greeting::new(&talk.nonce);
         let mut noise = String::new();
@@ -189,34 +245,45 @@ impl<'a> Follow<'a> {
             }
         };
         let (line, rest) = first;
-        let mut words = line.splitn(3, ' ');
-        let token = match (words.next(), words.next()) {
-            (Some("started" | "attached"), Some(token)) => token.to_owned(),
-            (Some("refused"), why) => {
-                let why = format!("{} {}", why.unwrap_or_default(), words.next().unwrap_or_default());
-                return Err(Error::Folder { host: session.host.clone(), why: why.trim().to_owned() });
+        let (word, words) = line.split_once(' ').unwrap_or((line.as_str(), ""));
+        match word {
+            "started" | "attached" => {}
+            "ended" => {
+                *confirmed = true;
+                let ended = Ended::parse(words);
+                let what = || Error::Protocol { what: format!("unknown greeting `{line}`") };
+                self.log.end_of_stream(Stream::Stdout).await?;
+                self.log.end_of_stream(Stream::Stderr).await?;
+                return ended.map(Part::Ended).ok_or_else(what);
             }
-            (Some("stopped"), _) => {
+            "refused" => {
+                return Err(Error::Folder { host: session.host.clone(), why: words.to_owned() });
+            }
+            "stopped" => {
                 return Err(Error::Protocol { what: "the script was stopped before it began".into() });
             }
-            (Some("never"), _) => return Ok(Part::Gone("the unit is not there".into())),
+            "never" => return Ok(Part::Gone("the unit is not there".into())),
             _ => return Err(Error::Protocol { what: format!("unknown greeting `{line}`") }),
-        };
+        }
         *confirmed = true;
-        let count: usize = words.next().and_then(|n| n.parse().ok()).unwrap_or(1);
-        talk.keys = units.iter().take(count).skip(1).map(|(key, _)| (*key).to_owned()).collect();
-        self.go_on(talk, Next { token, out: rest, err: Bytes::new() }).await
+        let mut words = words.split(' ');
+        self.token = words.next().unwrap_or_default().to_owned();
+        talk.token.clone_from(&self.token);
+        let mut number = || words.next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        let (before, out, err) = (number(), number(), number());
+        self.out.begin(&self.token, before, out);
+        self.err.begin(&self.token, before, err);
+        self.go_on(talk, rest, Bytes::new()).await
     }
 
-    /// Follows a unit that has been announced.
-    async fn go_on(&mut self, talk: &mut Talk, next: Next) -> Result<Part, Error> {
-        self.out.end = Some(StreamEnd::new(&next.token));
-        self.err.end = Some(StreamEnd::new(&next.token));
-        self.take(Stream::Stdout, next.out).await?;
-        self.take(Stream::Stderr, next.err).await?;
+    /// Follows a unit that has been announced; of its outputs this has come.
+    async fn go_on(&mut self, talk: &mut Talk, out: Bytes, err: Bytes) -> Result<Part, Error> {
+        self.take(Stream::Stdout, out).await?;
+        self.take(Stream::Stderr, err).await?;
         let (exec, session) = (&mut talk.exec, &talk.lease);
         let mut ack: Option<BoxFuture<'_, Result<(u64, u64), Error>>> = None;
-        let step = (self.job.settings().spool_limit / 16).max(64 << 10);
+        // More than two segments of units that share a spool: a unit that is acknowledged in parts is their last one.
+        let step = (self.job.settings().spool_limit / 16).max(256 << 10);
         loop {
             if let (Some(out), Some(_)) = (self.out.ended(), self.err.ended()) {
                 let ended = out.clone();
@@ -228,11 +295,16 @@ impl<'a> Follow<'a> {
                 && (self.out.taken - self.out.acknowledged >= step
                     || self.err.taken - self.err.acknowledged >= step)
             {
-                ack = Some(Box::pin(acknowledge(self.job, session, self.key, self.log.clone())));
+                let base = (self.out.base, self.err.base);
+                ack = Some(Box::pin(acknowledge(self.job, session, self.key, base, self.log.clone())));
             }
             let event = match ack.as_mut() {
                 Some(running) => tokio::select! {
                     event = exec.next() => event,
+                    () = self.job.cx.clock.sleep(holder::LOOK_AGAIN) => {
+                        exec.nudge();
+                        continue;
+                    }
                     done = running => {
                         ack = None;
                         // A failed one is made up for by the next.
@@ -243,7 +315,13 @@ impl<'a> Follow<'a> {
                         continue;
                     }
                 },
-                None => exec.next().await,
+                None => tokio::select! {
+                    event = exec.next() => event,
+                    () = self.job.cx.clock.sleep(holder::LOOK_AGAIN) => {
+                        exec.nudge();
+                        continue;
+                    }
+                },
             };
             match event {
                 Event::Stdout(data) => self.take(Stream::Stdout, data).await?,
@@ -259,8 +337,7 @@ impl<'a> Follow<'a> {
             Stream::Stdout => &mut self.out,
             Stream::Stderr => &mut self.err,
         };
-        let Some(end) = position.end.as_mut() else { return Ok(()) };
-        let output = end.feed(data);
+        let output = position.feed(&self.token, data)?;
         if !output.is_empty() {
             position.taken += output.len() as u64;
             self.log.write(stream, output).await?;
@@ -274,9 +351,10 @@ async fn acknowledge(
     job: &Job<'_>,
     session: &Lease,
     key: &str,
+    base: (u64, u64),
     log: Arc<dyn UnitLog>,
 ) -> Result<(u64, u64), Error> {
     let upto = (log.durable(Stream::Stdout).await?, log.durable(Stream::Stderr).await?);
-    job.ask(session, |nonce| holder::ack(nonce, key, upto)).await?;
+    job.ask(session, |nonce| holder::ack(nonce, key, base, upto)).await?;
     Ok(upto)
 }

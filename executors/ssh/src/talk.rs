@@ -3,8 +3,7 @@
 use crate::command::Job;
 use crate::holder::{self, Greeting};
 use crate::session::{Event, Exec, Lease};
-use bytes::{Bytes, BytesMut};
-use std::collections::VecDeque;
+use bytes::Bytes;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -17,45 +16,26 @@ pub(crate) struct Talk {
     pub(crate) lease: Lease,
     /// What its announcements begin with.
     pub(crate) nonce: String,
-    /// Folders of the units that it goes on to, in their order.
-    pub(crate) keys: VecDeque<String>,
-    /// What has come on each stream after the last unit's end mark.
-    pub(crate) out: Bytes,
-    pub(crate) err: Bytes,
-}
-
-/// The announcement of a unit, with what has come of its outputs.
-pub(crate) struct Next {
+    /// Folder of the unit that the rest of both streams belongs to, and the token of its end marks.
+    pub(crate) next: Option<String>,
     pub(crate) token: String,
+    /// What has come on each stream after the last unit's end mark, and where in the spool that begins.
     pub(crate) out: Bytes,
     pub(crate) err: Bytes,
+    pub(crate) at: (u64, u64),
 }
 
 impl Talk {
     pub(crate) fn new(exec: Exec, lease: Lease, nonce: String) -> Self {
-        Talk { exec, lease, nonce, keys: VecDeque::new(), out: Bytes::new(), err: Bytes::new() }
-    }
-
-    /// Waits until the shell has gone on to the next unit, which it says on both streams. What comes before is of
-    /// processes that the last unit left behind, and dropped.
-    async fn next(&mut self) -> Option<Next> {
-        let (mut out, mut err) = (Greeting::new(&self.nonce), Greeting::new(&self.nonce));
-        let mut found_out = out.feed(&std::mem::take(&mut self.out)).ok()?;
-        let mut found_err = err.feed(&std::mem::take(&mut self.err)).ok()?;
-        let (mut more_out, mut more_err) = (BytesMut::new(), BytesMut::new());
-        loop {
-            if let (Some((line, out)), Some((_, err))) = (&found_out, &found_err) {
-                let token = line.strip_prefix("next ")?.to_owned();
-                let whole = |first: &Bytes, more: BytesMut| [first.as_ref(), &more].concat().into();
-                return Some(Next { token, out: whole(out, more_out), err: whole(err, more_err) });
-            }
-            match self.exec.next().await {
-                Event::Stdout(data) if found_out.is_some() => more_out.extend_from_slice(&data),
-                Event::Stdout(data) => found_out = out.feed(&data).ok()?,
-                Event::Stderr(data) if found_err.is_some() => more_err.extend_from_slice(&data),
-                Event::Stderr(data) => found_err = err.feed(&data).ok()?,
-                Event::Exit(_) | Event::Closed => return None,
-            }
+        Talk {
+            exec,
+            lease,
+            nonce,
+            next: None,
+            token: String::new(),
+            out: Bytes::new(),
+            err: Bytes::new(),
+            at: (0, 0),
         }
     }
 
@@ -65,7 +45,7 @@ impl Talk {
         let mut answer = Greeting::new(&self.nonce);
         let mut data = std::mem::take(&mut self.out);
         loop {
-            // The sign that it goes on to nothing comes first.
+            // What processes that the last unit left behind have printed may come first.
             while let Some((line, rest)) = answer.feed(&data).ok()? {
                 if line.starts_with("swept") {
                     return Some(line);
@@ -95,14 +75,9 @@ impl Job<'_> {
         self.talk.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The kept shell, when it has gone on to this unit. `None`: the unit is to be attached to, or started, by itself.
-    pub(crate) async fn onward(&self, key: &str) -> Option<(Talk, Next)> {
-        let mut talk = self.release()?;
-        if talk.keys.pop_front().as_deref() != Some(key) {
-            return None;
-        }
-        let next = tokio::time::timeout(ANSWER, talk.next()).await.ok()??;
-        Some((talk, next))
+    /// The kept shell, when it goes on with this unit. `None`: the unit is to be attached to, or started, by itself.
+    pub(crate) fn onward(&self, key: &str) -> Option<Talk> {
+        self.release().filter(|talk| talk.next.as_deref() == Some(key))
     }
 
     /// Removes folders through the kept shell. `None`: there is none, or it has not answered.

@@ -16,6 +16,28 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Ends what the host runs for the units in its folders: the holder, which is a fork of the shell that launched, and the
+/// script.
+fn kill_units(host: &Host, sign: &str) {
+    let mut holders = Vec::new();
+    for leaf in host.leaves() {
+        // A folder may be on its way in or out.
+        let go = std::fs::read_to_string(format!("{leaf}/go")).unwrap_or_default();
+        holders.extend(go.split(' ').next().and_then(|pid| pid.parse::<u32>().ok()));
+    }
+    assert!(!holders.is_empty(), "a holder is known by its pid");
+    for pid in holders {
+        kill(pid, "-KILL");
+    }
+    for process in peer::processes() {
+        if process.command.contains(&format!("{}/.delegate/u-", host.home().display()))
+            || process.command.contains(sign)
+        {
+            kill(process.pid, "-KILL");
+        }
+    }
+}
+
 /// It may have ended by itself meanwhile.
 fn kill(pid: u32, signal: &str) {
     std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
@@ -137,6 +159,61 @@ async fn a_new_agent_attaches_and_goes_on_from_the_durable_line() {
     assert_eq!(executor.recover(&spec, &cx).await.unwrap(), Recovery::Ended(0));
 }
 
+/// Units that were started together share a spool: a new agent finds the part of the one that it was at, whether the
+/// beginning of the spool is still there or was given back.
+#[tokio::test]
+async fn a_new_agent_goes_on_in_the_middle_of_units_that_share_a_spool() {
+    for (sh, size, spool) in [(Sh::Dash, 10, 256), (Sh::Busybox, 10, 256), (Sh::Dash, 9000, 4)] {
+        let host = Host::start(sh);
+        let line = "x".repeat(size);
+        let one = "echo x >> count; for i in 1 2 3; do echo one $i; echo one err $i >&2; done";
+        let two = format!(
+            "echo y >> count; i=0; while [ $i -lt 900 ]; do i=$((i+1)); echo two $i {line}; \
+             [ $((i % 90)) -ne 0 ] || echo two err $i >&2; [ $((i % 9)) -ne 0 ] || sleep 0.05; done"
+        );
+        let units = vec![
+            script("one", Shell::Sh, one),
+            script("two", Shell::Sh, &two),
+            script("three", Shell::Sh, "echo z >> count; echo three"),
+        ];
+        let spec = command(host.target(), units, &[]);
+        let world = host.world("shared", &spec);
+        let settings = || Settings { spool_limit: spool << 20, ..Settings::default() };
+        for round in 1..=4usize {
+            let (_handle, cx) = world.context();
+            let executor = executor_with(settings());
+            if round > 1 {
+                assert_eq!(executor.recover(&spec, &cx).await.unwrap(), Recovery::Running, "{sh:?} {round}");
+            }
+            let unit = executor_api::LogSink::unit(&world.logs, "two");
+            let lines = || world.logs.output("two", Stream::Stdout).len();
+            let killed = async {
+                until("progress", LIMIT, || lines() >= round * 150).await;
+                unit.durable(Stream::Stdout).await.unwrap();
+                unit.durable(Stream::Stderr).await.unwrap();
+            };
+            tokio::select! {
+                result = executor.run(&spec, &cx) => panic!("{sh:?}: ended: {result:?}"),
+                () = killed => {}
+            }
+            drop(executor);
+            world.restart();
+        }
+        let (_handle, cx) = world.context();
+        let result = executor_with(settings()).run(&spec, &cx).await;
+        result.unwrap_or_else(|e| panic!("{sh:?} {size}: {e}\n{}", world.logs.everything()));
+        assert_eq!(world.logs.output("one", Stream::Stdout), ["one 1", "one 2", "one 3"]);
+        assert_eq!(world.logs.output("one", Stream::Stderr), ["one err 1", "one err 2", "one err 3"]);
+        let wanted: Vec<String> = (1..=900).map(|n| format!("two {n} {line}")).collect();
+        assert!(world.logs.output("two", Stream::Stdout) == wanted, "{sh:?} {size}");
+        let wanted: Vec<String> = (1..=10).map(|n| format!("two err {}", n * 90)).collect();
+        assert_eq!(world.logs.output("two", Stream::Stderr), wanted);
+        assert_eq!(world.logs.output("three", Stream::Stdout), ["three"]);
+        assert_eq!(host.read("home/count"), "x\ny\nz\n");
+        assert!(host.leaves().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn recover_tells_ended_never_started_and_vanished() {
     let host = Host::start(Sh::Dash);
@@ -186,13 +263,7 @@ async fn recover_tells_ended_never_started_and_vanished() {
     let (_handle, cx) = world.context();
     let killer = async {
         until("begun", LIMIT, || world.logs.output("u", Stream::Stdout) == ["begun"]).await;
-        for process in peer::processes() {
-            if process.command.contains(&format!("{}/.delegate/u-", host.home().display()))
-                || process.command.contains(&sign)
-            {
-                kill(process.pid, "-KILL");
-            }
-        }
+        kill_units(&host, &sign);
     };
     let (result, ()) = tokio::join!(second.run(&spec, &cx), killer);
     let error = result.unwrap_err();
@@ -208,13 +279,7 @@ async fn recover_tells_ended_never_started_and_vanished() {
             () = until("begun", LIMIT, || world.logs.output("u", Stream::Stdout) == ["begun"]) => {}
         }
     }
-    for process in peer::processes() {
-        if process.command.contains(&format!("{}/.delegate/u-", host.home().display()))
-            || process.command.contains(&sign)
-        {
-            kill(process.pid, "-KILL");
-        }
-    }
+    kill_units(&host, &sign);
     world.restart();
     let (_handle, cx) = world.context();
     let found = second.recover(&spec, &cx).await.unwrap();

@@ -29,6 +29,13 @@ base() {
   done
   return 1
 }
+# owned DIR: whether somebody is about to start the unit: its launcher, or the holder that it was launched with.
+owned() {
+  alive "$1/by" && return 0
+  l=
+  { read -r l i < "$1/lead"; } 2>/dev/null || return 1
+  alive "${1%/*}/$l/go" || alive "${1%/*}/$l/by"
+}
 # state DIR: one line about the unit.
 state() {
   [ -d "$1" ] || { say never; return; }
@@ -45,38 +52,37 @@ state() {
   { read -r P RS RB < "$1/pid"; } 2>/dev/null || { read -r P RS RB < "$1/go"; } 2>/dev/null
   boot_id
   case $P in
-    '' | void) if alive "$1/by"; then say running; else say never; fi ;;
+    '' | void) if owned "$1"; then say running; else say never; fi ;;
     *) if [ "$RB" = "${B:--}" ]; then say vanished process "$P"; else say vanished restarted "$P"; fi ;;
   esac
 }
-# pump NAME FD: sends on what the spool has beyond the last call. A segment is complete once the next one or the end
-# mark exists; that is looked up before reading. t is the unit's token.
+# pump NAME FD: sends on what the spool has beyond the last call, of one segment; `more` is set when there is another. A
+# segment is complete once the next one or the end mark exists; that is looked up before reading.
 pump() {
   eval "n=\$n_$1 open=\$open_$1 skip=\$skip_$1"
-  if [ "$n$open$skip" = 10 ] && [ -e "$1.eof" ]; then
+  if [ "$n$open$skip" = 10 ] && [ -e "$1.eof" ] && [ -e marks ]; then
     only=
     { read -r only < "$1.eof"; } 2>/dev/null
-    if [ "$only" = only ] && { read -r X F < exit; } 2>/dev/null; then
-      printf '\001%s %s %s\n' "$t" "$X" "$F"
+    if [ "$only" = only ]; then
+      while read -r m; do
+        case $m in *' '*) printf '\001%s\n' "$m" ;; esac
+      done < marks
       eval "n_$1=done"
       return
     fi
   fi
   [ "$n" = done ] && return
-  while :; do
-    if [ -z "$open" ]; then
-      [ -s "$1.$n" ] || break
-      eval "exec $2< \"\$1.\$n\"" || exit 0
-      open=1
-      [ "$skip" -gt 0 ] && dd bs="$skip" count=1 of=/dev/null <&"$2" 2>/dev/null
-      skip=0
-    fi
-    m=$((n + 1)) whole=
-    [ -e "$1.$m" ] && whole=1
-    cat <&"$2" || exit 0
-    [ -n "$whole" ] || break
-    n=$m open=
-  done
+  if [ -z "$open" ]; then
+    [ -s "$1.$n" ] || return 0
+    eval "exec $2< \"\$1.\$n\"" || exit 0
+    open=1
+    [ "$skip" -gt 0 ] && dd bs="$skip" count=1 of=/dev/null <&"$2" 2>/dev/null
+    skip=0
+  fi
+  m=$((n + 1)) whole=
+  [ -e "$1.$m" ] && whole=1
+  cat <&"$2" || exit 0
+  [ -z "$whole" ] || n=$m open= more=1
   eval "n_$1=\$n open_$1=\$open skip_$1=\$skip"
 }
 # seek NAME OFFSET: finds the segment that holds OFFSET.
@@ -87,7 +93,27 @@ seek() {
   done < "$1.idx"
   eval "n_$1=\$n open_$1= skip_$1=\$skip"
 }
-# follow DIR OUT ERR: streams both spools from these offsets until the holder is done with them.
+# busy: whether anything may still come into the spool of this folder.
+busy() {
+  alive go || alive pid || { [ ! -s go ] && alive by; } && return 0
+  k=
+  { read -r k < units; } 2>/dev/null
+  for k in $k; do
+    alive "../$k/pid" && return 0
+  done
+  return 1
+}
+# wish WORD KEY…: what the agent has asked for, if that is more than to look again.
+wish() {
+  [ "$1" = sweep ] || return 0
+  shift
+  trap '' USR1
+  cd / || exit 0
+  sweep "$@"
+  exit 0
+}
+# follow DIR OUT ERR: streams both spools from these offsets until the holder is done with them; then waits for the agent's
+# wish. In between the agent says when to look again: a line a fifth of a second, which costs no process here.
 follow() {
   cd "$1" || exit 0
   seek o "$2"
@@ -98,70 +124,68 @@ follow() {
   stamp $$ > watcher
   turn=0
   while :; do
-    over=
+    over= more=
     [ -e o.eof ] && [ -e e.eof ] && over=1
     if [ $((turn % 8)) -eq 7 ]; then
-      alive go || alive pid || { [ ! -s go ] && alive by; } || over=1
-      [ -e h ] || over=1
+      busy && [ -e by ] || over=1
     fi
     pump o 3
     pump e 4 >&2
-    [ -n "$over" ] && break
-    if [ -z "$woken" ]; then
-      # A wait that was cut short goes on waiting for the same sleep: each one costs a process.
-      [ -n "$Z" ] || { sleep 0.2 > /dev/null 2>&1 & Z=$!; }
-      wait "$Z"
-      s=$?
-      # Status 1 is a sleep that takes no fractions.
-      [ -n "$woken" ] || { Z= && [ $s -eq 1 ] && sleep 1; }
-    fi
+    [ -z "$more" ] || continue
+    [ -z "$over" ] || break
+    w= l=
+    # Without a line and without a signal the agent is gone.
+    [ -n "$woken" ] || read -r w l || [ -n "$woken" ] || exit 0
+    wish "$w" $l
     woken=
     turn=$((turn + 1))
   done
   # An agent that gets no end marks waits for the end of this shell.
-  [ -e marked ] && [ -e o.eof ] && [ -e e.eof ] && [ ! -e o.lost ] && [ ! -e e.lost ] || exit 0
+  [ -e marks ] || [ -e marked ] || exit 0
+  [ -e o.eof ] && [ -e e.eof ] && [ ! -e o.lost ] && [ ! -e e.lost ] || exit 0
   [ "$n_o" = done ] || [ -e "o.$n_o" ] || exit 0
   [ "$n_e" = done ] || [ -e "e.$n_e" ] || exit 0
   exec 3<&- 4<&-
-}
-# both WORD…: said on both streams, so that the agent knows that nothing of the last unit is still to come.
-both() {
-  say "$@"
-  say "$@" >&2
-}
-# chase DIR OUT ERR KEY…: follows the unit, then those that the same holder starts after it; then does the agent's last
-# wish, which may be long in coming.
-chase() {
-  follow "$1" "$2" "$3"
-  ROOT=${1%/*}
-  shift 3
-  for k in "$@"; do
-    g=
-    { read -r g L < "$ROOT/$k/go"; } 2>/dev/null
-    X=
-    { read -r X F < exit; } 2>/dev/null
-    if [ "$g" = void ] || [ "$X" != 0 ]; then
-      both idle
-      break
-    fi
-    both next "$t"
-    follow "$ROOT/$k" 0 0
-  done
-  cd / || exit 0
   trap '' USR1
-  read -r w l || exit 0
-  [ "$w" = sweep ] && sweep $l
+  while read -r w l; do
+    wish "$w" $l
+  done
 }
-# furnish DIR NUMBER HOLD START SCRIPTNAME SCRIPT MAIN: puts everything into a unit's folder.
+# trail OUT ERR: follows the unit of folder D, which was started before, from these offsets. Said are the token, how many
+# units the spool holds before it, and where in the spool its own part begins if that is known.
+trail() {
+  l= i=1
+  { read -r l i < "$D/lead"; } 2>/dev/null
+  l=${D%/*}/${l:-${D##*/}}
+  private "$D" && private "$l" || { say refused "$D is a link, somebody else's, or not of mode 0700"; return; }
+  a=0
+  { read -r a < "$l/acked"; } 2>/dev/null
+  if [ "${a:-0}" -gt "$i" ] && { read -r X F < "$D/exit"; } 2>/dev/null; then
+    # All of it is safe with the agent, or a later unit's output would not have been taken.
+    say ended "$X" "$F"
+    return
+  fi
+  t=
+  { read -r t < "$l/token"; } 2>/dev/null
+  bo=0 be=0
+  if [ "$i" -gt 1 ] && ! { read -r bo be < "$D/base"; } 2>/dev/null; then
+    say attached "$t" $((i - 1)) 0 0
+    follow "$l" 0 0
+  else
+    say attached "$t" 0 "$bo" "$be"
+    follow "$l" $((bo + $1)) $((be + $2))
+  fi
+}
+# furnish DIR NUMBER START SCRIPTNAME SCRIPT MAIN: puts everything into a unit's folder.
 furnish() {
-  { printf '%s\n' "$MASK" > "$1/mask" && stamp $$ > "$1/by" && printf %s "$TOKEN" > "$1/token" &&
-    printf %s "$2.$MARKER" > "$1/marker" && printf %s "$3" > "$1/h" && printf %s "$4" > "$1/start" &&
-    printf %s "$6" > "$1/$5" && printf %s "$7" > "$1/main"; } 2>/dev/null
+  eval "start_$2=\$3"
+  { printf %s "$2.$MARKER" > "$1/marker" && printf %s "$5" > "$1/$4" &&
+    { [ -z "$6" ] || printf %s "$6" > "$1/main"; }; } 2>/dev/null
 }
-# boot OUT ERR HOLD, then for each unit KEY START SCRIPTNAME SCRIPT MAIN: starts the first unit unless it was started
-# before, and with it those after it; then follows. LOGIN, TOKEN and MARKER are set in front.
+# boot OUT ERR, then for each unit KEY START SCRIPTNAME SCRIPT MAIN: starts the first unit unless it was started before,
+# and with it those after it; then follows. LOGIN, TOKEN and MARKER are set in front.
 boot() {
-  oo=$1 ee=$2 hold=$3 key=$4
+  oo=$1 ee=$2 key=$3
   if ! leaf "$key"; then
     base || { say refused "no folder of our own with mode 0700:$uid_base"; return; }
     D=$BASE/$key
@@ -188,7 +212,7 @@ boot() {
     wait=0
     while [ ! -s "$D/go" ] && [ -d "$D" ]; do
       # Its launcher may still be on the way; without one, this call takes the holder's place and starts afresh.
-      if ! alive "$D/by" && [ $wait -gt 10 ]; then
+      if ! owned "$D" && [ $wait -gt 10 ]; then
         set -C
         { printf 'void\n' > "$D/go"; } 2>/dev/null
         set +C
@@ -203,17 +227,14 @@ boot() {
       rm -rf "$D"
       continue
     fi
-    t=
-    { read -r t < "$D/token"; } 2>/dev/null
-    say attached "$t" 1
-    break
+    trail "$oo" "$ee"
+    return
   done
-  chase "$D" "$oo" "$ee"
 }
 # launch, as boot: D is the first unit's new folder.
 launch() {
-  shift 3
-  if ! furnish "$D" 1 "$hold" "$2" "$3" "$4" "$5"; then
+  shift 2
+  if ! { stamp $$ > "$D/by" && printf %s "$TOKEN" > "$D/token"; } 2>/dev/null || ! furnish "$D" 1 "$2" "$3" "$4" "$5"; then
     rm -rf "$D"
     say refused "cannot write to $D (disk full or quota)"
     return
@@ -227,9 +248,10 @@ launch() {
       [ $i -ne 1 ] || keys="$keys $k"
     done
     if mkdir -m 700 $keys 2>/dev/null; then
+      printf '%s\n' "$keys" > "$key/units"
       while [ $# -gt 0 ]; do
         n=$((n + 1))
-        if ! furnish "$1" $n "" "$2" "$3" "$4" "$5"; then
+        if ! furnish "$1" $n "$2" "$3" "$4" "$5" || ! { printf '%s %s\n' "$key" $n > "$1/lead"; } 2>/dev/null; then
           rm -rf "$D" $keys
           say refused "cannot write to ${D%/*} (disk full or quota)"
           return
@@ -245,30 +267,33 @@ launch() {
     fi
     cd "$LOGIN" || cd /
   fi
+  mine="$key$keys"
   seek_setsid
-  apart /bin/sh "$D/h" "$LOGIN" "${D%/*}" "$key" $keys < /dev/null > /dev/null 2>&1 &
-  t=$TOKEN
-  say started "$t" $n
-  chase "$D" "$oo" "$ee" $keys
+  (hold "$LOGIN" "${D%/*}" "$key" $keys) < /dev/null > /dev/null 2>&1 &
+  say started "$TOKEN" 0 0 0
+  follow "$D" "$oo" "$ee"
 }
 # attach KEY OUT ERR: follows a unit that was started before.
 attach() {
   leaf "$1" || { say never; return; }
-  private "$D" || { say refused "$D is a link, somebody else's, or not of mode 0700"; return; }
-  t=
-  { read -r t < "$D/token"; } 2>/dev/null
-  say attached "$t" 1
-  chase "$D" "$2" "$3"
+  trail "$2" "$3"
 }
 # look KEY: how the unit stands.
 look() {
   if leaf "$1"; then state "$D"; else say never; fi
 }
-# ack KEY OUT ERR: everything before these offsets is safe with the agent; whole segments before them go.
+# ack KEY OBASE EBASE OUT ERR: everything before these offsets of the spool is safe with the agent; whole segments before
+# them go. The bases are where the unit's own part begins.
 ack() {
-  leaf "$1" && cd "$D" || { say gone; return; }
-  drop o "$2"
-  drop e "$3"
+  leaf "$1" || { say gone; return; }
+  l= i=
+  if { read -r l i < "$D/lead"; } 2>/dev/null && [ ! -e "$D/base" ]; then
+    { printf '%s %s\n' "$2" "$3" > "$D/base.tmp" && mv -f "$D/base.tmp" "$D/base" &&
+      printf '%s\n' "$i" > "${D%/*}/$l/acked"; } 2>/dev/null || { say full; return; }
+  fi
+  cd "${D%/*}/${l:-$1}" || { say gone; return; }
+  drop o "$4"
+  drop e "$5"
   say ok
 }
 drop() {
@@ -389,7 +414,7 @@ fetch() {
 }
 # sweep KEY…: removes the folders of units that have ended, and the base when nothing is left in it.
 sweep() {
-  kept= BASE= n=$#
+  kept= BASE= n=$# all=$*
   for k in "$@"; do
     leaf "$k" || continue
     if [ -L "$D" ] || alive "$D/pid"; then kept="$kept $D"; continue; fi
@@ -400,7 +425,8 @@ sweep() {
   old=$IFS odd=
   IFS='
 '
-  [ $# -eq 0 ] || for l in $(ls -ld "$@" 2>/dev/null); do
+  # The shell that made them all need not ask what they are.
+  [ $# -eq 0 ] || [ "$all" = "$mine" ] || for l in $(ls -ld "$@" 2>/dev/null); do
     case $l in drwx------*) ;; *) odd=1 ;; esac
   done
   IFS=$old
@@ -414,6 +440,9 @@ sweep() {
   while [ $# -gt 0 ] && ! rm -rf "$@" 2>/dev/null && [ $t -lt 20 ]; do t=$((t + 1)); nap 0.05; done
   for D in "$@"; do
     [ -e "$D" ] && kept="$kept $D"
+  done
+  for D in "$BASE"/u-*; do
+    [ -e "$D" ] && BASE= && break
   done
   [ -z "$BASE" ] || rmdir "$BASE" 2>/dev/null
   say swept $kept

@@ -1,15 +1,17 @@
 //! The POSIX-sh holder on the host: building its programs and reading its answers.
 //!
 //! ```text
-//! boot ──mkdir leaves──► holder (own session) ──► scripts, one after another (own sessions, markers in the environment)
+//! boot ──mkdir leaves──► holder (a fork) ──► scripts, one after another (own sessions, markers in the environment)
 //!   │                      │  o.p, e.p (pipes) ──► spoolers ──► o.1 o.2 … e.1 … (segments)
 //!   └─ follow ◄────────────┴───────────────────────────────────────┘   exit, pid, go: files written whole
 //! ```
-//! Every call sends the program it needs over stdin; nothing is installed. Script units that follow each other are
-//! started together: one holder runs them in their order, each in a folder of its own, until one fails. So a later agent
-//! finds each unit as if it had been started alone, and attaches to it or starts it alone. The holder ends each stream with a mark that
-//! only the agent and it know, which carries the exit code: so both streams are complete when the mark has passed, also
-//! when a background process keeps them open.
+//! Every call sends the program it needs over stdin; nothing is installed. What costs a host is the processes it has to
+//! start, so there are few: script units that follow each other are started together, and one holder runs them in their
+//! order, with one pair of spools, until one fails. After each unit the holder puts a mark into both streams that only the
+//! agent and it know. It carries the exit code and which unit the rest of the stream belongs to: so a unit is complete when
+//! the mark has passed, also when a background process keeps the streams open. Such a process is the end of going on
+//! together, as is much output. Each unit has a folder of its own beside: a later agent finds it as if it had been started
+//! alone, and attaches to its part of the stream.
 
 mod wire;
 
@@ -27,6 +29,14 @@ const ATTACH: &str = include_str!("attach.sh");
 
 /// One read of the spooler; a pipe never gives more at once.
 const READ: u64 = 65_536;
+
+/// Reads in a segment at most. Units that share a spool have smaller ones: while the agent waits for the end of one
+/// stream, it holds what the other brings of the next unit, and that is never more than a segment.
+const SEGMENT_READS: u64 = 256;
+const SHARED_SEGMENT_READS: u64 = 16;
+
+/// The smallest limit of one stream's spool.
+const MIN_LIMIT: u64 = 1 << 20;
 
 /// What a unit starts with.
 pub(crate) struct Script<'a> {
@@ -125,8 +135,8 @@ pub(crate) fn is_name(name: &str) -> bool {
 /// The functions without their comments: every byte is sent to and parsed on every host.
 static LIBRARY: LazyLock<String> = LazyLock::new(|| bare(&format!("{BASE}{ATTACH}")));
 
-/// The holder's text, likewise.
-static HOLDER: LazyLock<String> = LazyLock::new(|| bare(&format!("{BASE}{HOLD}")));
+/// What only starting needs, likewise.
+static HOLDER: LazyLock<String> = LazyLock::new(|| bare(HOLD));
 
 /// `text` without lines that are only a comment, and without indentation.
 fn bare(text: &str) -> String {
@@ -143,12 +153,11 @@ fn program(nonce: &str, head: &str, call: &str) -> String {
 /// the first unit's. All units together keep to `spool_limit` and an eighth of it.
 pub(crate) fn boot(nonce: &str, units: &[(&str, Script<'_>)], spool_limit: u64, from: (u64, u64)) -> String {
     let (token, marker) = (random_word(), random_word());
-    // Each stream has half of the limit, and a segment an eighth of that, so that acknowledging frees space early. Only
-    // the last unit that begins may fill more than one segment before the agent has taken it.
-    let limit = (spool_limit / 2).max(2 * READ);
-    let count = (limit / 8 / READ / (units.len() as u64).max(1)).clamp(1, 256);
-    let hold = format!("TOKEN={token} LIMIT={} COUNT={count}\n{}", limit - count * READ, *HOLDER);
-    let mut call = format!("boot {} {} {}", from.0, from.1, quote(&hold));
+    // Each stream has half of the limit, and a segment an eighth of that, so that acknowledging frees space early.
+    let limit = (spool_limit / 2).max(MIN_LIMIT);
+    let most = if units.len() > 1 { SHARED_SEGMENT_READS } else { SEGMENT_READS };
+    let count = (limit / 8 / READ).clamp(1, most);
+    let mut call = format!("{}boot {} {}", *HOLDER, from.0, from.1);
     for (key, script) in units {
         let name = if script.shell == Shell::PowerShell { "script.ps1" } else { "script" };
         for word in [*key, &quote(&start(script, name)), name, &quote(script.text.expose_secret())] {
@@ -158,13 +167,17 @@ pub(crate) fn boot(nonce: &str, units: &[(&str, Script<'_>)], spool_limit: u64, 
         call.push(' ');
         call.push_str(&quote(&main(script)));
     }
-    program(nonce, &format!("LOGIN=$PWD TOKEN={token} MARKER={marker} MASK= Z="), &call)
+    let head = format!(
+        "LOGIN=$PWD TOKEN={token} MARKER={marker} MASK= mine= LIMIT={} COUNT={count}",
+        limit - count * READ
+    );
+    program(nonce, &head, &call)
 }
 
-/// The text that sets up the environment and becomes the interpreter, read by a process that the holder has forked. `$1` is the unit's folder, `$2` the login
-/// directory; the login's umask is in the folder.
+/// The text that sets up the environment and becomes the interpreter, in a process that the holder has forked. `$1` is the
+/// unit's folder, `$2` the login directory, `$MASK` the login's umask.
 fn start(script: &Script<'_>, name: &str) -> String {
-    let mut text = String::from("delegate_dir=$1\nread -r delegate_mask < \"$1/mask\"\ncd \"$2\"\n");
+    let mut text = String::from("delegate_dir=$1 delegate_mask=$MASK\ncd \"$2\"\n");
     for (name, value) in script.env {
         text.push_str(&format!("{name}={}\nexport {name}\n", quote(value.expose_secret())));
     }
@@ -228,7 +241,7 @@ fn main(script: &Script<'_>) -> String {
 
 /// Attaches to a started unit.
 pub(crate) fn attach(nonce: &str, key: &str, from: (u64, u64)) -> String {
-    program(nonce, "Z=", &format!("attach {key} {} {}", from.0, from.1))
+    program(nonce, "mine=", &format!("attach {key} {} {}", from.0, from.1))
 }
 
 /// Asks how a unit stands.
@@ -236,9 +249,10 @@ pub(crate) fn look(nonce: &str, key: &str) -> String {
     program(nonce, "", &format!("look {key}"))
 }
 
-/// Tells that everything before these offsets is safe.
-pub(crate) fn ack(nonce: &str, key: &str, upto: (u64, u64)) -> String {
-    program(nonce, "", &format!("ack {key} {} {}", upto.0, upto.1))
+/// Tells that everything of the unit before these offsets is safe; `base` is where its part of the spool begins.
+pub(crate) fn ack(nonce: &str, key: &str, base: (u64, u64), upto: (u64, u64)) -> String {
+    let (out, err) = (base.0 + upto.0, base.1 + upto.1);
+    program(nonce, "", &format!("ack {key} {} {} {out} {err}", base.0, base.1))
 }
 
 /// Ends a unit's processes with `signal`; the later units that may have been started with it never begin, or are ended.
@@ -250,6 +264,9 @@ pub(crate) fn finish(nonce: &str, keys: &[String], signal: &str) -> String {
 pub(crate) fn bar(nonce: &str, keys: &[String]) -> String {
     program(nonce, "", &format!("bar {}; say ok", keys.join(" ")))
 }
+
+/// So often a shell that follows is told to look again: a line that costs the host no process.
+pub(crate) const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// The last wish to the shell that has followed units to their end: one line, answered like [`sweep`].
 pub(crate) fn last_sweep(keys: &[String]) -> String {
@@ -263,7 +280,7 @@ pub(crate) fn fetch(nonce: &str, keys: &[String]) -> String {
 
 /// Removes the folders of units.
 pub(crate) fn sweep(nonce: &str, keys: &[String]) -> String {
-    program(nonce, "", &format!("sweep {}", keys.join(" ")))
+    program(nonce, "mine=", &format!("sweep {}", keys.join(" ")))
 }
 
 /// Resolves a path on the host, and says whether it is a directory.

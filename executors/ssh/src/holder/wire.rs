@@ -20,12 +20,17 @@ pub(crate) struct Ended {
     pub(crate) code: i32,
     /// Set when it never came to the script: `interpreter`, `directory`.
     pub(crate) fault: Option<String>,
+    /// Folder of the unit that the rest of the stream belongs to.
+    pub(crate) next: Option<String>,
 }
 
 impl Ended {
-    fn parse(text: &str) -> Option<Ended> {
-        let (code, fault) = text.trim().split_once(' ').unwrap_or((text.trim(), "-"));
-        Some(Ended { code: code.parse().ok()?, fault: (fault != "-").then(|| fault.to_owned()) })
+    /// `CODE FAULT NEXT`, of which the last may be left out; `-` stands for none.
+    pub(crate) fn parse(text: &str) -> Option<Ended> {
+        let mut words = text.split_whitespace();
+        let code = words.next()?.parse().ok()?;
+        let mut word = || words.next().filter(|w| *w != "-").map(str::to_owned);
+        Some(Ended { code, fault: word(), next: word() })
     }
 }
 
@@ -101,8 +106,12 @@ impl Greeting {
     }
 }
 
-/// So much is kept of what follows an end mark; what the next unit is announced by comes at once or not at all.
-const MAX_AFTER: usize = 64 << 10;
+/// So much is kept of what follows an end mark: what comes of the next unit before the other stream has come to its mark.
+/// Units that share a spool have segments of at most 1 MiB, and both streams are sent segment by segment in turn.
+const MAX_AFTER: usize = 4 << 20;
+
+/// So much is kept of what follows the last mark: an answer may be in it.
+const READ_ON: usize = 64 << 10;
 
 /// Finds the holder's end mark in a stream, over chunk borders.
 pub(crate) struct StreamEnd {
@@ -110,6 +119,7 @@ pub(crate) struct StreamEnd {
     held: BytesMut,
     ended: Option<Ended>,
     after: BytesMut,
+    cut: bool,
 }
 
 impl StreamEnd {
@@ -117,12 +127,12 @@ impl StreamEnd {
         let mut mark = vec![1u8];
         mark.extend_from_slice(token.as_bytes());
         mark.push(b' ');
-        StreamEnd { mark, held: BytesMut::new(), ended: None, after: BytesMut::new() }
+        StreamEnd { mark, held: BytesMut::new(), ended: None, after: BytesMut::new(), cut: false }
     }
 
-    /// What has come after the mark.
-    pub(crate) fn into_after(self) -> Bytes {
-        self.after.freeze()
+    /// What has come after the mark. `None`: it was too much to keep.
+    pub(crate) fn into_after(self) -> Option<Bytes> {
+        (!self.cut).then(|| self.after.freeze())
     }
 
     /// How the script ended, once the mark has passed.
@@ -133,7 +143,13 @@ impl StreamEnd {
     /// Takes a chunk and returns what of it is output. What comes after the mark is no output of the script any more.
     pub(crate) fn feed(&mut self, data: Bytes) -> Bytes {
         if self.ended.is_some() {
-            if self.after.len() < MAX_AFTER {
+            // Nobody wants what comes after the last unit.
+            if self.ended.as_ref().is_some_and(|e| e.next.is_some()) {
+                self.cut |= self.after.len() + data.len() > MAX_AFTER;
+                if !self.cut {
+                    self.after.extend_from_slice(&data);
+                }
+            } else if self.after.len() < READ_ON {
                 self.after.extend_from_slice(&data);
             }
             return Bytes::new();
@@ -175,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_mark_is_found_at_every_split() {
-        let text = b"one\n\x01two\x01tok 143 -\nlater".to_vec();
+        let text = b"one\n\x01two\x01tok 143 - u-2\nlater".to_vec();
         for first in 0..text.len() {
             for second in first..text.len() {
                 let mut end = StreamEnd::new("tok");
@@ -184,8 +200,8 @@ mod tests {
                     out.extend_from_slice(&end.feed(Bytes::copy_from_slice(part)));
                 }
                 assert_eq!(out, b"one\n\x01two", "{first} {second}");
-                assert_eq!(end.ended(), Some(&Ended { code: 143, fault: None }));
-                assert_eq!(end.into_after(), "later");
+                assert_eq!(end.ended(), Some(&Ended { code: 143, fault: None, next: Some("u-2".into()) }));
+                assert_eq!(end.into_after().unwrap(), "later");
             }
         }
     }
@@ -198,7 +214,7 @@ mod tests {
         assert_eq!((line.as_str(), rest.as_ref()), ("started tok /d", b"out".as_ref()));
         assert_eq!(
             Found::parse("ended 3 interpreter").unwrap(),
-            Found::Ended(Ended { code: 3, fault: Some("interpreter".into()) })
+            Found::Ended(Ended { code: 3, fault: Some("interpreter".into()), next: None })
         );
         assert!(
             matches!(Found::parse("vanished restarted 7"), Some(Found::Vanished(t)) if t.contains("restarted"))

@@ -70,6 +70,13 @@ impl Exec {
         self.input(text.into());
     }
 
+    /// The same for a line that may as well be left out: it is, while other input is still on its way.
+    pub(crate) fn nudge(&mut self) {
+        if self.send.is_none() {
+            self.tell("\n".to_owned());
+        }
+    }
+
     /// The next event. The input is sent meanwhile: a writer that waits for window is not woken by the end of the
     /// channel, therefore both are polled together.
     ///
