@@ -3,6 +3,7 @@
 use crate::fault::{Fault, Findings, Mode, Notice, Place, did_you_mean};
 use crate::input_sets::read_input_set;
 use crate::model::connector::read_connector;
+use crate::model::env_group::read_environment_group;
 use crate::model::infrastructure::read_infrastructure;
 use crate::model::overrides::{lay_over, read_override};
 use crate::model::policy::{read_policy, read_policy_set};
@@ -26,6 +27,8 @@ pub enum EntityKind {
     Service,
     Environment,
     Infrastructure,
+    #[serde(rename = "environmentGroup")]
+    EnvironmentGroup,
     Pipeline,
     Override,
     #[serde(rename = "userGroup")]
@@ -39,11 +42,12 @@ pub enum EntityKind {
 }
 
 /// Root keys of documents and the kinds they stand for.
-const ROOTS: [(&str, EntityKind); 17] = [
+const ROOTS: [(&str, EntityKind); 18] = [
     ("connector", EntityKind::Connector),
     ("secret", EntityKind::Secret),
     ("service", EntityKind::Service),
     ("environment", EntityKind::Environment),
+    ("environmentGroup", EntityKind::EnvironmentGroup),
     ("infrastructureDefinition", EntityKind::Infrastructure),
     ("infrastructure", EntityKind::Infrastructure),
     ("pipeline", EntityKind::Pipeline),
@@ -71,6 +75,7 @@ impl EntityKind {
             EntityKind::Service => "service",
             EntityKind::Environment => "environment",
             EntityKind::Infrastructure => "infrastructure",
+            EntityKind::EnvironmentGroup => "environmentGroup",
             EntityKind::Pipeline => "pipeline",
             EntityKind::Override => "override",
             EntityKind::UserGroup => "userGroup",
@@ -228,6 +233,9 @@ fn read_entity(
         EntityKind::Trigger => read_trigger(root, findings).map(|trigger| (trigger.identifier, trigger.name)),
         EntityKind::InputSet => read_input_set(document, root, findings),
         EntityKind::Environment => read_environment(root, findings).map(|e| (e.identifier, e.name.text())),
+        EntityKind::EnvironmentGroup => {
+            read_environment_group(root, findings).map(|group| (group.identifier, group.name))
+        }
         EntityKind::Infrastructure => read_infrastructure_entity(root, findings),
         EntityKind::Override => {
             let read = read_override(root, "overrides", findings)?;

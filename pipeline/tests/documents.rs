@@ -400,7 +400,9 @@ fn strategies_are_checked_where_they_stand() {
         only(&with(&on("AllErrors", "{type: StepGroupRollback}")))
             .contains("only allowed inside a step group")
     );
-    assert!(only(&with(&on("AllErrors", "{type: RetryStepGroup}"))).contains("not supported yet"));
+    assert!(
+        only(&with(&on("AllErrors", "{type: RetryStepGroup}"))).contains("only allowed inside a step group")
+    );
     let two = "failureStrategies: [{onFailure: {errors: [Timeout], action: {type: Ignore}}}, {onFailure: {errors: [Timeout], action: {type: Abort}}}]";
     assert!(only(&with(two)).contains("two different actions"));
     let rollback = custom("", &noop("a", ""), &noop("u", &on("AllErrors", "{type: StageRollback}")));

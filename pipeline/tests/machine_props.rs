@@ -44,6 +44,9 @@ fn traits(in_group: bool, rollback: bool) -> impl Strategy<Value = Traits> {
     }
     if in_group {
         actions.push("StepGroupRollback");
+        if !rollback {
+            actions.push("RetryStepGroup");
+        }
     }
     (
         prop::option::weighted(0.2, prop::sample::select(vec!["Success", "Failure", "All"])),
@@ -78,6 +81,7 @@ fn write_traits(out: &mut String, indent: usize, traits: &Traits, status_key: &s
             "Retry" => {
                 ", spec: {retryCount: 2, retryIntervals: [10s], onRetryFailure: {action: {type: MarkAsFailure}}}"
             }
+            "RetryStepGroup" => ", spec: {retryCount: 2, retryIntervals: [10s]}",
             "ManualIntervention" => ", spec: {timeout: 1h, onTimeout: {action: {type: MarkAsFailure}}}",
             _ => "",
         };
@@ -160,6 +164,42 @@ struct StageSpec {
 fn stage() -> impl Strategy<Value = StageSpec> {
     (members(false), prop_oneof![1 => Just(vec![]), 2 => members(true)], traits(false, false))
         .prop_map(|(steps, rollback, traits)| StageSpec { steps, rollback, traits })
+}
+
+/// Takes out barriers that could only be reached one after the other: they are refused. `true` if one is left.
+fn thin(members: &mut Vec<Member>, met: bool, beside: bool) -> bool {
+    let mut any = met;
+    members.retain_mut(|member| {
+        let before = if beside { met } else { any };
+        let (keep, found) = match member {
+            Member::Barrier => (!before, !before),
+            Member::Step(_) | Member::Wait | Member::Asks(..) => (true, false),
+            Member::Group(inner, ..) => {
+                let found = thin(inner, before, false);
+                (!inner.is_empty(), found)
+            }
+            Member::Parallel(inner) => {
+                let found = thin(inner, before, true);
+                (!inner.is_empty(), found)
+            }
+        };
+        any |= found;
+        keep
+    });
+    any
+}
+
+/// The stages as far as they are accepted.
+fn accepted(mut stages: Vec<StageSpec>) -> Vec<StageSpec> {
+    let (mut forward, mut rollback) = (false, false);
+    for stage in &mut stages {
+        forward = thin(&mut stage.steps, forward, false);
+        rollback = thin(&mut stage.rollback, rollback, false);
+        if stage.steps.is_empty() {
+            stage.steps.push(Member::Wait);
+        }
+    }
+    stages
 }
 
 fn yaml(stages: &[StageSpec]) -> String {
@@ -333,6 +373,7 @@ fn ancestors<'a>(state: &'a State, id: &'a str) -> impl Iterator<Item = &'a pipe
 }
 
 fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
+    let stages = accepted(stages);
     let plan = planned(&stages);
     let first = State::new(plan);
     let mut state = first.clone();

@@ -193,7 +193,7 @@ fn what_cannot_be_expanded_is_refused() {
     let unknown = stage(&services.replace("serviceRef: api", "serviceRef: apo"), PROD, "");
     assert!(text(made(&unknown).unwrap_err()).contains("did you mean `api`?"));
     let group = stage("service: {serviceRef: web}", "environmentGroup: {envGroupRef: g}", "");
-    assert!(text(made(&group).unwrap_err()).contains("`environmentGroup` is not supported"));
+    assert!(text(made(&group).unwrap_err()).contains("names no environment of the group"));
     let none = stage("services: {values: []}", PROD, "");
     assert!(text(made(&none).unwrap_err()).contains("`values` lists nothing"));
 }

@@ -11,12 +11,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Kinds as the API names them.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 11] = [
     "connector",
     "secret",
     "service",
     "environment",
     "infrastructure",
+    "environmentGroup",
     "pipeline",
     "userGroup",
     "trigger",

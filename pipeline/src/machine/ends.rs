@@ -40,7 +40,9 @@ impl Machine<'_> {
             return;
         }
         // Iterations do not count one by one, and rollback nodes carry a status of their own.
-        if !is_iteration && !status.is_positive() && !node.in_rollback {
+        // Nor does what happens in a group that begins again.
+        let counts = !is_iteration && !node.in_rollback && !self.is_retried(&parent);
+        if counts && !status.is_positive() {
             if matches!(node.kind, NodeKind::Stage(_)) {
                 self.update(ROOT_RUN, |run| run.broke = true);
             } else if let Some(stage) = self.stage_run(&parent) {

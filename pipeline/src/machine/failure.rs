@@ -138,14 +138,16 @@ impl Machine<'_> {
             FailureAction::ManualIntervention { timeout_ms, on_timeout } => {
                 self.halt(id, status, *timeout_ms, on_timeout);
             }
+            FailureAction::RetryStepGroup { .. } => self.retry_group(id, action, status),
             FailureAction::ProceedWithDefaultValues => self.proceed_with_defaults(id, status),
             FailureAction::Retry { count, intervals_ms, condition, then } => {
-                let attempt = self.run(id).map_or(0, |run| run.attempt);
+                let (attempt, before) = self.run(id).map_or((0, 0), |run| (run.attempt, run.attempts_before));
+                let tries = attempt.saturating_sub(before);
                 // A node that failed before its first attempt (a condition, a loop) cannot be tried again.
-                if attempt == 0 || attempt > *count || !self.may_retry(id, condition.as_deref()) {
+                if tries == 0 || tries > *count || !self.may_retry(id, condition.as_deref()) {
                     return self.act(id, then, status);
                 }
-                let index = (attempt as usize).saturating_sub(1).min(intervals_ms.len().saturating_sub(1));
+                let index = (tries as usize).saturating_sub(1).min(intervals_ms.len().saturating_sub(1));
                 let pause = self.rehearsed(intervals_ms.get(index).copied().unwrap_or(0));
                 self.clear_timeout(id);
                 self.update(id, |run| run.phase = Phase::RetryWait);

@@ -22,7 +22,7 @@ pub fn interventions(state: &State, id: &str) -> Vec<Intervention> {
     }
     let fits = |action: &Intervention| match action {
         // What failed before its first attempt, or as a whole, cannot be tried again.
-        Intervention::Retry => run.attempt > 0 && is_step(node) && !state.is_loop(id),
+        Intervention::Retry => run.attempt > run.attempts_before && is_step(node) && !state.is_loop(id),
         Intervention::StageRollback => !node.in_rollback,
         Intervention::StepGroupRollback => !node.in_rollback && in_group,
         Intervention::Ignore

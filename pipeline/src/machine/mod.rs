@@ -12,6 +12,7 @@ pub mod input;
 mod intervene;
 mod loops;
 mod resource;
+pub mod restart;
 mod runs;
 mod sequence;
 pub mod state;

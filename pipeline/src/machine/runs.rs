@@ -73,6 +73,13 @@ impl Runs {
         self.before.entry(id).or_insert_with(|| old.map(|mut old| RunBefore::of(&mut old)));
     }
 
+    /// Takes a run away.
+    pub fn remove(&mut self, id: &str) -> Option<Run> {
+        let mut old = self.map.remove(id)?;
+        self.before.entry(id.to_owned()).or_insert_with(|| Some(RunBefore::of(&mut old)));
+        Some(old)
+    }
+
     /// The runs that differ from what they were at the last call, or since the map was made or read.
     pub fn take_changed(&mut self) -> Vec<Changed> {
         let before = std::mem::take(&mut self.before);

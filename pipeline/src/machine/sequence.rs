@@ -106,7 +106,7 @@ impl Machine<'_> {
         self.end(id, Status::Skipped);
     }
 
-    fn arm_timeout(&mut self, id: &str, node: &PlanNode) {
+    pub(super) fn arm_timeout(&mut self, id: &str, node: &PlanNode) {
         // Without a written limit a group needs no timer: its stage has one.
         let ms = match (&node.kind, node.timeout_ms) {
             (_, Some(ms)) => ms,
@@ -214,6 +214,7 @@ impl Machine<'_> {
         // Ids of iterations follow from their loop. A list of them would grow with every one and be stored each time.
         let listed = iteration.is_none() || self.state.loops.get(parent).is_none();
         let run = Run { node, parent: Some(parent.to_owned()), iteration, ..Run::default() };
+        let run = self.fresh_run(&id, parent, run);
         self.state.runs.insert(id.clone(), run);
         self.update(parent, |run| {
             if listed {
@@ -319,7 +320,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether a rollback was advised for something that encloses this run (itself included).
+    /// Whether a rollback was advised for something that encloses this run (itself included), or it is to begin again.
     pub(super) fn is_stopped(&self, id: &str) -> bool {
         let mut at = Some(id);
         while let Some(run) = at.and_then(|id| self.run(id)) {
@@ -328,6 +329,9 @@ impl Machine<'_> {
                 return false;
             }
             // A rollback of the pipeline waits until the stages that run have ended.
+            if run.rounds.as_ref().is_some_and(|rounds| rounds.pause.is_some()) {
+                return true;
+            }
             if run.rollback_advised && (at == Some(id) || run.parent.is_some()) {
                 return true;
             }
@@ -350,6 +354,9 @@ impl Machine<'_> {
         let aborted = self.state.aborted_by.is_some();
         if aborted {
             return self.end(id, Status::Aborted);
+        }
+        if self.may_restart(id) {
+            return self.wait_for_restart(id);
         }
         let status = match &own_ending {
             Some(Ending::Expired(_)) => Status::Expired,

@@ -193,6 +193,9 @@ pub struct Run {
     pub phase: Phase,
     /// Attempt, from 1; 0 before the first.
     pub attempt: u32,
+    /// Attempts in earlier rounds of its group: strategies count from here.
+    #[serde(skip_serializing_if = "is_none_yet")]
+    pub attempts_before: u32,
     /// When it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Millis>,
@@ -274,12 +277,19 @@ pub struct Run {
     /// What the step asks or asked for, and what was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Box<super::input::Asked>>,
+    /// How often a step group was begun again, and whether it is to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<Box<super::restart::Rounds>>,
     /// The infrastructure that a stage holds, or waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
     /// It failed and waits for a decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halt: Option<Box<Halt>>,
+}
+
+fn is_none_yet(value: &u32) -> bool {
+    *value == 0
 }
 
 fn is_zero(value: &usize) -> bool {

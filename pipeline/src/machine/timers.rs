@@ -3,6 +3,7 @@
 use super::state::{Ending, Phase, Status};
 use super::{Action, Holdup, Machine, is_step, node_of};
 use crate::model::duration::show_duration;
+use crate::plan::NodeKind;
 use proto::failure::{Failure, FailureKind};
 
 /// Step timeout when none is written (pipeline.md 2.7).
@@ -69,7 +70,10 @@ impl Machine<'_> {
                 self.update(&id, |run| run.notices.push(note.to_owned()));
                 self.settle_ended_task(&id, &ending, None);
             }
-            "retry" if current && phase == Phase::RetryWait => self.start_attempt(&id),
+            "retry" if current && phase == Phase::RetryWait => match node.kind {
+                NodeKind::Group => self.restart_group(&id),
+                _ => self.start_attempt(&id),
+            },
             "intervene" if current && phase == Phase::Intervention => self.undecided(&id),
             "approve" if current && phase == Phase::Approval => self.approve_by_itself(&id),
             "wait" if current && phase == Phase::Wait => self.end(&id, Status::Success),

@@ -33,10 +33,7 @@ const NEVER_RAISED: [&str; 5] = [
     "RetryableTransientFailure",
 ];
 
-/// Actions that Harness knows and this version does not.
-const NOT_YET: [&str; 1] = ["RetryStepGroup"];
-
-const ACTIONS: [&str; 10] = [
+const ACTIONS: [&str; 11] = [
     "Ignore",
     "MarkAsSuccess",
     "MarkAsFailure",
@@ -45,6 +42,7 @@ const ACTIONS: [&str; 10] = [
     "StepGroupRollback",
     "PipelineRollback",
     "Retry",
+    "RetryStepGroup",
     "ManualIntervention",
     "ProceedWithDefaultValues",
 ];
@@ -76,6 +74,15 @@ pub enum FailureAction {
     },
     /// Inputs that nobody gave in time take their defaults.
     ProceedWithDefaultValues,
+    /// Run the enclosing step group again from its beginning, then the other action.
+    RetryStepGroup {
+        /// Further rounds.
+        count: u32,
+        /// Pauses before them, milliseconds; the last one repeats.
+        intervals_ms: Vec<u64>,
+        /// What follows the last round.
+        then: Box<FailureAction>,
+    },
     /// Try again, then the other action.
     Retry {
         /// Further attempts.
@@ -230,7 +237,7 @@ fn read_action(
             findings.fault(&kind.at, &kind.path, message);
             None
         }
-        "Retry" | "ProceedWithDefaultValues" if position != Position::First => {
+        "Retry" | "RetryStepGroup" | "ProceedWithDefaultValues" if position != Position::First => {
             findings.fault(&kind.at, &kind.path, format!("`{}` cannot be `{text}`", position.key()));
             None
         }
@@ -241,9 +248,19 @@ fn read_action(
         "ProceedWithDefaultValues" => Some(FailureAction::ProceedWithDefaultValues),
         "ManualIntervention" => read_intervention(spec, &kind, scope, findings),
         "Retry" => read_retry(spec, &kind, scope, findings),
-        other if NOT_YET.contains(&other) => {
-            let message =
-                format!("action `{other}` is not supported yet; supported are {}", ACTIONS.join(", "));
+        "RetryStepGroup" if scope.in_group && !scope.in_rollback => {
+            match read_retry(spec, &kind, scope, findings)? {
+                FailureAction::Retry { count, intervals_ms, condition: None, then } => {
+                    Some(FailureAction::RetryStepGroup { count, intervals_ms, then })
+                }
+                _ => {
+                    findings.fault(&kind.at, &kind.path, "`RetryStepGroup` knows no `condition`");
+                    None
+                }
+            }
+        }
+        "RetryStepGroup" => {
+            let message = "`RetryStepGroup` is only allowed inside a step group, and not in rollback steps";
             findings.fault(&kind.at, &kind.path, message);
             None
         }
@@ -266,7 +283,7 @@ fn read_retry(
         findings.fault(
             &kind.at,
             &kind.path,
-            "`Retry` needs `spec: {retryCount, retryIntervals, onRetryFailure}`",
+            format!("`{}` needs `spec: {{retryCount, retryIntervals, onRetryFailure}}`", kind.text()),
         );
         return None;
     };

@@ -5,6 +5,7 @@
 
 pub mod connector;
 pub mod duration;
+pub mod env_group;
 pub mod failure;
 pub mod infrastructure;
 pub mod looping;
@@ -22,6 +23,7 @@ mod step_list;
 mod step_policy;
 mod step_shell;
 mod targets;
+mod use_from;
 pub mod user_group;
 
 pub use read::Field;

@@ -99,8 +99,33 @@ pub struct Target {
     pub services: Option<Several<ServiceChoice>>,
     /// Several environments or infrastructures.
     pub places: Option<Several<Place>>,
+    /// It stands for every infrastructure of its environment, which only a catalogue can name.
+    pub all: bool,
     /// `infrastructure.allowSimultaneousDeployments` of the older form.
     pub simultaneous: Option<bool>,
+    /// `environment.environmentInputs`: variables that the environment leaves open.
+    pub environment_inputs: Option<Node>,
+    /// `environment.serviceOverrideInputs`, laid over the service last.
+    pub override_inputs: Option<Node>,
+    /// `environmentGroup`, before it is looked up.
+    pub group: Option<GroupChoice>,
+    /// `service.useFromStage`: the stage whose service it is.
+    pub service_from: Option<Field>,
+    /// `environment.useFromStage`: the stage whose environment and infrastructure it is.
+    pub environment_from: Option<Field>,
+}
+
+/// The environments of a group that a stage goes to.
+#[derive(Clone, Debug)]
+pub struct GroupChoice {
+    /// `envGroupRef`.
+    pub reference: Field,
+    /// `deployToAll`: every environment of the group with all its infrastructures.
+    pub all: bool,
+    /// Those that are named, with their infrastructures.
+    pub places: Vec<Place>,
+    /// `metadata.parallel`.
+    pub parallel: bool,
 }
 
 /// What a stage names several of.
@@ -159,7 +184,8 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
     if list.is_empty() {
         findings.fault(reader.at(), &path, "`stages` lists nothing");
     }
-    let stages = read_stages(list, &path, findings);
+    let mut stages = read_stages(list, &path, findings);
+    super::use_from::propagate(&mut stages, findings);
     reader.finish(findings);
     let (identifier, name) = identity?;
     let pipeline =

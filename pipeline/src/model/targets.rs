@@ -1,6 +1,6 @@
 //! What a deployment stage deploys, and where, as written.
 
-use super::pipeline::{Place, Several, Target};
+use super::pipeline::{GroupChoice, Place, Several, Target};
 use super::read::{Field, Reader};
 use crate::fault::Findings;
 use crate::yaml::Node;
@@ -8,15 +8,16 @@ use crate::yaml::Node;
 /// Reads both the current form (`service`, `environment`) and the older one (`serviceConfig`, `infrastructure`).
 pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Target {
     let mut target = Target { deployment_type: spec.field("deploymentType", findings), ..Target::default() };
-    if let Some(node) = spec.node("environmentGroup") {
-        let message =
-            "`environmentGroup` is not supported; list its environments under `environments.values`";
-        findings.fault(&node.at, &spec.sub("environmentGroup"), message);
-    }
+    target.group = read_group(spec, findings);
     spec.known(&["gitOpsEnabled"]);
     for key in ["service", "serviceConfig"] {
         let Some(mut service) = spec.map(key, findings) else { continue };
-        service.known(&["useFromStage", "stageOverrides", "service"]);
+        service.known(&["service"]);
+        target.service_from = read_use_from(&mut service, findings).or(target.service_from);
+        if let Some(node) = service.node("stageOverrides") {
+            let message = "`stageOverrides` is not supported; write what differs under `serviceDefinition`";
+            findings.fault(&node.at, &service.sub("stageOverrides"), message);
+        }
         let (reference, inline) = read_service_choice(&mut service, findings);
         target.service_ref = reference.or(target.service_ref);
         target.service_inline = inline.or(target.service_inline);
@@ -28,7 +29,10 @@ pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Tar
         let mut values = Vec::new();
         for (index, node) in services.list("values", findings).iter().enumerate() {
             let mut service = Reader::new(node, format!("{path}[{index}]"), findings);
-            service.known(&["useFromStage"]);
+            if let Some(from) = read_use_from(&mut service, findings) {
+                let message = "`useFromStage` stands under `service`, not in a list of services";
+                findings.fault(&from.at, &from.path, message);
+            }
             let choice = read_service_choice(&mut service, findings);
             if choice.0.is_none() {
                 findings.fault(service.at(), &service.sub("serviceRef"), "`serviceRef` is missing");
@@ -43,6 +47,9 @@ pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Tar
         target.services = Some(Several { values, parallel });
     }
     if let Some(mut environment) = spec.map("environment", findings) {
+        target.environment_from = read_use_from(&mut environment, findings);
+        target.environment_inputs = environment.node("environmentInputs").cloned();
+        target.override_inputs = environment.node("serviceOverrideInputs").cloned();
         let mut places = read_places(&mut environment, findings);
         environment.finish(findings);
         match (places.pop(), places.is_empty()) {
@@ -63,6 +70,7 @@ pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Tar
         let mut values = Vec::new();
         for (index, node) in environments.list("values", findings).iter().enumerate() {
             let mut environment = Reader::new(node, format!("{path}[{index}]"), findings);
+            refuse_inputs(&mut environment, findings);
             values.extend(read_places(&mut environment, findings));
             environment.finish(findings);
         }
@@ -74,6 +82,7 @@ pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Tar
     }
     if let Some(mut infrastructure) = spec.map("infrastructure", findings) {
         infrastructure.known(&["environment", "infrastructureKey"]);
+        target.environment_from = read_use_from(&mut infrastructure, findings).or(target.environment_from);
         target.simultaneous = infrastructure.flag("allowSimultaneousDeployments", findings);
         target.environment_ref = infrastructure.field("environmentRef", findings).or(target.environment_ref);
         target.infrastructure_ref =
@@ -106,6 +115,47 @@ fn read_service_choice(
     (reference, inline)
 }
 
+/// `useFromStage.stage`.
+fn read_use_from(reader: &mut Reader<'_>, findings: &mut Findings) -> Option<Field> {
+    let mut from = reader.map("useFromStage", findings)?;
+    let stage = from.required("stage", findings);
+    from.finish(findings);
+    stage
+}
+
+/// Inputs of one of several environments are not told apart yet.
+fn refuse_inputs(environment: &mut Reader<'_>, findings: &mut Findings) {
+    for key in ["environmentInputs", "serviceOverrideInputs", "useFromStage"] {
+        if let Some(node) = environment.node(key) {
+            let message = format!("`{key}` is supported only where the stage names one environment");
+            findings.fault(&node.at, &environment.sub(key), message);
+        }
+    }
+}
+
+/// `environmentGroup`.
+fn read_group(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<GroupChoice> {
+    let mut group = spec.map("environmentGroup", findings)?;
+    let reference = group.required("envGroupRef", findings);
+    let parallel = read_metadata(&mut group, findings);
+    let all = group.text("deployToAll", findings).is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    let path = group.sub("environments");
+    let mut places = Vec::new();
+    for (index, node) in group.list("environments", findings).iter().enumerate() {
+        let mut environment = Reader::new(node, format!("{path}[{index}]"), findings);
+        refuse_inputs(&mut environment, findings);
+        places.extend(read_places(&mut environment, findings));
+        environment.finish(findings);
+    }
+    if !all && places.is_empty() {
+        let message =
+            "the stage names no environment of the group: write `deployToAll: true` or `environments`";
+        findings.fault(group.at(), &path, message);
+    }
+    group.finish(findings);
+    Some(GroupChoice { reference: reference?, all, places, parallel })
+}
+
 /// `metadata.parallel`.
 fn read_metadata(reader: &mut Reader<'_>, findings: &mut Findings) -> bool {
     let Some(mut metadata) = reader.map("metadata", findings) else { return false };
@@ -116,7 +166,6 @@ fn read_metadata(reader: &mut Reader<'_>, findings: &mut Findings) -> bool {
 
 /// An environment once for each of its infrastructures; one without any stands for itself.
 fn read_places(environment: &mut Reader<'_>, findings: &mut Findings) -> Vec<Place> {
-    environment.known(&["environmentInputs", "serviceOverrideInputs", "useFromStage"]);
     let environment_ref = environment.field("environmentRef", findings);
     let all = environment.text("deployToAll", findings).is_some_and(|text| text.eq_ignore_ascii_case("true"));
     let path = environment.sub("infrastructureDefinitions");

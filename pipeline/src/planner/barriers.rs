@@ -4,6 +4,7 @@ use crate::fault::{Fault, Findings, did_you_mean};
 use crate::model::Field;
 use crate::model::step::Spec;
 use crate::plan::{NodeKind, Plan};
+use std::collections::BTreeMap;
 
 /// Refuses names that nobody declared and keeps those that are used.
 pub(super) fn check(plan: &mut Plan, declared: &[Field], findings: &mut Findings) {
@@ -22,9 +23,43 @@ pub(super) fn check(plan: &mut Plan, declared: &[Field], findings: &mut Findings
             used.push(name);
         }
     }
+    in_sequence(plan, findings);
     for field in declared.iter().filter(|field| !used.contains(&field.text())) {
         let text = format!("no step waits at the barrier `{}`", field.text());
         findings.remark("barrier-unused", &field.at, &field.path, text);
     }
     plan.barriers = used;
+}
+
+/// Two steps of one barrier that can only run one after the other wait for each other for ever.
+fn in_sequence(plan: &Plan, findings: &mut Findings) {
+    let mut met: BTreeMap<(String, bool), Vec<usize>> = BTreeMap::new();
+    for (index, node) in plan.nodes.iter().enumerate() {
+        let NodeKind::Step { spec, .. } = &node.kind else { continue };
+        let Spec::Barrier { barrier } = &**spec else { continue };
+        // Rollback steps wait for rollback steps only.
+        let others = met.entry((barrier.text(), node.in_rollback)).or_default();
+        if let Some(other) = others.iter().find(|other| !beside(plan, **other, index)) {
+            let first = plan.node(*other).map(|node| node.identifier.clone()).unwrap_or_default();
+            let message = format!(
+                "the step waits at the barrier `{}` for `{first}`, which stands before it in the same sequence: neither could ever go on",
+                barrier.text()
+            );
+            findings.push(Fault::at(&barrier.at, &barrier.path, message).suggest(Some(
+                "put them into branches of one `parallel` block, or use two barriers".to_owned(),
+            )));
+        }
+        others.push(index);
+    }
+}
+
+/// Whether two nodes may run at the same time: the innermost node that holds both starts its members together.
+fn beside(plan: &Plan, a: usize, b: usize) -> bool {
+    let above =
+        |node: usize| std::iter::successors(Some(node), |at| plan.node(*at).and_then(|node| node.parent));
+    let common = above(a).find(|one| above(b).any(|other| other == *one));
+    common.and_then(|common| plan.node(common)).is_some_and(|node| {
+        matches!(node.kind, NodeKind::Parallel)
+            && node.copies.as_ref().is_none_or(|copies| copies.at_once > 1)
+    })
 }

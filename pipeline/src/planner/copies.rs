@@ -1,14 +1,15 @@
 //! Stages that are copied when the run is planned: several services or environments, and loops whose items say what is
 //! deployed where. The target of a stage must be known before the run, so each copy is a stage of its own.
 
-use super::target::{Lookups, root, scope_of};
+use super::target::{Lookups, root, scope_of, stored};
 use crate::entities::EntityKind;
-use crate::fault::Findings;
+use crate::fault::{Fault, Findings, did_you_mean};
 use crate::machine::state::Iteration;
 use crate::machine::{field_value, named_iterations, render};
 use crate::model::Field;
+use crate::model::env_group::read_environment_group;
 use crate::model::looping::{Items, LoopKind, MAX_ITERATIONS};
-use crate::model::pipeline::{Place, Stage, Target};
+use crate::model::pipeline::{GroupChoice, Place, Several, Stage, Target};
 use crate::plan::{Copies, Plan, ROOT};
 use crate::scope::NodeScope;
 use crate::yaml::Node;
@@ -21,7 +22,17 @@ pub(super) fn copies(
     lookups: &Lookups<'_>,
     findings: &mut Findings,
 ) -> Option<(Vec<(Stage, Iteration)>, Copies)> {
-    let target = stage.target.as_ref()?;
+    let mut target = stage.target.as_ref()?;
+    let of_group;
+    if let Some(group) = &target.group {
+        let places = group_places(plan, group, lookups, findings);
+        of_group = Target {
+            group: None,
+            places: Some(Several { values: places, parallel: group.parallel }),
+            ..target.clone()
+        };
+        target = &of_group;
+    }
     let several = target.services.is_some() || target.places.is_some();
     let looping = stage.frame.looping.as_ref();
     if !several {
@@ -46,7 +57,7 @@ pub(super) fn copies(
     let mut made = Vec::new();
     for service in 0..services.max(1) {
         for place in 0..places.len().max(1) {
-            let mut copy = Target { services: None, places: None, ..target.clone() };
+            let mut copy = Target { services: None, places: None, group: None, ..target.clone() };
             let mut postfix = String::new();
             let mut item = serde_json::Map::new();
             if let Some((reference, inline)) =
@@ -61,6 +72,7 @@ pub(super) fn copies(
                 postfix.push_str(&format!("_{place}"));
                 item.insert("environmentRef".to_owned(), text(at.environment_ref.as_ref()));
                 item.insert("identifier".to_owned(), text(at.infrastructure_ref.as_ref()));
+                copy.all = at.all;
                 copy.environment_ref.clone_from(&at.environment_ref);
                 copy.infrastructure_ref.clone_from(&at.infrastructure_ref);
                 copy.infrastructure_inline.clone_from(&at.infrastructure_inline);
@@ -205,4 +217,45 @@ fn places(
         return None;
     }
     Some(all)
+}
+
+/// The environments of a group that a stage goes to.
+fn group_places(
+    plan: &Plan,
+    group: &GroupChoice,
+    lookups: &Lookups<'_>,
+    findings: &mut Findings,
+) -> Vec<Place> {
+    let field = &group.reference;
+    let named = || match group.places.is_empty() {
+        false => group.places.clone(),
+        true => vec![Place { environment_ref: Some(field.clone()), all: true, ..Place::default() }],
+    };
+    let Some(reference) = super::target::known(plan, ROOT, field, findings) else { return Vec::new() };
+    if lookups.catalog.is_none() {
+        return named();
+    }
+    let scope = scope_of(plan);
+    let entity = lookups.find(EntityKind::EnvironmentGroup, &reference, field, &scope, findings);
+    let read = entity
+        .and_then(|entity| root(entity, &["environmentGroup"], findings))
+        .and_then(|root| stored(findings, |own| read_environment_group(&root, own)));
+    let Some(read) = read else { return Vec::new() };
+    if group.places.is_empty() {
+        let place = |id: &String| {
+            let reference = Field::made(id.clone(), field.path.clone(), &field.at);
+            Place { environment_ref: Some(reference), all: true, ..Place::default() }
+        };
+        return read.environments.iter().map(place).collect();
+    }
+    for place in &group.places {
+        let Some(environment) = &place.environment_ref else { continue };
+        let Some(id) = super::target::known(plan, ROOT, environment, findings) else { continue };
+        if !read.environments.contains(&id) {
+            let message = format!("the environment `{id}` does not belong to the group `{reference}`");
+            let near = did_you_mean(&id, read.environments.iter().map(String::as_str));
+            findings.push(Fault::at(&environment.at, &environment.path, message).suggest(near));
+        }
+    }
+    group.places.clone()
 }

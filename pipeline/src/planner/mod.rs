@@ -5,6 +5,7 @@ mod barriers;
 mod check;
 mod connectors;
 mod copies;
+mod cycles;
 mod hosts;
 mod input_rules;
 mod inputs;
@@ -189,6 +190,7 @@ fn make(
     asks::find(&mut plan, &document, findings);
     barriers::check(&mut plan, &barriers, findings);
     target::resolve(&mut plan, targets, &lookups, findings);
+    cycles::check(&plan, findings);
     // A document with faults of its own would only give the same ones again through its references.
     if faults_of_the_text == 0 {
         tree::timeouts(&mut plan, findings);

@@ -142,10 +142,14 @@ pub(super) fn resolve(plan: &mut Plan, open: Vec<Open>, lookups: &Lookups<'_>, f
         };
         let known = overrides::applying(lookups, &spot, findings);
         let mut content = entity.as_ref().map_or_else(Vec::new, |entity| of_environment(entity, &bare));
+        if let Some(inputs) = &stage.target.environment_inputs {
+            environment_variables(&mut environment, inputs, findings);
+        }
         for over in known.iter().filter(|over| over.kind == OverrideKind::EnvGlobal) {
             environment_variables(&mut environment, &over.content, findings);
         }
         content.extend(known.iter().map(|over| over.content.clone()));
+        content.extend(stage.target.override_inputs.clone());
         let service_plan = match content.is_empty() {
             true => Some(bare),
             false => service(plan, &stage, lookups, &scope, &content, findings),
@@ -160,8 +164,9 @@ pub(super) fn resolve(plan: &mut Plan, open: Vec<Open>, lookups: &Lookups<'_>, f
             let all = overrides::applying(lookups, &spot, findings);
             let of_infrastructure = all.len() > known.len();
             if of_infrastructure {
-                content.truncate(content.len() - known.len());
-                content.extend(all.into_iter().map(|over| over.content));
+                let inputs = stage.target.override_inputs.iter();
+                content.truncate(content.len() - known.len() - inputs.len());
+                content.extend(all.into_iter().map(|over| over.content).chain(inputs.cloned()));
             }
             let service_plan = of_infrastructure
                 .then(|| service(plan, &stage, lookups, &scope, &content, findings))
@@ -373,7 +378,7 @@ fn infrastructure(
             (inline.clone(), path.clone())
         }
         (None, None) => {
-            if reference.is_none() {
+            if reference.is_none() && !target.all {
                 findings.fault(&at.at, &at.path, "the deployment stage names no infrastructure");
             }
             return None;
