@@ -93,8 +93,11 @@ pub fn read_infrastructure(node: &Node, path: &str, findings: &mut Findings) -> 
             findings.fault(&node.at, &spec.sub(key), "hosts from a provisioner are not supported yet");
         }
     }
-    let filter = read_filter(&mut spec, findings);
-    spec.known(&["releaseName", "attributeFilters", "hostFilters"]);
+    // The older form writes the filters without their type.
+    let names = spec.any("hostFilters").map(HostFilter::Names);
+    let attributes = spec.any("attributeFilters").map(HostFilter::Attributes);
+    let filter = read_filter(&mut spec, findings).or(names).or(attributes);
+    spec.known(&["releaseName"]);
     spec.finish(findings);
     Some(Infrastructure {
         kind: meant.to_owned(),

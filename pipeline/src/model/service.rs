@@ -118,7 +118,8 @@ pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Opti
         findings.push(fault.suggest(did_you_mean(&text, ["Ssh"])));
     }
     let mut spec = Reader::new(spec_node, spec_path, findings);
-    spec.known(&["hooks", "environmentType", "release"]);
+    spec.known(&["environmentType", "release"]);
+    spec.without_effect("hooks", "no hook runs", findings);
     let variables = read_variables(&mut spec, findings);
     let artifact = read_artifacts(&mut spec, findings);
     let config_files = read_config_files(&mut spec, findings);
