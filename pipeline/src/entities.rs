@@ -303,7 +303,8 @@ pub(crate) fn read_environment(root: &Node, findings: &mut Findings) -> Option<E
 fn check_lists(content: &Node, path: &str, findings: &mut Findings) {
     let mut definition = Node::empty_map(&content.at);
     if let crate::yaml::Value::Map(map) = &mut definition.value {
-        map.set("type", Node::text("Ssh", &content.at));
+        // Only a service of Kubernetes has manifests; variables and files are the same for all.
+        map.set("type", Node::text("Kubernetes", &content.at));
     }
     lay_over(&mut definition, content);
     // What an override may hold depends on the service; only mistakes in the lists themselves are faults here.
@@ -313,7 +314,7 @@ fn check_lists(content: &Node, path: &str, findings: &mut Findings) {
 /// The seed's infrastructure has neither identifier nor name: it then takes those of its host.
 fn read_infrastructure_entity(root: &Node, findings: &mut Findings) -> Option<(String, String)> {
     let path = "infrastructureDefinition";
-    read_infrastructure(root, path, findings);
+    read_infrastructure(root, path, None, findings);
     let text = |key: &str| root.get(key).and_then(Node::as_str).map(str::to_owned);
     if text("identifier").is_none() && text("name").is_none() {
         let host = root.at_path(&["spec", "hostname"]).and_then(Node::as_str);

@@ -160,9 +160,6 @@ pub struct PlanNode {
     /// The members of this block are the copies of one stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies: Option<Copies>,
-    /// Variables of a step group.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub variables: Vec<Variable>,
     /// What the step asks for when it is reached: its fields with `<+input>.executionInput()`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<InputAsk>,
@@ -286,7 +283,7 @@ pub struct InfrastructurePlan {
     pub identifier: String,
     /// Name.
     pub name: String,
-    /// `Pdc`.
+    /// `Pdc` or `KubernetesDirect`.
     pub kind: String,
     /// Hosts in the order of their definition.
     pub hosts: Vec<HostPlan>,
@@ -303,6 +300,15 @@ pub struct InfrastructurePlan {
     /// `allowSimultaneousDeployments`: several executions may deploy to it at once.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub simultaneous: bool,
+    /// Of a cluster: its connector as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connector_field: Option<Field>,
+    /// Of a cluster: where objects lie that name no namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Field>,
+    /// Of a cluster: name of the release.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_name: Option<Field>,
 }
 
 /// One host.

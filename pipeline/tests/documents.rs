@@ -27,7 +27,7 @@ fn an_unknown_step_is_refused_by_name_with_its_place() {
         "{fault}"
     );
     assert!(fault.contains("did you mean `Command`?"), "{fault}");
-    let fault = only(&custom("", &noop("a", "").replace("Noop", "K8sApply"), ""));
+    let fault = only(&custom("", &noop("a", "").replace("Noop", "EcsRunTask"), ""));
     assert!(fault.contains("not supported by this version"), "{fault}");
 }
 
@@ -285,7 +285,7 @@ fn r2_types_have_aliases() {
     let plan = planned(&deployment_on(inline, &noop("a", ""), ""));
     assert!(codes(&plan).contains(&"R2.type-alias"));
     let azure = inline.replace("hostname: h7", "subscriptionId: s, hostname: h7");
-    assert!(only(&deployment_on(&azure, &noop("a", ""), "")).contains("supported is Pdc"));
+    assert!(only(&deployment_on(&azure, &noop("a", ""), "")).contains("supported are Pdc"));
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn config_files_are_replaced_by_identifier_and_manifests_are_kept() {
         )
     };
     let document = format!(
-        "serviceOverrides:\n  environmentRef: prod\n  serviceRef: web\n  variableOverrides: [{{name: LEVEL, type: String, value: old-form}}]\n  configFiles: [{}, {}]\n  manifests: [{{manifest: {{identifier: m, type: Values}}}}]\n",
+        "serviceOverrides:\n  environmentRef: prod\n  serviceRef: web\n  variableOverrides: [{{name: LEVEL, type: String, value: old-form}}]\n  configFiles: [{}, {}]\n  manifests: [{{manifest: {{identifier: m, type: Values, spec: {{store: {{type: Inline, spec: {{content: 'a: 1'}}}}}}}}}}]\n",
         file("props"),
         file("more")
     );

@@ -146,7 +146,7 @@ impl World {
     }
 }
 
-fn step(view: &Value, stage: usize, step: usize) -> &Value {
+fn step<'v>(view: &'v Value, stage: usize, step: usize) -> &'v Value {
     &view["stages"][stage]["steps"][step]
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Executors {
     verify: OnceCell<VerifyExecutor>,
     shell: ShellExecutor,
     #[cfg(feature = "kube")]
-    kube: executor_kube::KubeExecutor,
+    kube: OnceCell<executor_kube::KubeExecutor>,
     #[cfg(feature = "ssh")]
     ssh: OnceCell<executor_ssh::SshExecutor>,
     #[cfg(feature = "ssh")]
@@ -61,7 +61,7 @@ impl Executors {
             verify: OnceCell::new(),
             shell: ShellExecutor::new(executor_shell::Settings::default()),
             #[cfg(feature = "kube")]
-            kube: executor_kube::KubeExecutor::new(executor_kube::Settings::default()),
+            kube: OnceCell::new(),
             #[cfg(feature = "ssh")]
             ssh: OnceCell::new(),
             #[cfg(feature = "ssh")]
@@ -96,6 +96,15 @@ impl Executors {
             VerifyExecutor::new(config).map_err(|error| setup("Verify", error))
         };
         self.verify.get_or_try_init(make).await
+    }
+
+    #[cfg(feature = "kube")]
+    async fn kube(&self) -> Result<&executor_kube::KubeExecutor, StepError> {
+        let make = async || {
+            let executor = executor_kube::KubeExecutor::new(executor_kube::Settings::default());
+            Ok(executor.with_sources(self.client().await?.clone()))
+        };
+        self.kube.get_or_try_init(make).await
     }
 
     #[cfg(feature = "ssh")]
@@ -160,7 +169,7 @@ impl Executors {
                 drive(&self.shell, spec, cx, recover, executor_shell::VANISHED).await
             }
             #[cfg(feature = "kube")]
-            StepSpec::Kubernetes(spec) => drive(&self.kube, spec, cx, recover, VANISHED).await,
+            StepSpec::Kubernetes(spec) => drive(self.kube().await?, spec, cx, recover, VANISHED).await,
             #[cfg(not(feature = "kube"))]
             StepSpec::Kubernetes(spec) => Err(unsupported(spec.action.kind())),
             StepSpec::ResolveArtifact(spec) => internal::resolve(self.client().await?, spec, cx).await,
@@ -189,6 +198,14 @@ impl Executors {
             }
             #[cfg(not(feature = "ssh"))]
             ConnectorTestSpec::Ssh(_) => return Err(unsupported("Command")),
+            #[cfg(feature = "kube")]
+            ConnectorTestSpec::Kubernetes(cluster) => {
+                internal::stages(&self.kube().await?.test_connection(cluster, cx).await, |one| {
+                    internal::stage(one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())
+                })
+            }
+            #[cfg(not(feature = "kube"))]
+            ConnectorTestSpec::Kubernetes(_) => return Err(unsupported("K8sApply")),
             ConnectorTestSpec::Prometheus(connector) => {
                 internal::stages(&self.verify().await?.test(connector, cx).await, |one| {
                     internal::stage(&one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())

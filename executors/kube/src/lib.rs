@@ -20,8 +20,10 @@ mod config;
 mod connect;
 mod discovery;
 mod error;
+pub mod manifests;
 pub mod objects;
 mod oidc;
+mod probe;
 mod prune;
 mod release;
 mod rest;
@@ -32,6 +34,7 @@ mod traffic;
 mod variant;
 
 pub use config::Settings;
+pub use probe::ConnectorStage;
 
 use executor_api::{
     Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe,
@@ -45,12 +48,32 @@ use std::sync::Arc;
 pub struct KubeExecutor {
     pub(crate) settings: Settings,
     pub(crate) probe: Arc<dyn TransportProbe>,
+    /// How manifests are fetched; made with the system's roots when the agent gave none.
+    pub(crate) sources: Option<sources::Client>,
 }
 
 impl KubeExecutor {
     /// An executor with these limits.
     pub fn new(settings: Settings) -> KubeExecutor {
-        KubeExecutor { settings, probe: Arc::new(NoProbe) }
+        KubeExecutor { settings, probe: Arc::new(NoProbe), sources: None }
+    }
+
+    /// Fetches manifests with this client, which knows the agent's own CA.
+    #[must_use]
+    pub fn with_sources(mut self, sources: sources::Client) -> KubeExecutor {
+        self.sources = Some(sources);
+        self
+    }
+
+    /// The client for [`manifests::load`].
+    pub(crate) fn sources(&self) -> Result<sources::Client, StepError> {
+        if let Some(client) = &self.sources {
+            return Ok(client.clone());
+        }
+        sources::Client::new(sources::ClientOptions::default()).map_err(|failed| {
+            let text = format!("manifests cannot be fetched: {failed}");
+            StepError::new(executor_api::Class::Bug, "KUBE-068", text).source(failed)
+        })
     }
 
     /// Reports every change it asks the API server for to `probe`; for the conformance kit.

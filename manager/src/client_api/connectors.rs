@@ -11,11 +11,13 @@ use pipeline::entities::{Catalog, EntityKind, Snapshot, find};
 use pipeline::fault::Findings;
 use pipeline::model::Field;
 use pipeline::model::connector::{Auth, Connector, ConnectorSpec, HeaderValue, read_connector};
+use pipeline::model::connector_k8s::K8sCredential;
 use pipeline::model::secret::{Secret, SecretSpec, read_secret};
 use pipeline::yaml::parse_documents;
 use proto::result::StepResult;
 use proto::task::{
-    ConnectorTestSpec, HostKeys, HttpAuth, HttpConnector, SshCredential, SshTarget, Step, StepSpec,
+    Cluster, ClusterCredential, ConnectorTestSpec, HostKeys, HttpAuth, HttpConnector, SshCredential,
+    SshTarget, Step, StepSpec,
 };
 use proto::text::{SecretRef, Text, placeholder};
 use serde::Deserialize;
@@ -225,12 +227,70 @@ impl Wanted<'_> {
                 }
                 ConnectorTestSpec::Prometheus(http)
             }
+            ConnectorSpec::K8sCluster { credential } => {
+                ConnectorTestSpec::Kubernetes(self.cluster(connector, credential)?)
+            }
+            ConnectorSpec::HelmRepository { .. } => {
+                return Err(ApiError::request(format!(
+                    "the connector `{}` leads to a repository of charts, which helm itself reads",
+                    connector.identifier
+                ))
+                .hint("run a step that uses it, or `helm pull CHART --repo URL` on the agent"));
+            }
             ConnectorSpec::Unsupported { kind } => {
                 return Err(ApiError::request(format!(
                     "connectors of type `{kind}` cannot be tested by this version"
                 )));
             }
         })
+    }
+
+    fn cluster(&mut self, connector: &Connector, credential: &K8sCredential) -> Answer<Cluster> {
+        let secret = |wanted: &mut Self, field: &Field| Ok::<_, ApiError>(wanted.secret(&plain(field)?));
+        let maybe = |wanted: &mut Self, field: &Option<Field>| {
+            field.as_ref().map(|field| secret(wanted, field)).transpose()
+        };
+        let credential = match credential {
+            K8sCredential::InheritFromDelegate { context } => {
+                ClusterCredential::InheritFromDelegate { context: context.as_ref().map(plain).transpose()? }
+            }
+            K8sCredential::ServiceAccount { master_url, token, ca } => ClusterCredential::ServiceAccount {
+                master_url: plain(master_url)?,
+                token: secret(self, token)?,
+                ca: maybe(self, ca)?,
+            },
+            K8sCredential::ClientKeyCert { master_url, ca, client_cert, client_key, passphrase } => {
+                ClusterCredential::ClientKeyCert {
+                    master_url: plain(master_url)?,
+                    ca: maybe(self, ca)?,
+                    client_cert: secret(self, client_cert)?,
+                    client_key: secret(self, client_key)?,
+                    passphrase: maybe(self, passphrase)?,
+                }
+            }
+            K8sCredential::OpenIdConnect(oidc) => {
+                let placed = |wanted: &mut Self, field: &Field| {
+                    let secret = secret(wanted, field)?;
+                    Ok::<_, ApiError>(Text(placeholder(&secret, wanted.token)))
+                };
+                let username = match (&oidc.username, &oidc.username_ref) {
+                    (Some(username), _) => Text(plain(username)?),
+                    (None, Some(reference)) => placed(self, reference)?,
+                    (None, None) => Text::default(),
+                };
+                ClusterCredential::OpenIdConnect {
+                    master_url: plain(&oidc.master_url)?,
+                    issuer_url: plain(&oidc.issuer_url)?,
+                    client_id: placed(self, &oidc.client_id)?,
+                    client_secret: maybe(self, &oidc.client_secret)?,
+                    username,
+                    password: secret(self, &oidc.password)?,
+                    scopes: oidc.scopes.as_ref().map(plain).transpose()?.unwrap_or_default(),
+                    ca: maybe(self, &oidc.ca)?,
+                }
+            }
+        };
+        Ok(Cluster { connector: connector.identifier.clone(), credential })
     }
 
     fn ssh(&mut self, host: &str, port: Option<u16>, secret: &Secret) -> Answer<ConnectorTestSpec> {

@@ -1,5 +1,6 @@
 //! Connectors: how a server or host is reached and with which credentials.
 
+use super::connector_k8s::{K8sCredential, read_charts, read_cluster};
 use super::identity;
 use super::read::{Field, Reader};
 use crate::fault::{Fault, Findings, did_you_mean};
@@ -71,6 +72,20 @@ pub enum ConnectorSpec {
         /// Credentials.
         auth: Auth,
     },
+    /// A Kubernetes cluster.
+    K8sCluster {
+        /// How to log in.
+        credential: K8sCredential,
+    },
+    /// A repository of charts.
+    HelmRepository {
+        /// An OCI registry; otherwise over HTTP.
+        oci: bool,
+        /// Base URL.
+        url: Field,
+        /// Credentials.
+        auth: Auth,
+    },
     /// A kind that this version cannot use. Stored, refused when something needs it.
     Unsupported {
         /// As written.
@@ -123,13 +138,24 @@ pub enum Auth {
 }
 
 /// Kinds that can be used.
-pub const CONNECTOR_TYPES: [&str; 9] =
-    ["Ssh", "Pdc", "DockerRegistry", "Artifactory", "Prometheus", "Git", "Github", "Gitlab", "Bitbucket"];
+pub const CONNECTOR_TYPES: [&str; 12] = [
+    "Ssh",
+    "Pdc",
+    "DockerRegistry",
+    "Artifactory",
+    "Prometheus",
+    "Git",
+    "Github",
+    "Gitlab",
+    "Bitbucket",
+    "K8sCluster",
+    "HttpHelmRepo",
+    "OciHelmRepo",
+];
 
 /// Kinds of Harness that are stored and come into use with later versions.
-const LATER: [&str; 12] = [
+const LATER: [&str; 9] = [
     "Aws",
-    "K8sCluster",
     "Vault",
     "AwsSecretManager",
     "AwsKms",
@@ -138,8 +164,6 @@ const LATER: [&str; 12] = [
     "Datadog",
     "NewRelic",
     "PagerDuty",
-    "HttpHelmRepo",
-    "OciHelmRepo",
 ];
 
 /// Reads a document with the root `connector`.
@@ -196,6 +220,11 @@ pub fn read_connector(root: &Node, findings: &mut Findings) -> Option<Connector>
             url.zip(auth).map(|(url, auth)| ConnectorSpec::Artifactory { url, auth })
         }
         "Prometheus" => read_prometheus(&mut spec, findings),
+        "K8sCluster" => read_cluster(&mut spec, findings),
+        "HttpHelmRepo" | "OciHelmRepo" => {
+            let auth = read_auth(&mut spec, "auth", findings);
+            read_charts(name == "OciHelmRepo", &mut spec, auth, findings)
+        }
         _ => read_git(name, &mut spec, findings),
     };
     spec.finish(findings);

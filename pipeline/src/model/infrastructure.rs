@@ -1,4 +1,4 @@
-//! Infrastructures of SSH stages: hosts and how to log in to them.
+//! Infrastructures: hosts and how to log in to them, or a cluster and a namespace in it.
 
 use super::read::{Field, Reader};
 use crate::fault::{Fault, Findings, did_you_mean};
@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 /// An effective infrastructure, before its references are looked up.
 #[derive(Clone, Debug)]
 pub struct Infrastructure {
-    /// Canonical type: `Pdc`.
+    /// Canonical type: `Pdc` or `KubernetesDirect`.
     pub kind: String,
     /// Hosts, or an expression that gives them.
     pub hosts: Option<Field>,
@@ -25,6 +25,19 @@ pub struct Infrastructure {
     pub tags: Json,
     /// `allowSimultaneousDeployments`.
     pub simultaneous: bool,
+    /// Of a cluster: what stands for hosts.
+    pub cluster: Option<ClusterPlace>,
+}
+
+/// A cluster and the place in it.
+#[derive(Clone, Debug)]
+pub struct ClusterPlace {
+    /// `K8sCluster` connector.
+    pub connector: Field,
+    /// Namespace.
+    pub namespace: Field,
+    /// Name of the release.
+    pub release_name: Field,
 }
 
 /// Which hosts of a connector.
@@ -39,8 +52,17 @@ pub enum HostFilter {
 /// Types that mean hosts over SSH; the canonical one first.
 const KINDS: [&str; 4] = ["Pdc", "SshWinRmAzureInfrastructure", "SshWinRmAzure", "SshWinRmAws"];
 
-/// Reads an effective infrastructure definition: `{type, spec}` with whatever else its entity holds.
-pub fn read_infrastructure(node: &Node, path: &str, findings: &mut Findings) -> Option<Infrastructure> {
+/// Infrastructures that are clusters.
+const CLUSTER: &str = "KubernetesDirect";
+
+/// Reads an effective infrastructure definition: `{type, spec}` with whatever else its entity holds. `deployment` is the
+/// type of the service that is deployed to it, if that is known.
+pub fn read_infrastructure(
+    node: &Node,
+    path: &str,
+    deployment: Option<&str>,
+    findings: &mut Findings,
+) -> Option<Infrastructure> {
     let mut reader = Reader::new(node, path, findings);
     reader.known(&[
         "name",
@@ -49,26 +71,40 @@ pub fn read_infrastructure(node: &Node, path: &str, findings: &mut Findings) -> 
         "orgIdentifier",
         "projectIdentifier",
         "description",
-        "deploymentType",
         "scopedServices",
     ]);
     let outer_tags = reader.any("tags");
     let simultaneous = reader.flag("allowSimultaneousDeployments", findings).unwrap_or(false);
-    let kind = reader.required("type", findings)?;
+    let written = reader.field("deploymentType", findings).map(|field| field.text());
+    let kubernetes =
+        deployment.or(written.as_deref()).is_some_and(|kind| kind.eq_ignore_ascii_case("Kubernetes"));
+    let kind = match (reader.has("type"), kubernetes) {
+        (false, true) => {
+            rules::r2_kubernetes_infrastructure(&node.at, path, findings);
+            Field::made(CLUSTER, reader.sub("type"), &node.at)
+        }
+        _ => reader.required("type", findings)?,
+    };
     let Some(mut spec) = reader.map("spec", findings) else {
         findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
         return None;
     };
     reader.finish(findings);
     let text = kind.text();
+    if text.trim().eq_ignore_ascii_case(CLUSTER) {
+        return read_cluster(spec, outer_tags, simultaneous, findings);
+    }
     let azure = spec.has("subscriptionId");
     let meant = match KINDS.iter().find(|known| known.eq_ignore_ascii_case(&text)) {
         Some(&"Pdc") => "Pdc",
         Some(&("SshWinRmAzureInfrastructure" | "SshWinRmAzure")) if !azure => "Pdc",
         _ => {
-            let message =
-                format!("infrastructure type `{text}` is not supported by this version; supported is Pdc");
-            findings.push(Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, ["Pdc"])));
+            let message = format!(
+                "infrastructure type `{text}` is not supported by this version; supported are Pdc, {CLUSTER}"
+            );
+            findings.push(
+                Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, ["Pdc", CLUSTER])),
+            );
             return None;
         }
     };
@@ -93,14 +129,13 @@ pub fn read_infrastructure(node: &Node, path: &str, findings: &mut Findings) -> 
             findings.fault(&node.at, &spec.sub(key), "hosts from a provisioner are not supported yet");
         }
     }
-    // The older form writes the filters without their type.
-    let names = spec.any("hostFilters").map(HostFilter::Names);
-    let attributes = spec.any("attributeFilters").map(HostFilter::Attributes);
-    let filter = read_filter(&mut spec, findings).or(names).or(attributes);
-    spec.known(&["releaseName"]);
+    let filter = read_filter(&mut spec, findings);
+    spec.known(&["releaseName", "attributeFilters", "hostFilters"]);
     spec.finish(findings);
+    let kind = meant.to_owned();
+    let cluster = None;
     Some(Infrastructure {
-        kind: meant.to_owned(),
+        kind,
         hosts,
         connector,
         credentials,
@@ -108,6 +143,52 @@ pub fn read_infrastructure(node: &Node, path: &str, findings: &mut Findings) -> 
         selectors,
         tags,
         simultaneous,
+        cluster,
+    })
+}
+
+fn read_cluster(
+    mut spec: Reader<'_>,
+    outer_tags: Option<Field>,
+    simultaneous: bool,
+    findings: &mut Findings,
+) -> Option<Infrastructure> {
+    let connector = spec.required("connectorRef", findings);
+    let selectors = spec.any("delegateSelectors");
+    if let Some(selectors) = &selectors {
+        rules::r4_infrastructure_selectors(selectors, findings);
+    }
+    let tags = spec.any("tags").or(outer_tags).map_or(Json::Null, |tags| tags.value);
+    for key in ["provisioner", "cluster"] {
+        if let Some(node) = spec.node(key) {
+            findings.fault(
+                &node.at,
+                &spec.sub(key),
+                "clusters from a provisioner or cloud are not supported yet",
+            );
+        }
+    }
+    let (at, path) = (spec.at().clone(), spec.path().to_owned());
+    let mut gap = |key: &'static str, assumed: &str| {
+        let field = spec.field(key, findings).filter(|field| !field.text().trim().is_empty());
+        field.unwrap_or_else(|| {
+            rules::r2_kubernetes_gap(key, assumed, &at, &path, findings);
+            Field::made(assumed, format!("{path}.{key}"), &at)
+        })
+    };
+    let namespace = gap("namespace", "<+service.name>-<+env.name>");
+    let release_name = gap("releaseName", "<+service.name>");
+    spec.finish(findings);
+    Some(Infrastructure {
+        kind: CLUSTER.to_owned(),
+        hosts: None,
+        connector: connector.clone(),
+        credentials: None,
+        filter: None,
+        selectors,
+        tags,
+        simultaneous,
+        cluster: Some(ClusterPlace { connector: connector?, namespace, release_name }),
     })
 }
 

@@ -4,11 +4,13 @@
 //! resolves the rest when a step starts.
 
 pub mod connector;
+pub mod connector_k8s;
 pub mod duration;
 pub mod env_group;
 pub mod failure;
 pub mod infrastructure;
 pub mod looping;
+pub mod manifest;
 pub mod overrides;
 pub mod pipeline;
 pub mod policy;
@@ -19,6 +21,7 @@ pub mod step;
 pub mod step_approval;
 mod step_command;
 mod step_http;
+pub mod step_k8s;
 mod step_list;
 mod step_policy;
 mod step_shell;

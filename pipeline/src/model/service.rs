@@ -1,6 +1,7 @@
 //! Services: artifact, config files and variables.
 
 use super::connector::CONNECTOR_TYPES;
+use super::manifest::{Manifest, read_manifests};
 use super::read::{Field, Reader};
 use super::{Variable, read_variables};
 use crate::fault::{Findings, did_you_mean};
@@ -9,7 +10,7 @@ use crate::yaml::Node;
 use serde::{Deserialize, Serialize};
 
 /// What a service definition says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Definition {
     /// `Ssh`, …
@@ -20,6 +21,12 @@ pub struct Definition {
     pub artifact: Option<Artifact>,
     /// Config files.
     pub config_files: Vec<ConfigFile>,
+    /// Manifests in the order of their weight: the service's, then those of overrides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Manifest>,
+    /// `release.name`: outweighs the infrastructure's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_name: Option<Field>,
 }
 
 /// A primary artifact with its expressions.
@@ -99,7 +106,7 @@ pub enum GitFetch {
 }
 
 /// Deployment types that this version can run.
-const KINDS: [&str; 2] = ["Ssh", "CustomDeployment"];
+const KINDS: [&str; 2] = ["Ssh", "Kubernetes"];
 
 /// Reads an effective `serviceDefinition`.
 pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Option<Definition> {
@@ -110,20 +117,33 @@ pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Opti
     let spec_node = reader.node("spec").unwrap_or(&empty);
     reader.finish(findings);
     if let Some(kind) = &kind
-        && !KINDS[..1].iter().any(|known| known.eq_ignore_ascii_case(&kind.text()))
+        && !KINDS.iter().any(|known| known.eq_ignore_ascii_case(&kind.text()))
     {
         let text = kind.text();
-        let message = format!("deployment type `{text}` is not supported by this version; supported is Ssh");
+        let message = format!(
+            "deployment type `{text}` is not supported by this version; supported are {}",
+            KINDS.join(", ")
+        );
         let fault = crate::fault::Fault::at(&kind.at, &kind.path, message);
-        findings.push(fault.suggest(did_you_mean(&text, ["Ssh"])));
+        findings.push(fault.suggest(did_you_mean(&text, KINDS)));
     }
     let mut spec = Reader::new(spec_node, spec_path, findings);
-    spec.known(&["environmentType", "release"]);
-    spec.without_effect("hooks", "no hook runs", findings);
+    spec.known(&["hooks", "environmentType"]);
+    let kind_text = kind.as_ref().map(Field::text).unwrap_or_default();
+    let kubernetes = kind_text.eq_ignore_ascii_case("Kubernetes");
+    let release_name = spec.map("release", findings).and_then(|mut release| {
+        let name = release.field("name", findings);
+        release.finish(findings);
+        name
+    });
     let variables = read_variables(&mut spec, findings);
     let artifact = read_artifacts(&mut spec, findings);
     let config_files = read_config_files(&mut spec, findings);
+    let manifests = if kubernetes { read_manifests(&mut spec, "manifests", findings) } else { Vec::new() };
+    // Which of several manifests is the primary one; a stage deploys one.
+    spec.known(&["manifestConfigurations"]);
     if let Some(node) = spec.node("manifests")
+        && !kubernetes
         && node.as_list().is_some_and(|list| !list.is_empty())
     {
         findings.remark(
@@ -134,7 +154,8 @@ pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Opti
         );
     }
     spec.finish(findings);
-    Some(Definition { kind: kind?.text(), variables, artifact, config_files })
+    let kind = if kubernetes { "Kubernetes".to_owned() } else { kind?.text() };
+    Some(Definition { kind, variables, artifact, config_files, manifests, release_name })
 }
 
 fn read_artifacts(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Artifact> {

@@ -7,7 +7,7 @@ use crate::fault::Place;
 use proto::task::{CopySource, OutputVariable, Shell};
 use serde::{Deserialize, Serialize};
 
-/// Step types that a pipeline may use.
+/// Step types that a pipeline may use, beside the Kubernetes family ([`proto::task::KUBERNETES_KINDS`]).
 pub const STEP_TYPES: [&str; 10] = [
     "Command",
     "ArtifactoryDownload",
@@ -61,9 +61,6 @@ pub struct Frame {
 pub struct Group {
     /// Common part.
     pub frame: Frame,
-    /// Variables: `<+stepGroup.variables.NAME>`.
-    #[serde(default)]
-    pub variables: Vec<super::Variable>,
     /// Members.
     pub steps: Vec<StepNode>,
     /// Run by StepGroupRollback.
@@ -132,6 +129,8 @@ pub enum Spec {
         /// Limit of the request.
         request_timeout: Option<Field>,
     },
+    /// Any step of the Kubernetes family.
+    Kubernetes(Box<super::step_k8s::K8sStep>),
     /// Analysis of a metric.
     Verify(Box<Verify>),
     /// Asks policy sets about a document.

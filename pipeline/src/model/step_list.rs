@@ -2,7 +2,6 @@
 
 use super::failure::{StrategyScope, read_strategies};
 use super::looping::read_looping;
-use super::pipeline::TEMPLATES;
 use super::read::{Field, Reader, one_of};
 use super::step::{Frame, Group, STEP_TYPES, Spec, Step, StepNode, Verify, When, WhenStatus};
 use crate::fault::{Fault, Findings, did_you_mean};
@@ -10,16 +9,7 @@ use crate::rules;
 use crate::yaml::Node;
 
 /// Step types of Harness that come in later versions: refused by name, and told apart from slips of the pen.
-const LATER: [&str; 20] = [
-    "K8sApply",
-    "K8sRollingDeploy",
-    "K8sRollingRollback",
-    "K8sCanaryDeploy",
-    "K8sCanaryDelete",
-    "K8sBlueGreenDeploy",
-    "K8sBGSwapServices",
-    "K8sScale",
-    "K8sDelete",
+const LATER: [&str; 11] = [
     "EcsRunTask",
     "EcsRollingDeploy",
     "EcsRollingRollback",
@@ -91,10 +81,8 @@ fn read_list(
             let members = reader.list("parallel", findings);
             nodes.push(StepNode::Parallel(read_list(members, &path, context, earlier, findings)));
         } else {
-            let template = reader.refused("template", TEMPLATES, findings);
-            if !template && !reader.refused("insert", TEMPLATES, findings) {
-                findings.fault(&node.at, &at, "expected `step`, `stepGroup` or `parallel`");
-            }
+            reader.known(&["template", "insert"]);
+            findings.fault(&node.at, &at, "expected `step`, `stepGroup` or `parallel`");
         }
         reader.finish(findings);
     }
@@ -109,13 +97,9 @@ fn read_group(
     findings: &mut Findings,
 ) -> Option<Group> {
     let mut reader = Reader::new(node, path, findings);
-    if reader.refused("template", TEMPLATES, findings) {
-        return None;
-    }
     let inner = Context { in_group: true, ..context };
     let frame = read_frame(&mut reader, "step group", "stageStatus", inner, findings);
-    reader.known(&["description", "tags"]);
-    let variables = super::read_variables(&mut reader, findings);
+    reader.known(&["description", "variables", "tags"]);
     for key in ["stepGroupInfra", "sharedPaths"] {
         if node.get(key).is_some() {
             findings.fault(&node.at, &reader.sub(key), "container step groups are not supported");
@@ -134,7 +118,7 @@ fn read_group(
         findings,
     );
     reader.finish(findings);
-    Some(Group { frame: frame?, variables, steps, rollback })
+    Some(Group { frame: frame?, steps, rollback })
 }
 
 /// Reads what stages, groups and steps share.
@@ -199,9 +183,6 @@ fn read_step(
 ) -> Option<Step> {
     let mut reader = Reader::new(node, path, findings);
     reader.known(&["description", "tags"]);
-    if reader.refused("template", TEMPLATES, findings) {
-        return None;
-    }
     let frame = read_frame(&mut reader, "step", "stageStatus", context, findings);
     if let Some(node) = reader.node("enforce") {
         // A gate must not fall out of a pipeline unnoticed.
@@ -219,11 +200,12 @@ fn read_step(
         }
     };
     let (mut frame, kind) = (frame?, kind?);
-    let known_name = STEP_TYPES.iter().find(|name| name.eq_ignore_ascii_case(&kind.text())).copied();
+    let types = || STEP_TYPES.into_iter().chain(super::step_k8s::TYPES);
+    let known_name = types().find(|name| name.eq_ignore_ascii_case(&kind.text()));
     let Some(name) = known_name else {
         reader.finish(findings);
         let text = kind.text();
-        let supported = STEP_TYPES.join(", ");
+        let supported = types().collect::<Vec<_>>().join(", ");
         let message = if LATER.contains(&text.as_str()) {
             format!(
                 "step type `{text}` is not supported by this version; supported step types are {supported}"
@@ -233,7 +215,7 @@ fn read_step(
         };
         // Whoever wrote a known name meant it.
         let is_known = LATER.contains(&text.as_str());
-        let near = did_you_mean(&text, STEP_TYPES.into_iter().chain(LATER)).filter(|_| !is_known);
+        let near = did_you_mean(&text, types().chain(LATER)).filter(|_| !is_known);
         findings.push(Fault::at(&kind.at, &kind.path, message).suggest(near));
         return None;
     };
@@ -252,6 +234,7 @@ fn read_step(
         "Policy" => super::step_policy::read_policy(&mut spec, findings),
         "HarnessApproval" => super::step_approval::read_approval(&mut spec, findings)
             .map(|approval| Spec::Approval(Box::new(approval))),
+        k8s if super::step_k8s::TYPES.contains(&k8s) => super::step_k8s::read_k8s(k8s, &mut spec, findings),
         "Wait" => spec.required("duration", findings).map(|duration| Spec::Wait { duration }),
         "Barrier" => spec.required("barrierRef", findings).map(|barrier| Spec::Barrier { barrier }),
         _ => {

@@ -12,11 +12,12 @@ use expr::{Lookup, Scope, Segment, Target};
 use serde_json::Value as Json;
 
 /// First names whose values exist only while a run is under way.
-const AT_RUN_TIME: [&str; 12] = [
+const AT_RUN_TIME: [&str; 13] = [
     "httpResponseCode",
     "httpResponseBody",
     "httpMethod",
     "httpUrl",
+    "kubernetes",
     "artifact",
     "artifacts",
     "instance",
@@ -58,12 +59,18 @@ pub(super) fn references(plan: &Plan, lookups: &Lookups<'_>, running: bool, find
                 if let Some(target) = &stage.target {
                     fields.extend(target.service.definition.variables.iter().map(|v| &v.value));
                     fields.extend(target.environment.variables.iter().map(|v| &v.value));
-                    fields.extend(&target.infrastructure.selectors);
+                    let infrastructure = &target.infrastructure;
+                    fields.extend(&infrastructure.selectors);
+                    fields.extend(
+                        [&infrastructure.namespace, &infrastructure.release_name].into_iter().flatten(),
+                    );
+                    for manifest in &target.service.definition.manifests {
+                        fields.extend(manifest.fields());
+                    }
                 }
             }
             NodeKind::Pipeline => fields.extend(plan.variables.iter().map(|variable| &variable.value)),
-            NodeKind::Group => fields.extend(node.variables.iter().map(|variable| &variable.value)),
-            NodeKind::Artifact | NodeKind::Parallel => {}
+            NodeKind::Artifact | NodeKind::Group | NodeKind::Parallel => {}
         }
         for field in fields.into_iter().chain(&made) {
             check_field(plan, index, field, lookups, running, findings);
@@ -90,8 +97,7 @@ fn secret_variables(plan: &Plan, lookups: &Lookups<'_>, findings: &mut Findings)
         });
         stage.variables.iter().chain(target)
     });
-    let groups = plan.nodes.iter().flat_map(|node| &node.variables);
-    for variable in plan.variables.iter().chain(lists).chain(groups) {
+    for variable in plan.variables.iter().chain(lists) {
         let text = variable.value.text();
         if variable.kind == crate::model::VariableKind::Secret && !text.is_empty() && !text.contains("<+") {
             need_secret(&text, &variable.value, lookups, &scope, findings);
@@ -123,6 +129,7 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
                 outputs.iter().map(|output| Field::made(output.value.clone(), name.path.clone(), &name.at)),
             );
         }
+        Spec::Kubernetes(step) => fields.extend(step.fields()),
         Spec::Verify(verify) => {
             fields.extend(&verify.metric_name);
             fields.extend(&verify.query);
@@ -313,11 +320,6 @@ pub fn known_paths(plan: &Plan, node: usize) -> Vec<String> {
     .map(str::to_owned)
     .to_vec();
     paths.extend(plan.variables.iter().map(|variable| format!("pipeline.variables.{}", variable.name)));
-    let mut outer = plan.node(node);
-    while let Some(group) = outer {
-        paths.extend(group.variables.iter().map(|v| format!("stepGroup.variables.{}", v.name)));
-        outer = group.parent.and_then(|parent| plan.node(parent));
-    }
     if let Some((_, stage)) = plan.stage_of(node) {
         paths.extend(stage.variables.iter().map(|variable| format!("stage.variables.{}", variable.name)));
         if let Some(target) = &stage.target {

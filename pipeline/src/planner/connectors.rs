@@ -23,6 +23,9 @@ pub(super) fn freeze(plan: &mut Plan, lookups: &Lookups<'_>, findings: &mut Find
                 let Some(target) = &stage.target else { continue };
                 let definition = &target.service.definition;
                 wanted.extend(definition.artifact.iter().map(|artifact| (index, artifact.connector.clone())));
+                wanted.extend(
+                    definition.manifests.iter().filter_map(|m| Some((index, m.connector()?.clone()))),
+                );
                 for file in &definition.config_files {
                     if let Store::Git { connector, .. } = &file.store {
                         wanted.push((index, connector.clone()));
@@ -71,6 +74,9 @@ fn step_connectors(spec: &Spec, index: usize, wanted: &mut Vec<(usize, Field)>) 
                 }
             }
         }
+        Spec::Kubernetes(step) => {
+            wanted.extend(step.connectors().into_iter().map(|field| (index, field.clone())));
+        }
         Spec::Verify(verify) => wanted.extend(verify.connector.iter().map(|field| (index, field.clone()))),
         // A script's credential is a login, frozen by itself.
         Spec::Policy { .. }
@@ -89,6 +95,7 @@ fn secrets_of(spec: &ConnectorSpec) -> Vec<&Field> {
     let auth = match spec {
         ConnectorSpec::DockerRegistry { auth, .. }
         | ConnectorSpec::Artifactory { auth, .. }
+        | ConnectorSpec::HelmRepository { auth, .. }
         | ConnectorSpec::Git { auth, .. } => Some(auth),
         ConnectorSpec::Prometheus { auth, headers, .. } => {
             for (_, value) in headers {
@@ -97,6 +104,10 @@ fn secrets_of(spec: &ConnectorSpec) -> Vec<&Field> {
                 }
             }
             Some(auth)
+        }
+        ConnectorSpec::K8sCluster { credential } => {
+            fields.extend(credential.secrets());
+            None
         }
         // The login of an infrastructure is checked where it is joined.
         ConnectorSpec::Ssh { .. } | ConnectorSpec::Pdc { .. } | ConnectorSpec::Unsupported { .. } => None,

@@ -9,6 +9,7 @@ mod cycles;
 mod hosts;
 mod input_rules;
 mod inputs;
+mod kubernetes;
 mod logins;
 mod order;
 mod overrides;
@@ -198,6 +199,7 @@ fn make(
         logins::freeze(&mut plan, &lookups, findings);
         order::loops(&plan, findings);
         order::identifiers(&plan, findings);
+        kubernetes::check(&mut plan, findings);
         check::references(&plan, &lookups, running, findings);
     }
     let keys: Vec<String> =

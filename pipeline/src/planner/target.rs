@@ -230,7 +230,6 @@ fn add_lookup(plan: &mut Plan, stage: usize) {
         follows: None,
         copies: None,
         asks: Vec::new(),
-        variables: Vec::new(),
     };
     plan.nodes.push(lookup);
     let index = plan.nodes.len() - 1;
@@ -290,8 +289,7 @@ fn service(
     let Some((mut node, path)) = definition else {
         if lookups.catalog.is_none() {
             // Nothing to look it up in: the stage is checked as far as it goes without its service.
-            let definition =
-                Definition { kind: "Ssh".into(), variables: vec![], artifact: None, config_files: vec![] };
+            let definition = Definition { kind: "Ssh".into(), ..Definition::default() };
             return Some(ServicePlan {
                 identifier,
                 name,
@@ -385,10 +383,33 @@ fn infrastructure(
             return None;
         }
     };
-    let read = read_infrastructure(&node, &path, findings)?;
+    let of_service = plan.target_of(stage.stage).map(|target| target.service.definition.kind.clone());
+    let read = read_infrastructure(&node, &path, of_service.as_deref(), findings)?;
     let identifier = node.get("identifier").and_then(Node::as_str).map(str::to_owned);
     let identifier = identifier.unwrap_or_else(|| id_of(&reference, at));
     let name = node.get("name").and_then(Node::as_str).map_or_else(|| identifier.clone(), str::to_owned);
+    if let Some(cluster) = &read.cluster {
+        let connector = known(plan, stage.stage, &cluster.connector, findings);
+        let namespace = known(plan, stage.stage, &cluster.namespace, findings).unwrap_or_default();
+        let environment = plan.target_of(stage.stage).map(|target| target.environment.identifier.clone());
+        let service = plan.target_of(stage.stage).map(|target| target.service.identifier.clone());
+        let place = [connector.as_deref().unwrap_or_default(), &namespace];
+        let key = key(&service.unwrap_or_default(), &environment.unwrap_or_default(), &read.kind, &place);
+        return Some(InfrastructurePlan {
+            identifier,
+            name,
+            kind: read.kind,
+            connector,
+            selectors: read.selectors,
+            tags: read.tags,
+            key,
+            connector_field: Some(cluster.connector.clone()),
+            namespace: Some(cluster.namespace.clone()),
+            release_name: Some(cluster.release_name.clone()),
+            simultaneous: target.simultaneous.unwrap_or(read.simultaneous),
+            ..InfrastructurePlan::default()
+        });
+    }
     let (hosts, connector, login) = hosts_and_login(plan, stage, &read, &node, lookups, scope, findings);
     let names: Vec<&str> = hosts.iter().map(|host| host.written.as_str()).collect();
     let environment = plan.target_of(stage.stage).map(|target| target.environment.identifier.clone());
@@ -405,6 +426,7 @@ fn infrastructure(
         tags: read.tags,
         key,
         simultaneous: target.simultaneous.unwrap_or(read.simultaneous),
+        ..InfrastructurePlan::default()
     })
 }
 

@@ -62,7 +62,6 @@ pub(super) fn grow(
         follows: None,
         copies: None,
         asks: Vec::new(),
-        variables: Vec::new(),
     });
     let children = stages(plan, pipeline.stages, ROOT, lookups, &mut open, findings);
     if let Some(root) = plan.nodes.get_mut(ROOT) {
@@ -99,7 +98,6 @@ fn block(parent: usize, path: String, in_rollback: bool, name: Field) -> PlanNod
         follows: None,
         copies: None,
         asks: Vec::new(),
-        variables: Vec::new(),
     }
 }
 
@@ -124,7 +122,6 @@ fn from_frame(frame: &Frame, kind: NodeKind, parent: usize, base: &str, words: &
         follows: None,
         copies: None,
         asks: Vec::new(),
-        variables: Vec::new(),
     }
 }
 
@@ -276,7 +273,6 @@ fn steps(plan: &mut Plan, nodes: Vec<StepNode>, level: &Level, findings: &mut Fi
                     from_frame(&group.frame, NodeKind::Group, level.parent, &level.base, level.words);
                 node.strategies = strategies.clone();
                 node.in_rollback = level.in_rollback;
-                node.variables.clone_from(&group.variables);
                 let base = node.path.clone();
                 let at = push(plan, node);
                 let inner = Level {

@@ -1,11 +1,16 @@
 //! The tolerance rules of pipeline.md §1.1: what a document may leave out or write otherwise, and what is then assumed.
 //!
 //! One function per rule; each emits its notice, and in strict mode the notice is a fault. Rules about Kubernetes and ECS
-//! come with their parts: R5, R9, R12, R13, R19, R23–R25.
+//! come with their parts: R9, R19, R23, R25; R13 is applied on the agent.
 
+mod kubernetes;
 mod trigger;
 mod verify;
 
+pub use kubernetes::{
+    canary_after_rolling, r2_kubernetes_gap, r2_kubernetes_infrastructure, r5_command_flags,
+    r12_blue_green_as_health, r24_fetch_type, r24_manifest_identifier, r24_manifest_type,
+};
 pub use trigger::{r14_inline_trigger, r20_operator, r21_payload_key, r22_variables_map};
 pub use verify::{r10_r11_verify, r18_verify_timeout};
 
@@ -172,7 +177,18 @@ pub fn r16_default_strategy(frame: &Frame, has_rollback: bool, findings: &mut Fi
 }
 
 /// Step types whose `spec` has nothing that must be written.
-const SPEC_OPTIONAL: [&str; 2] = ["Noop", "Verify"];
+const SPEC_OPTIONAL: [&str; 10] = [
+    "Noop",
+    "Verify",
+    "K8sRollingDeploy",
+    "K8sRollingRollback",
+    "K8sCanaryDelete",
+    "K8sBlueGreenDeploy",
+    "K8sBGSwapServices",
+    "K8sBlueGreenStageScaleDown",
+    "K8sDryRun",
+    "K8sDiff",
+];
 
 /// R17: a missing or null `spec` reads as an empty one.
 pub fn r17_null_spec(place: &Place, path: &str, kind: Option<&Field>, findings: &mut Findings) {

@@ -53,6 +53,16 @@ impl Scope for NodeScope<'_> {
     }
 }
 
+/// What only the agent knows while it deploys: a mark that it replaces, as Harness' own agent does.
+fn kubernetes(path: &[Segment]) -> Lookup {
+    let names = (path.get(1).and_then(Segment::name), path.get(2).and_then(Segment::name));
+    match names {
+        (Some("release"), Some("revision")) => found(text("$__HARNESS_INTERNAL_RELEASE_REVISION__"), 3),
+        (Some("release"), Some("stageColor")) => found(text("$__HARNESS_INTERNAL_RELEASE_COLOR__"), 3),
+        _ => Lookup::Missing,
+    }
+}
+
 fn walk(mut value: Value, rest: &[Segment]) -> Option<Value> {
     for segment in rest {
         value = value.child(segment).ok().flatten()?;
@@ -87,6 +97,7 @@ impl<'a> NodeScope<'a> {
                 found(text(t.infrastructure.key.get(..6).unwrap_or_default()), 1)
             }),
             "artifacts" => self.artifact(path),
+            "kubernetes" => kubernetes(path),
             "repeat" | "strategy" | "matrix" => self.iteration(first, path, None),
             "instance" => self.instance(path),
             "Always" => found(Value::Bool(true), 1),
@@ -241,6 +252,12 @@ impl<'a> NodeScope<'a> {
             Some("type") => found(text(&infra.kind), 2),
             Some("connectorRef") => infra.connector.as_ref().map_or(Lookup::Missing, |c| found(text(c), 2)),
             Some("hosts") => found(hosts(&infra.hosts), 2),
+            Some("namespace") => {
+                infra.namespace.as_ref().map_or(Lookup::Missing, |f| found(own(&f.value), 2))
+            }
+            Some("releaseName") => {
+                infra.release_name.as_ref().map_or(Lookup::Missing, |f| found(own(&f.value), 2))
+            }
             Some("tags") => found(own(&infra.tags), 2),
             Some("infrastructureKey") => found(text(&infra.key), 2),
             _ => Lookup::Missing,
@@ -446,7 +463,6 @@ impl<'a> NodeScope<'a> {
             },
             "variables" => match &node.kind {
                 NodeKind::Stage(stage) => variable(&stage.variables, path, used + 1),
-                NodeKind::Group => variable(&node.variables, path, used + 1),
                 _ => Lookup::Missing,
             },
             "tags" => match &node.kind {

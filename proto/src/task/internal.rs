@@ -1,5 +1,6 @@
 //! Steps that no pipeline names: the manager makes them.
 
+use crate::task::kubernetes::Cluster;
 use crate::task::place::SshTarget;
 use crate::task::source::{Artifact, HttpConnector};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub enum ConnectorTestSpec {
     Git(HttpConnector),
     /// A Prometheus server.
     Prometheus(HttpConnector),
+    /// A Kubernetes cluster.
+    Kubernetes(Cluster),
 }
 
 /// Answers at once.

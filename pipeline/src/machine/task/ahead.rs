@@ -50,6 +50,11 @@ impl<'a> Builder<'a> {
                     }
                     "COMMAND_TASK_NG"
                 }
+                Spec::Kubernetes(step) => {
+                    // What it names is noted on the way, as far as it is known.
+                    drop(super::kubernetes::build(&mut builder, step));
+                    "K8S_COMMAND_TASK_NG"
+                }
                 Spec::Http { .. } => "HTTP_TASK_NG",
                 Spec::Verify(verify) => {
                     let connector = verify.connector.as_ref()?;

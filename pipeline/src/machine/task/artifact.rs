@@ -156,26 +156,31 @@ fn config_files(builder: &mut Builder<'_>) -> Result<Vec<ConfigFile>, Box<Failur
     let Some(target) = builder.target() else { return Ok(Vec::new()) };
     let mut files = Vec::new();
     for file in &target.service.definition.config_files {
-        let store = match &file.store {
-            Store::Git { connector, repo_name, reference, paths } => {
-                let value = builder.strict(&reference.1)?;
-                FileStore::Git(GitSource {
-                    connector: builder.git(connector, repo_name.as_ref())?,
-                    reference: match reference.0 {
-                        GitFetch::Branch => GitReference::Branch(value),
-                        GitFetch::Tag => GitReference::Tag(value),
-                        GitFetch::Commit => GitReference::Commit(value),
-                    },
-                    paths: paths.iter().map(|path| builder.strict(path)).collect::<Result<_, _>>()?,
-                })
-            }
-            Store::Inline { path, content } => {
-                FileStore::Inline { path: builder.strict(path)?, content: builder.lenient(content)? }
-            }
-        };
+        let store = file_store(builder, &file.store)?;
         files.push(ConfigFile { identifier: file.identifier.clone(), store });
     }
     Ok(files)
+}
+
+/// A store as the agent fetches it.
+pub(super) fn file_store(builder: &mut Builder<'_>, store: &Store) -> Result<FileStore, Box<Failure>> {
+    Ok(match store {
+        Store::Git { connector, repo_name, reference, paths } => {
+            let value = builder.strict(&reference.1)?;
+            FileStore::Git(GitSource {
+                connector: builder.git(connector, repo_name.as_ref())?,
+                reference: match reference.0 {
+                    GitFetch::Branch => GitReference::Branch(value),
+                    GitFetch::Tag => GitReference::Tag(value),
+                    GitFetch::Commit => GitReference::Commit(value),
+                },
+                paths: paths.iter().map(|path| builder.strict(path)).collect::<Result<_, _>>()?,
+            })
+        }
+        Store::Inline { path, content } => {
+            FileStore::Inline { path: builder.strict(path)?, content: builder.lenient(content)? }
+        }
+    })
 }
 
 impl Builder<'_> {

@@ -405,21 +405,11 @@ impl<'a> Builder<'a> {
         pairs
     }
 
-    /// Undo data of the forward step that this rollback step undoes: the latest one of the stage that recorded any.
+    /// Undo data of the forward steps that this rollback step undoes.
     fn undo(&self, node: &PlanNode) -> Option<Json> {
-        /// Rollback step type and the forward type whose undo data it takes.
-        const UNDOES: [(&str, &str); 2] =
-            [("K8sRollingRollback", "K8sRollingDeploy"), ("EcsRollingRollback", "EcsRollingDeploy")];
         let NodeKind::Step { kind, .. } = &node.kind else { return None };
-        let forward = UNDOES.iter().find(|(rollback, _)| rollback == kind).map(|(_, forward)| *forward)?;
-        let stage = self.plan.stage_of(self.scope.node)?.0;
-        let is_forward = |run: &&Run| {
-            self.plan.node(run.node).is_some_and(|node| {
-                !node.in_rollback && matches!(&node.kind, NodeKind::Step { kind, .. } if kind == forward)
-            }) && self.plan.stage_of(run.node).is_some_and(|(index, _)| index == stage)
-        };
-        let runs = self.state.runs.values().filter(is_forward).filter(|run| run.undo.is_some());
-        runs.max_by_key(|run| run.ended_at).and_then(|run| run.undo.clone())
+        // A Kubernetes step that deletes a canary or swaps back knows its work by outcomes.
+        (kind == "K8sRollingRollback").then(|| super::earlier::undo(self)).flatten()
     }
 }
 

@@ -95,6 +95,21 @@ impl Builder<'_> {
         Ok(http)
     }
 
+    /// A repository of charts of the kind that its manifest says.
+    pub(super) fn helm_repository(
+        &mut self,
+        field: &Field,
+        oci: bool,
+    ) -> Result<HttpConnector, Box<Failure>> {
+        let connector = self.use_connector(field)?;
+        match &connector.spec {
+            ConnectorSpec::HelmRepository { oci: own, url, auth } if *own == oci => {
+                self.http(connector, url, auth)
+            }
+            _ => Err(self.wrong_kind(field, connector, if oci { "OciHelmRepo" } else { "HttpHelmRepo" })),
+        }
+    }
+
     fn http(
         &mut self,
         connector: &Connector,

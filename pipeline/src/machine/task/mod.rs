@@ -4,6 +4,8 @@ mod ahead;
 mod artifact;
 mod build;
 mod connector;
+mod earlier;
+mod kubernetes;
 mod policy;
 mod steps;
 
@@ -126,7 +128,10 @@ impl Machine<'_> {
                 Spec::Verify(verify) if verify.provider.is_none() => {
                     return Ok(Start::Skip("no health source is configured".to_owned()));
                 }
-                other => steps::build(&mut builder, other, timeout_ms)?,
+                other => match earlier::nothing_to_do(&builder, other) {
+                    Some(why) => return Ok(Start::Skip(why)),
+                    None => steps::build(&mut builder, other, timeout_ms)?,
+                },
             },
             _ => return Err(build::bug("only steps have tasks")),
         };

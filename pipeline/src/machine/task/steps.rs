@@ -75,6 +75,9 @@ pub(super) fn build(
                 any_status: false,
             }))
         }
+        Spec::Kubernetes(step) => {
+            super::kubernetes::build(builder, step).map(|spec| StepSpec::Kubernetes(Box::new(spec)))
+        }
         Spec::Verify(verify) => build_verify(builder, verify).map(StepSpec::Verify),
         Spec::Noop { line } => Ok(StepSpec::Noop(NoopSpec { line: builder.lenient(line)?.0 })),
         Spec::Approval(approval) => Err(bad_field(&approval.message, "the step has no task")),
