@@ -58,6 +58,11 @@ async fn present(session: &Session, items: Vec<Item>, log: &dyn UnitLog) -> Resu
             session.say(log, Level::Warn, &text).await?;
             continue;
         }
+        if item.uid.is_empty() && !is_ours(&object) {
+            let text = format!("{} stays: nothing says that we made it", item.reference);
+            session.say(log, Level::Warn, &text).await?;
+            continue;
+        }
         if object.says(Annotation::SkipPruning) {
             let text =
                 format!("{} stays: its annotation {} says so", item.reference, Annotation::SkipPruning.key());
@@ -67,6 +72,15 @@ async fn present(session: &Session, items: Vec<Item>, log: &dyn UnitLog) -> Resu
         present.push(Found { item: Item { uid, ..item }, object, path });
     }
     Ok(present)
+}
+
+/// Whether we, or a client-side apply such as that of Harness' own delegate, wrote the object: what is known by name only
+/// must not be somebody else's.
+fn is_ours(object: &Object) -> bool {
+    let entries = object.at("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.get("manager")?.as_str())
+        .any(|manager| manager == crate::apply::MANAGER || manager == "kubectl-client-side-apply")
 }
 
 /// Deletes `items` in the reverse of the order in which objects are applied, and waits until they are gone. What is

@@ -59,12 +59,19 @@ struct Prepared {
 pub(crate) struct Set {
     items: Vec<Prepared>,
     options: Options,
+    /// What was applied so far, also when the apply ended early.
+    done: Vec<Applied>,
 }
 
 impl Set {
     /// The objects in their order.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
         self.items.iter().map(|item| &item.object)
+    }
+
+    /// What was applied so far, also when the apply ended early.
+    pub(crate) fn done(&self) -> &[Applied] {
+        &self.done
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -33,45 +33,31 @@ impl Set {
         log: &dyn UnitLog,
     ) -> Result<Vec<Applied>, StepError> {
         let definitions = Definitions::of(self.items.iter().map(|item| &item.object));
-        let mut done = Vec::with_capacity(self.items.len());
         for wave in Wave::ALL {
-            let which: Vec<usize> = (0..self.items.len())
-                .filter(|at| self.items.get(*at).is_some_and(|i| i.object.wave() == wave))
-                .collect();
+            let fits = |at: &usize| self.items.get(*at).is_some_and(|item| item.object.wave() == wave);
+            let which: Vec<usize> = (0..self.items.len()).filter(fits).collect();
             if which.is_empty() {
                 continue;
             }
             if let Some((reason, _)) = session.cx.cancel.requested() {
-                return Err(cancelled(reason, &self.so_far(&done)));
+                return Err(cancelled(reason, &self.so_far()));
             }
             self.announce(session, wave, &which, state, undo).await?;
             let outcome = self.wave(session, &which).await;
-            for applied in &outcome.applied {
-                let verb = match applied.outcome {
-                    Outcome::Created => "created",
-                    Outcome::Changed => "changed",
-                    Outcome::Unchanged => "unchanged",
-                };
-                done.push((verb, applied.clone()));
-            }
-            let text: Vec<String> = outcome
-                .applied
-                .iter()
-                .zip(done.iter().skip(done.len() - outcome.applied.len()))
-                .map(|(a, (verb, _))| format!("{verb} {}", a.reference))
-                .collect();
-            if !text.is_empty() {
-                session.say(log, Level::Info, &format!("{}:\n{}", wave.name(), text.join("\n"))).await?;
+            let lines: Vec<String> = outcome.applied.iter().map(Applied::line).collect();
+            self.done.extend(outcome.applied);
+            if !lines.is_empty() {
+                session.say(log, Level::Info, &format!("{}:\n{}", wave.name(), lines.join("\n"))).await?;
             }
             if let Some(mut error) = outcome.error {
-                error.what = format!("{}\n{}", error.what, self.so_far(&done));
+                error.what = format!("{}\n{}", error.what, self.so_far());
                 return Err(session.masked(error));
             }
             if wave == Wave::Foundations {
                 self.founded(session, &definitions, log).await?;
             }
         }
-        Ok(done.into_iter().map(|(_, applied)| applied).collect())
+        Ok(self.done.clone())
     }
 
     async fn announce(
@@ -123,12 +109,13 @@ impl Set {
     }
 
     /// What is in the cluster when the apply ends early.
-    fn so_far(&self, done: &[(&str, Applied)]) -> String {
+    fn so_far(&self) -> String {
+        let done = &self.done;
         let left: Vec<String> = self
             .items
             .iter()
             .map(|item| item.object.reference())
-            .filter(|reference| !done.iter().any(|(_, applied)| applied.reference == *reference))
+            .filter(|reference| !done.iter().any(|applied| applied.reference == *reference))
             .map(|reference| reference.to_string())
             .collect();
         let mut shown = left.iter().take(20).cloned().collect::<Vec<_>>().join(", ");
@@ -157,6 +144,17 @@ impl Set {
         }
         // Nothing of the set exists yet besides its foundations, so nothing else is waiting to exist.
         try_all(session, self, &deferred, &Definitions::default()).await
+    }
+}
+
+impl Applied {
+    fn line(&self) -> String {
+        let verb = match self.outcome {
+            Outcome::Created => "created",
+            Outcome::Changed => "changed",
+            Outcome::Unchanged => "unchanged",
+        };
+        format!("{verb} {}", self.reference)
     }
 }
 

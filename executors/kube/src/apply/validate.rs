@@ -43,7 +43,7 @@ pub(crate) async fn validate(
         let body = Bytes::from(serde_json::to_vec(&object.value).unwrap_or_default());
         items.push(Prepared { object, body, verdict: Verdict::Unasked });
     }
-    let mut set = Set { items, options };
+    let mut set = Set { items, options, done: Vec::new() };
     if options.skip_dry_run {
         session
             .say(

@@ -180,15 +180,7 @@ impl History {
         superfluous.sort_by(|a, b| a.reference.cmp(&b.reference));
         superfluous.dedup();
         for release in &go {
-            superfluous.push(super::Item {
-                reference: Reference {
-                    group: String::new(),
-                    kind: "Secret".to_owned(),
-                    namespace: Some(session.namespace.clone()),
-                    name: wire::name(&session.release, release.number),
-                },
-                uid: String::new(),
-            });
+            superfluous.push(record(session, release));
         }
         let numbers: Vec<String> = go.iter().map(|release| release.number.to_string()).collect();
         session
@@ -198,17 +190,21 @@ impl History {
     }
 
     /// The Secrets that hold the history, for deletion of a whole release.
-    pub(crate) fn secrets(&self, session: &Session) -> Vec<Reference> {
-        let name = |release: &Release| wire::name(&session.release, release.number);
-        self.releases
-            .iter()
-            .map(|release| Reference {
-                group: String::new(),
-                kind: "Secret".to_owned(),
-                namespace: Some(session.namespace.clone()),
-                name: name(release),
-            })
-            .collect()
+    pub(crate) fn secrets(&self, session: &Session) -> Vec<super::Item> {
+        self.releases.iter().map(|release| record(session, release)).collect()
+    }
+}
+
+/// The Secret of a release.
+fn record(session: &Session, release: &Release) -> super::Item {
+    super::Item {
+        reference: Reference {
+            group: String::new(),
+            kind: "Secret".to_owned(),
+            namespace: Some(session.namespace.clone()),
+            name: wire::name(&session.release, release.number),
+        },
+        uid: release.uid.clone(),
     }
 }
 

@@ -88,6 +88,8 @@ pub(crate) struct Release {
     pub(crate) ours: Ours,
     /// `metadata.resourceVersion` of its Secret; empty before it is stored.
     pub(crate) version: String,
+    /// Uid of its Secret; empty before it is read back.
+    pub(crate) uid: String,
     /// Further labels and annotations of its Secret, kept as they are.
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) annotations: Vec<(String, String)>,
@@ -105,6 +107,7 @@ impl Release {
             objects,
             ours: Ours { v: 1, ..ours },
             version: String::new(),
+            uid: String::new(),
             labels: Vec::new(),
             annotations: Vec::new(),
         }

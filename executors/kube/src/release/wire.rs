@@ -109,6 +109,7 @@ pub(super) fn from_secret(secret: &Value) -> Result<Release, String> {
         objects,
         ours,
         version: version.to_owned(),
+        uid: secret.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned(),
         labels,
         annotations: pairs(secret, "/metadata/annotations"),
     })

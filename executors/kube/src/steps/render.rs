@@ -1,0 +1,115 @@
+//! From the manifest of a step to objects, with a mask for every secret that went into them.
+
+use crate::KubeExecutor;
+use crate::error::bad_spec;
+use crate::manifests::{self, Loaded};
+use crate::objects::{Mask, Object, parse_text};
+use executor_api::{SecretError, SecretSource, SecretText, StepContext, StepError, UnitLog};
+use proto::task::KubernetesSpec;
+use proto::text::{SecretRef, Text, placeholders};
+use secrecy::ExposeSecret as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Hands secrets out and remembers them, so that they can be hidden in what is shown of the rendered objects.
+struct Recorder {
+    inner: Arc<dyn SecretSource>,
+    seen: Mutex<Vec<SecretText>>,
+}
+
+impl Recorder {
+    fn note(&self, value: &SecretText) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(value.clone());
+    }
+}
+
+impl SecretSource for Recorder {
+    fn get(&self, secret: &SecretRef) -> Result<SecretText, SecretError> {
+        let value = self.inner.get(secret)?;
+        self.note(&value);
+        Ok(value)
+    }
+
+    fn reveal(&self, text: &Text) -> Result<SecretText, SecretError> {
+        let clear = self.inner.reveal(text)?;
+        for found in placeholders(text.as_str()) {
+            // The text as a whole was opened, so each of its secrets can be had.
+            if let Ok(value) = self.inner.get(&found.secret) {
+                self.note(&value);
+            }
+        }
+        Ok(clear)
+    }
+
+    fn mask(&self, value: &SecretText) {
+        self.note(value);
+        self.inner.mask(value);
+    }
+}
+
+/// A rendered manifest.
+pub(crate) struct Fetched {
+    pub(crate) loaded: Loaded,
+    secrets: Vec<SecretText>,
+}
+
+/// Fetches and renders the manifest of the step; `files` chooses among its files.
+pub(crate) async fn fetch(
+    executor: &KubeExecutor,
+    spec: &KubernetesSpec,
+    files: &[String],
+    cx: &StepContext,
+    log: &dyn UnitLog,
+) -> Result<Fetched, StepError> {
+    let recorder = Arc::new(Recorder { inner: cx.secrets.clone(), seen: Mutex::default() });
+    let cx = StepContext { secrets: recorder.clone(), ..cx.clone() };
+    let loaded = manifests::load(&executor.sources()?, spec, files, &cx, log).await?;
+    let secrets = std::mem::take(&mut *recorder.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Fetched { loaded, secrets })
+}
+
+impl Fetched {
+    /// The objects of a release of this number, and what is to be hidden in them. `deploy`: files that say so are left
+    /// out (`harness.io/skip-file-for-deploy`).
+    ///
+    /// **Errors**: `KUBE-010` names every document that is no object.
+    pub(crate) fn objects(
+        &mut self,
+        number: u64,
+        color: Option<&str>,
+        deploy: bool,
+    ) -> Result<(Vec<Object>, Mask), StepError> {
+        self.loaded.with_release(number, color);
+        let (mut objects, mut faults) = (Vec::new(), Vec::new());
+        for document in self.loaded.documents.iter().filter(|document| !(deploy && document.skip_for_deploy)) {
+            match parse_text(&document.source, &document.text) {
+                Ok(found) => objects.extend(found),
+                Err(found) => faults.extend(found),
+            }
+        }
+        let mut mask = Mask::default();
+        self.secrets.iter().for_each(|secret| mask.add(secret.expose_secret()));
+        objects.iter().for_each(|object| mask.add_object(object));
+        if faults.is_empty() {
+            return Ok((objects, mask));
+        }
+        let texts: Vec<String> = faults.iter().map(|fault| mask.hide(&fault.to_string())).collect();
+        Err(bad_spec("KUBE-010", format!("the manifests cannot be read:\n{}", texts.join("\n")))
+            .hint("correct the documents at the lines that are named; templates are rendered first"))
+    }
+
+    /// Commit or chart, as outcome `manifest`.
+    pub(crate) fn outcome(&self) -> serde_json::Value {
+        let mut outcome = serde_json::Map::new();
+        if let Some(commit) = &self.loaded.commit {
+            outcome.insert("commitId".to_owned(), commit.as_str().into());
+        }
+        if let Some(chart) = &self.loaded.chart {
+            let mut info = serde_json::json!({"name": chart.name, "version": chart.version, "repoUrl": chart.repository});
+            if let (Some(path), Some(info)) = (&chart.sub_chart_path, info.as_object_mut()) {
+                info.insert("subChartPath".to_owned(), path.as_str().into());
+            }
+            outcome.insert("helmChartInfo".to_owned(), info);
+        }
+        serde_json::Value::Object(outcome)
+    }
+}
