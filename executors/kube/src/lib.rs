@@ -16,6 +16,7 @@
 mod apply;
 mod bluegreen;
 mod canary;
+mod check;
 mod config;
 mod connect;
 mod discovery;
@@ -87,12 +88,13 @@ impl KubeExecutor {
 impl Executor for KubeExecutor {
     type Spec = KubernetesSpec;
 
-    fn check(&self, _spec: &KubernetesSpec, _cx: &StepContext) -> Result<(), Vec<SpecFault>> {
-        Ok(())
+    fn check(&self, spec: &KubernetesSpec, _cx: &StepContext) -> Result<(), Vec<SpecFault>> {
+        let faults = check::faults(spec);
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
     async fn plan(&self, spec: &KubernetesSpec, cx: &StepContext) -> Result<Plan, StepError> {
-        steps::plan(self, spec, cx).await
+        steps::plan(self, spec, cx).await.map_err(|error| located(error, spec))
     }
 
     async fn run(&self, spec: &KubernetesSpec, cx: &StepContext) -> Result<StepOutput, StepError> {
@@ -101,11 +103,19 @@ impl Executor for KubeExecutor {
         {
             return Err(error::cancelled(reason, "nothing was changed"));
         }
-        steps::run(self, spec, cx).await
+        steps::run(self, spec, cx).await.map_err(|error| located(error, spec))
     }
 
     async fn recover(&self, _spec: &KubernetesSpec, cx: &StepContext) -> Result<Recovery, StepError> {
         // Every step goes on by looking at the cluster: what is there already is left as it is.
         Ok(if cx.checkpoints.history().is_empty() { Recovery::NeverStarted } else { Recovery::Running })
     }
+}
+
+/// Every error says what it happened to; those from before the cluster was known name its connector.
+fn located(error: StepError, spec: &KubernetesSpec) -> StepError {
+    if error.target.is_some() {
+        return error;
+    }
+    error.target(format!("connector {}, namespace {}", spec.cluster.connector, spec.namespace))
 }

@@ -102,7 +102,9 @@ pub(crate) async fn delete(
         return Ok(Vec::new());
     }
     let calls: Vec<String> = found.iter().map(|found| format!("delete {}", found.item.reference)).collect();
-    session.api.announce(format!("delete {} objects", calls.len()), calls, json!({"v": 1}), None).await?;
+    let items: Vec<&Item> = found.iter().map(|found| &found.item).collect();
+    let state = json!({"v": 1, "delete": items});
+    session.api.announce(format!("delete {} objects", calls.len()), calls, state, None).await?;
     let mut deleted = Vec::new();
     for one in &found {
         if let Some((reason, _)) = session.cx.cancel.requested() {
@@ -128,6 +130,22 @@ pub(crate) async fn delete(
         gone(session, one, strictness, log).await?;
     }
     Ok(deleted)
+}
+
+/// What this task has announced to delete so far, also in an earlier life: the same answer however often the agent died.
+pub(crate) fn announced(session: &Session) -> Vec<Item> {
+    let mut items: Vec<Item> = session
+        .cx
+        .checkpoints
+        .history()
+        .iter()
+        .filter_map(|checkpoint| checkpoint.state.get("delete").cloned())
+        .filter_map(|items| serde_json::from_value::<Vec<Item>>(items).ok())
+        .flatten()
+        .collect();
+    items.sort_by(|a, b| a.reference.cmp(&b.reference));
+    items.dedup();
+    items
 }
 
 async fn send(session: &Session, one: &Found) -> Result<(), StepError> {

@@ -16,7 +16,7 @@ mod validate;
 
 pub(crate) use definitions::Definitions;
 pub(crate) use rights::{Need, check_rights, is_allowed};
-pub(crate) use validate::validate;
+pub(crate) use validate::{validate, would_be};
 
 use crate::objects::{Object, Reference};
 use bytes::Bytes;

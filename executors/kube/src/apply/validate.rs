@@ -182,7 +182,7 @@ async fn attempt(
     let missing_namespace = object.namespace().filter(|_| fault.is_not_found());
     if let Some(namespace) = missing_namespace {
         if definitions.has_namespace(namespace) {
-            elsewhere(session, object, options).await?;
+            elsewhere(session, object, options, "default").await?;
             return Ok(Verdict::Deferred);
         }
         let text =
@@ -190,6 +190,11 @@ async fn attempt(
         return Err(bad_spec("KUBE-023", text)
             .target(session.api.target.clone())
             .hint("create the namespace first, or add it to the manifests"));
+    }
+    if fault.code() == Some(500) {
+        // A patch that does not fit the schema is an internal error to the server. Asked to create the object, it says
+        // what is wrong with which field.
+        elsewhere(session, object, options, object.namespace().unwrap_or_default()).await?;
     }
     explain(session, object, fault).await
 }
@@ -201,25 +206,32 @@ fn verdict(session: &Session, answer: &crate::rest::Answer, object: &Object) -> 
     Ok(Verdict::Accepted { version, adopt: head.adopt() })
 }
 
-/// Tries an object whose namespace does not exist yet in `default`, under a name that nobody has. What only its own
-/// namespace can say (quotas, policies) is found when that exists.
-async fn elsewhere(session: &Session, object: &Object, options: Options) -> Result<(), StepError> {
+/// Tries to create an object in `namespace` under a name that nobody has: for one whose own namespace does not exist
+/// yet. What only that can say (quotas, policies) is found when it exists.
+async fn elsewhere(
+    session: &Session,
+    object: &Object,
+    options: Options,
+    namespace: &str,
+) -> Result<(), StepError> {
     let mut copy = object.clone();
     copy.remove(&["metadata", "name"]);
     copy.set(&["metadata", "generateName"], Value::from(format!("{}-", object.name())));
-    copy.set_namespace("default");
     let resource = session.resource(object)?;
+    if resource.namespaced {
+        copy.set_namespace(namespace);
+    }
     let check = if options.lenient { "Ignore" } else { "Strict" };
     let path = format!(
         "{}?dryRun=All&fieldManager={}&fieldValidation={check}",
-        resource.collection(Some("default")),
+        resource.collection(Some(namespace)),
         encode(MANAGER)
     );
     let body = Bytes::from(serde_json::to_vec(&copy.value).unwrap_or_default());
     match session.api.ask(Ask::with(Method::POST, path, "application/json", body).repeatable()).await {
         Ok(_) => Ok(()),
         // No right to create it there says nothing of the object; neither does a policy of that namespace.
-        Err(fault) if matches!(fault.code(), Some(403 | 404)) => Ok(()),
+        Err(fault) if matches!(fault.code(), Some(403 | 404 | 500)) => Ok(()),
         Err(fault) => Err(refused(session, object, fault)),
     }
 }

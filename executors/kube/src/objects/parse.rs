@@ -56,7 +56,7 @@ pub fn parse_text(source: &str, text: &str) -> Result<Vec<Object>, Vec<DocumentF
                 match map.get_mut("items").map(Value::take) {
                     Some(Value::Array(items)) if list => {
                         for (number, item) in items.into_iter().enumerate() {
-                            match Object::new(item, format!("{source}:{line}")) {
+                            match Object::new(item, source) {
                                 Ok(object) => objects.push(object),
                                 Err(problem) => fault(format!("items[{number}]: {problem}")),
                             }
@@ -66,7 +66,7 @@ pub fn parse_text(source: &str, text: &str) -> Result<Vec<Object>, Vec<DocumentF
                         if let Some(items) = other {
                             map.insert("items".to_owned(), items);
                         }
-                        match Object::new(Value::Object(map), format!("{source}:{line}")) {
+                        match Object::new(Value::Object(map), source) {
                             Ok(object) => objects.push(object),
                             Err(problem) => fault(problem),
                         }

@@ -3,11 +3,11 @@
 use super::changes;
 use super::flags::{self, Flags};
 use super::render::{self, Fetched};
-use super::rolling::{ids, pods};
+use super::rolling::ids;
 use super::shape;
 use super::unit::Unit;
 use crate::KubeExecutor;
-use crate::apply::{Options, check_rights, validate};
+use crate::apply::{Options, validate};
 use crate::error::bad_spec;
 use crate::objects::{Object, Reference};
 use crate::prune::{self, Strictness, candidates, selects};
@@ -28,9 +28,11 @@ struct Asked<'a> {
 
 fn asked(spec: &KubernetesSpec) -> Result<Asked<'_>, StepError> {
     match &spec.action {
-        KubernetesAction::K8sApply { file_paths, skip_dry_run, skip_steady_state_check, .. } => {
-            Ok(Asked { files: file_paths, skip_dry_run: *skip_dry_run, skip_steady_state_check: *skip_steady_state_check })
-        }
+        KubernetesAction::K8sApply { file_paths, skip_dry_run, skip_steady_state_check, .. } => Ok(Asked {
+            files: file_paths,
+            skip_dry_run: *skip_dry_run,
+            skip_steady_state_check: *skip_steady_state_check,
+        }),
         _ => Err(bad_spec("KUBE-001", format!("{} is no apply", spec.action.kind()))),
     }
 }
@@ -68,14 +70,17 @@ async fn to_prune(session: &Session, shaped: &Shaped) -> Result<Vec<Item>, StepE
     }
     let inventory = Inventory::load(session).await?;
     let mut kept: BTreeSet<Reference> = shaped.objects.iter().map(Object::reference).collect();
-    kept.extend(shaped.history.releases().iter().flat_map(|release| release.items()).map(|item| item.reference));
+    kept.extend(
+        shaped.history.releases().iter().flat_map(|release| release.items()).map(|item| item.reference),
+    );
     let found = candidates(&inventory.items, &kept);
     let Some(selector) = &shaped.flags.selector else { return Ok(found) };
     let mut chosen = Vec::new();
     for item in found {
         let Some(path) = session.path_of(&item.reference) else { continue };
         let what = format!("read {}", item.reference);
-        let live: Option<Value> = session.api.find(&path).await.map_err(|f| f.step(&what, &session.api.target))?;
+        let live: Option<Value> =
+            session.api.find(&path).await.map_err(|f| f.step(&what, &session.api.target))?;
         let labels = live.and_then(|live| live.pointer("/metadata/labels").cloned()).unwrap_or(Value::Null);
         let fits = selects(selector, &labels).map_err(|problem| bad_spec("KUBE-037", problem))?;
         if fits {
@@ -99,12 +104,12 @@ pub(crate) async fn run(
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
         let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        shape::rights(&session, fetched.preview(), shape::Records::Inventory).await?;
         let shaped = shaped(&mut session, spec, &mut fetched, unit.log()).await?;
         if !shaped.flags.needless.is_empty() {
             let text = format!("flags that change nothing here: {}", shaped.flags.needless.join(" "));
             session.say(unit.log(), Level::Info, &text).await?;
         }
-        check_rights(&session, shape::needs(&session, &shaped.objects, false)).await?;
         let options = Options { skip_dry_run: asked.skip_dry_run, ..shaped.flags.options };
         let set = validate(&session, shaped.objects.clone(), options, unit.log()).await?;
         Ok((session, shaped, set))
@@ -131,17 +136,19 @@ pub(crate) async fn run(
         if !references.is_empty() {
             Inventory::record(&session, &[], &references).await?;
         }
-        Ok(deleted)
+        Ok(())
     };
     let result = work.await;
-    let deleted = unit.end(result).await?;
+    unit.end(result).await?;
 
     let mut report = steady::Report::default();
     if !asked.skip_steady_state_check {
         let unit = Unit::begin(cx, "Wait for Steady State").await?;
         let targets = shape::targets(set.objects(), true);
         let result = if targets.is_empty() {
-            unit.say(Level::Info, "there is no workload to wait for").await.map(|()| steady::Report::default())
+            unit.say(Level::Info, "there is no workload to wait for")
+                .await
+                .map(|()| steady::Report::default())
         } else {
             steady::wait(session.api.client(), &targets, cx, unit.log()).await.map_err(|e| session.masked(e))
         };
@@ -153,10 +160,7 @@ pub(crate) async fn run(
     let mut outputs: BTreeMap<String, Output> = BTreeMap::new();
     outputs.insert("manifest".to_owned(), fetched.outcome().into());
     if shaped.flags.prune {
-        outputs.insert("prunedResourceIds".to_owned(), ids(&deleted).into());
-    }
-    for (key, value) in pods(&report) {
-        outputs.insert(key.to_owned(), value.into());
+        outputs.insert("prunedResourceIds".to_owned(), ids(&prune::announced(&session)).into());
     }
     Ok(StepOutput { outputs, undo: Some(undo), ..StepOutput::default() })
 }

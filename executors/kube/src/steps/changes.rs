@@ -72,28 +72,24 @@ impl Changes {
 /// What applying `objects` would change. Two requests for each object; nothing is stored.
 ///
 /// **Errors**: an object that the server would refuse, except for conflicts: those are for the apply to report.
-pub(crate) async fn of(session: &Session, mut objects: Vec<Object>, options: Options) -> Result<Changes, StepError> {
+pub(crate) async fn of(
+    session: &Session,
+    mut objects: Vec<Object>,
+    options: Options,
+) -> Result<Changes, StepError> {
     let definitions = Definitions::of(&objects);
     session.place(&mut objects, &|object| definitions.namespaced(object));
     sort(&mut objects);
     if let Some(error) = objects.iter().find_map(|object| definitions.check(session, object)) {
         return Err(session.masked(error));
     }
-    let results: Vec<Result<(Change, String), StepError>> = futures::stream::iter(&objects)
-        .map(|object| async move {
-            let failed = |fault: Fault| {
-                let what = format!("{} ({})", object.reference(), object.source);
-                session.masked(fault.step(&what, &session.api.target))
-            };
-            let before: Option<Value> = match session.discovery.of(object) {
-                Some(resource) => {
-                    let path = resource.path(object.namespace(), object.name());
-                    session.api.find(&path).await.map_err(failed)?
-                }
-                None => None,
-            };
-            let after = would_be(session, object, options).await.map_err(failed)?;
-            Ok(diff(before.as_ref(), Some(&after), &session.mask))
+    let all = &objects;
+    let results: Vec<Result<(Change, String), StepError>> = futures::stream::iter(0..all.len())
+        .map(|at| async move {
+            match all.get(at) {
+                Some(object) => one(session, object, options).await,
+                None => Ok((Change::None, String::new())),
+            }
         })
         .buffered(session.settings.apply_concurrency.max(1))
         .collect()
@@ -104,4 +100,20 @@ pub(crate) async fn of(session: &Session, mut objects: Vec<Object>, options: Opt
         changes.add(change, &text);
     }
     Ok(changes)
+}
+
+async fn one(session: &Session, object: &Object, options: Options) -> Result<(Change, String), StepError> {
+    let failed = |fault: Fault| {
+        let what = format!("{} ({})", object.reference(), object.source);
+        session.masked(fault.step(&what, &session.api.target))
+    };
+    let before: Option<Value> = match session.discovery.of(object) {
+        Some(resource) => {
+            let path = resource.path(object.namespace(), object.name());
+            session.api.find(&path).await.map_err(failed)?
+        }
+        None => None,
+    };
+    let after = would_be(session, object, options).await.map_err(failed)?;
+    Ok(diff(before.as_ref(), Some(&after), &session.mask))
 }

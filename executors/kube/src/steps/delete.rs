@@ -43,7 +43,8 @@ async fn chosen(
                     .hint("use `type: ReleaseName` to delete everything of the release"));
             }
             let mut items = Vec::new();
-            for name in names.iter().flat_map(|names| names.split(',')).filter(|name| !name.trim().is_empty()) {
+            for name in names.iter().flat_map(|names| names.split(',')).filter(|name| !name.trim().is_empty())
+            {
                 items.push(Item { reference: session.parse_reference(name)?, uid: String::new() });
             }
             Ok(Chosen { items, records: Vec::new(), named: true })
@@ -55,7 +56,8 @@ async fn chosen(
             };
             session.mask = mask;
             session.place(&mut objects, &|_| None);
-            let items = objects.iter().map(|o| Item { reference: o.reference(), uid: String::new() }).collect();
+            let items =
+                objects.iter().map(|o| Item { reference: o.reference(), uid: String::new() }).collect();
             Ok(Chosen { items, records: Vec::new(), named: true })
         }
         Selection::Release => {
@@ -68,14 +70,16 @@ async fn chosen(
                 if item.reference.namespace.is_none() && namespaced {
                     item.reference.namespace = Some(session.namespace.clone());
                 }
-                if item.reference.kind == "Namespace" && item.reference.group.is_empty() && !delete_namespaces {
+                if item.reference.kind == "Namespace" && item.reference.group.is_empty() && !delete_namespaces
+                {
                     continue;
                 }
                 // The newest release knows the uid of what is there now.
                 by_reference.insert(item.reference.clone(), item);
             }
             if by_reference.is_empty() {
-                let text = format!("nothing is known of a release {} in {}", session.release, session.namespace);
+                let text =
+                    format!("nothing is known of a release {} in {}", session.release, session.namespace);
                 session.say(log, Level::Info, &text).await?;
             }
             let records = history.secrets(session);

@@ -25,7 +25,9 @@ pub(crate) struct Flags {
 /// **Errors**: `KUBE-037` names a flag that is not supported, or `--prune` where it is not allowed.
 pub(crate) fn read(flags: &[CommandFlag], command: &str, may_prune: bool) -> Result<Flags, StepError> {
     let mut found = Flags::default();
-    for flag in flags.iter().filter(|flag| flag.command.is_empty() || flag.command.eq_ignore_ascii_case(command)) {
+    for flag in
+        flags.iter().filter(|flag| flag.command.is_empty() || flag.command.eq_ignore_ascii_case(command))
+    {
         let mut words = flag.flag.split_whitespace().map(|word| word.trim_matches(['"', '\''])).peekable();
         while let Some(word) = words.next() {
             let (name, mut value) = match word.split_once('=') {
@@ -34,7 +36,11 @@ pub(crate) fn read(flags: &[CommandFlag], command: &str, may_prune: bool) -> Res
             };
             let takes_value = matches!(
                 name,
-                "-l" | "--selector" | "--field-manager" | "--timeout" | "--grace-period" | "--prune-allowlist"
+                "-l" | "--selector"
+                    | "--field-manager"
+                    | "--timeout"
+                    | "--grace-period"
+                    | "--prune-allowlist"
             );
             if takes_value && value.is_none() {
                 value = words.next().map(str::to_owned);
@@ -42,12 +48,16 @@ pub(crate) fn read(flags: &[CommandFlag], command: &str, may_prune: bool) -> Res
             let on = value.as_deref() != Some("false");
             match name {
                 "--force-conflicts" => found.options.force_conflicts = on,
-                "--validate" => found.options.lenient = matches!(value.as_deref(), Some("false" | "ignore" | "warn")),
+                "--validate" => {
+                    found.options.lenient = matches!(value.as_deref(), Some("false" | "ignore" | "warn"))
+                }
                 "--prune" if may_prune => found.prune = on,
                 "-l" | "--selector" => found.selector = value,
                 "--all" if may_prune => found.all = on,
-                "--server-side" | "--wait" | "--overwrite" | "--ignore-not-found" | "--field-manager" | "--timeout"
-                | "--record" | "--grace-period" | "--cascade" => found.needless.push(word.to_owned()),
+                "--server-side" | "--wait" | "--overwrite" | "--ignore-not-found" | "--field-manager"
+                | "--timeout" | "--record" | "--grace-period" | "--cascade" => {
+                    found.needless.push(word.to_owned())
+                }
                 _ => {
                     let text = format!("the command flag `{word}` of {command} is not supported");
                     return Err(bad_spec("KUBE-037", text).hint(
@@ -74,15 +84,23 @@ mod tests {
 
     #[test]
     fn flags_are_read_by_command_and_unknown_ones_refused() {
-        let flags = [flag("Apply", "--prune --selector=app=web --server-side"), flag("Template", "--whatever")];
+        let flags =
+            [flag("Apply", "--prune --selector=app=web --server-side"), flag("Template", "--whatever")];
         let found = read(&flags, "Apply", true).unwrap();
         assert!(found.prune && found.selector.as_deref() == Some("app=web"));
         assert_eq!(found.needless, ["--server-side"]);
         assert_eq!(read(&flags, "Apply", false).unwrap_err().code, "KUBE-037");
         assert_eq!(read(&[flag("", "--force")], "Apply", true).unwrap_err().code, "KUBE-037");
         assert_eq!(read(&[flag("", "--prune")], "Apply", true).unwrap_err().code, "KUBE-037");
-        assert_eq!(read(&[flag("", "-l app=web --prune")], "Apply", true).unwrap().selector.as_deref(), Some("app=web"));
-        let found = read(&[flag("Apply", "--force-conflicts"), flag("Apply", "--validate=false")], "Apply", false);
-        assert_eq!(found.unwrap().options, Options { force_conflicts: true, lenient: true, skip_dry_run: false });
+        assert_eq!(
+            read(&[flag("", "-l app=web --prune")], "Apply", true).unwrap().selector.as_deref(),
+            Some("app=web")
+        );
+        let found =
+            read(&[flag("Apply", "--force-conflicts"), flag("Apply", "--validate=false")], "Apply", false);
+        assert_eq!(
+            found.unwrap().options,
+            Options { force_conflicts: true, lenient: true, skip_dry_run: false }
+        );
     }
 }

@@ -1,7 +1,17 @@
 //! One module for each step; here they are told apart.
 
+mod apply;
 mod canary_delete;
+mod changes;
 mod copies;
+mod delete;
+mod flags;
+mod look;
+mod pods;
+mod render;
+mod rollback;
+mod rolling;
+mod shape;
 mod swap;
 mod unit;
 
@@ -16,6 +26,12 @@ pub(crate) async fn run(
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
     match &spec.action {
+        KubernetesAction::K8sApply { .. } => apply::run(executor, spec, cx).await,
+        KubernetesAction::K8sRollingDeploy { .. } => rolling::run(executor, spec, cx).await,
+        KubernetesAction::K8sRollingRollback { .. } => rollback::run(executor, spec, cx).await,
+        KubernetesAction::K8sDelete { .. } => delete::run(executor, spec, cx).await,
+        KubernetesAction::K8sDryRun {} => look::dry_run(executor, spec, cx).await,
+        KubernetesAction::K8sDiff {} => look::diff(executor, spec, cx).await,
         KubernetesAction::K8sCanaryDelete { .. } => canary_delete::run(executor, spec, cx).await,
         KubernetesAction::K8sBGSwapServices { .. } => swap::run(executor, spec, cx).await,
         _ => Err(unknown(spec)),
@@ -29,6 +45,11 @@ pub(crate) async fn plan(
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
     match &spec.action {
+        KubernetesAction::K8sApply { .. } => apply::plan(executor, spec, cx).await,
+        KubernetesAction::K8sRollingDeploy { .. } => rolling::plan(executor, spec, cx).await,
+        KubernetesAction::K8sRollingRollback { .. } => rollback::plan(executor, spec, cx).await,
+        KubernetesAction::K8sDelete { .. } => delete::plan(executor, spec, cx).await,
+        KubernetesAction::K8sDryRun {} | KubernetesAction::K8sDiff {} => Ok(look::plan()),
         KubernetesAction::K8sCanaryDelete { .. } => canary_delete::plan(executor, spec, cx).await,
         KubernetesAction::K8sBGSwapServices { .. } => swap::plan(executor, spec, cx).await,
         KubernetesAction::K8sRollout { .. } => Ok(Plan::Unsupported {

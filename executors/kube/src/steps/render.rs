@@ -68,6 +68,13 @@ pub(crate) async fn fetch(
 }
 
 impl Fetched {
+    /// The objects before they know the number of their release: enough to say which rights they take. What cannot be
+    /// read is left out here and reported by [`Fetched::objects`].
+    pub(crate) fn preview(&self) -> Vec<Object> {
+        let documents = self.loaded.documents.iter();
+        documents.filter_map(|document| parse_text(&document.source, &document.text).ok()).flatten().collect()
+    }
+
     /// The objects of a release of this number, and what is to be hidden in them. `deploy`: files that say so are left
     /// out (`harness.io/skip-file-for-deploy`).
     ///
@@ -80,7 +87,8 @@ impl Fetched {
     ) -> Result<(Vec<Object>, Mask), StepError> {
         self.loaded.with_release(number, color);
         let (mut objects, mut faults) = (Vec::new(), Vec::new());
-        for document in self.loaded.documents.iter().filter(|document| !(deploy && document.skip_for_deploy)) {
+        for document in self.loaded.documents.iter().filter(|document| !(deploy && document.skip_for_deploy))
+        {
             match parse_text(&document.source, &document.text) {
                 Ok(found) => objects.extend(found),
                 Err(found) => faults.extend(found),

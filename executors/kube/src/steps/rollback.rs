@@ -2,11 +2,12 @@
 
 use super::changes;
 use super::flags;
-use super::rolling::{ids, pods};
+use super::pods;
+use super::rolling::ids;
 use super::shape;
 use super::unit::Unit;
 use crate::KubeExecutor;
-use crate::apply::{Options, check_rights, validate};
+use crate::apply::{Options, validate};
 use crate::canary::is_canary_name;
 use crate::error::bad_spec;
 use crate::objects::{Mask, Object, Reference};
@@ -22,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What is to be undone and what is to come back.
 struct Found {
-    history: History,
     /// The release that failed or is to go.
     current: Option<Release>,
     /// The one that comes back.
@@ -31,6 +31,8 @@ struct Found {
     applied: Vec<String>,
     /// Canary objects of this execution.
     canaries: Vec<Item>,
+    /// Uids of the pods of the release before the rollback.
+    pods_before: Vec<String>,
 }
 
 fn pruning(spec: &KubernetesSpec) -> Result<bool, StepError> {
@@ -87,7 +89,8 @@ async fn find(session: &Session) -> Result<Found, StepError> {
     canaries.sort_by(|a, b| a.reference.cmp(&b.reference));
     canaries.dedup_by(|a, b| a.reference == b.reference);
     let (current, target) = (current.cloned(), target.cloned());
-    Ok(Found { history, current, target, applied, canaries })
+    let pods_before = pods::before(session).await?;
+    Ok(Found { current, target, applied, canaries, pods_before })
 }
 
 /// Objects of releases of Harness' own delegate name no namespace when it was that of the infrastructure.
@@ -100,7 +103,11 @@ fn in_namespace(session: &Session, mut reference: Reference) -> Reference {
 }
 
 /// The objects that come back, in their namespaces, with what must not be shown of them.
-async fn restored(session: &mut Session, target: &Release, log: &dyn UnitLog) -> Result<Vec<Object>, StepError> {
+async fn restored(
+    session: &mut Session,
+    target: &Release,
+    log: &dyn UnitLog,
+) -> Result<Vec<Object>, StepError> {
     let mut objects = target.objects.clone();
     let mut mask = Mask::default();
     objects.iter().for_each(|object| mask.add_object(object));
@@ -182,12 +189,12 @@ pub(crate) async fn run(
     } else {
         steady::wait(session.api.client(), &targets, cx, unit.log()).await.map_err(|e| session.masked(e))
     };
-    let report = unit.end(result).await?;
+    unit.end(result).await?;
     if let Some(target) = &found.target {
         put("releaseNumber", target.number.into());
     }
     put("releaseName", session.release.as_str().into());
-    for (key, value) in pods(&report) {
+    for (key, value) in pods::outcomes(&session, &found.pods_before).await? {
         put(key, value);
     }
     Ok(StepOutput { outputs, notices, ..StepOutput::default() })
@@ -204,7 +211,10 @@ fn told(session: &Session, found: &Found, notices: &mut Vec<String>) -> Vec<Stri
             target.number
         )),
         (Some(current), None) => {
-            lines.push(format!("there is no successful release before number {}: nothing comes back", current.number));
+            lines.push(format!(
+                "there is no successful release before number {}: nothing comes back",
+                current.number
+            ));
         }
         (None, Some(target)) => {
             let text = format!(
@@ -245,9 +255,9 @@ async fn roll_back(
     let mut back = Vec::new();
     if let Some(target) = &found.target {
         let objects = restored(session, target, log).await?;
-        check_rights(session, shape::needs(session, &objects, true)).await?;
+        shape::rights(session, objects.clone(), shape::Records::Releases).await?;
         let mut set = validate(session, objects, options(spec)?, log).await?;
-        let state = json!({"v": 1, "release": target.number});
+        let state = pods::noted(json!({"v": 1, "release": target.number}), &found.pods_before);
         set.apply(session, &state, None, log).await?;
         back = set.objects().cloned().collect();
     }
@@ -276,7 +286,6 @@ pub(crate) async fn plan(
     if pruning(spec)? {
         changes.deletions(&session, &superfluous(&session, &found)).await?;
     }
-    let _history = &found.history;
     Ok(changes.plan())
 }
 
@@ -287,7 +296,9 @@ mod tests {
     #[test]
     fn undo_data_is_found_alone_in_a_list_and_by_step() {
         let one = json!({"v": 1, "step": "K8sRollingDeploy", "releaseNumber": 3});
-        for undo in [one.clone(), json!([one.clone(), {"step": "K8sApply", "objects": []}]), json!({"deploy": one})] {
+        for undo in
+            [one.clone(), json!([one.clone(), {"step": "K8sApply", "objects": []}]), json!({"deploy": one})]
+        {
             let mut found = Vec::new();
             undo_of(&undo, "K8sRollingDeploy", &mut found);
             assert_eq!(found, [&one]);

@@ -2,11 +2,12 @@
 
 use super::changes;
 use super::flags;
+use super::pods;
 use super::render::{self, Fetched};
-use super::shape::{self, Rolling};
+use super::shape::{self, Records, Rolling};
 use super::unit::Unit;
 use crate::KubeExecutor;
-use crate::apply::{Set, check_rights, validate};
+use crate::apply::{Set, validate};
 use crate::error::bad_spec;
 use crate::objects::{Object, Reference, Role};
 use crate::prune::{self, Strictness, candidates};
@@ -81,6 +82,8 @@ struct Ready {
     release: Release,
     set: Set,
     candidates: Vec<Item>,
+    /// Uids of the pods of the release before it.
+    pods_before: Vec<String>,
 }
 
 async fn initialize(
@@ -94,8 +97,9 @@ async fn initialize(
     let flags = flags::read(&spec.command_flags, "Apply", false)?;
     let options = crate::apply::Options { skip_dry_run: asked.skip_dry_run, ..flags.options };
     let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log).await?;
-    let Shaped { history, number, earlier, objects, versioned } = shaped(&mut session, spec, fetched, log).await?;
-    check_rights(&session, shape::needs(&session, &objects, true)).await?;
+    shape::rights(&session, fetched.preview(), Records::Releases).await?;
+    let Shaped { history, number, earlier, objects, versioned } =
+        shaped(&mut session, spec, fetched, log).await?;
     let text = format!("release {} number {number}, {} objects", session.release, objects.len());
     session.say(log, Level::Info, &text).await?;
     let set = validate(&session, objects, options, log).await?;
@@ -125,7 +129,8 @@ async fn initialize(
         let text = format!("to be pruned at the end:\n{}", names.join("\n"));
         session.say(log, Level::Info, &text).await?;
     }
-    Ok(Ready { session, history, release, set, candidates })
+    let pods_before = pods::before(&session).await?;
+    Ok(Ready { session, history, release, set, candidates, pods_before })
 }
 
 /// Objects of the release before that this one does not hold. Versioned ones are left to the clean-up of the history:
@@ -228,7 +233,7 @@ pub(crate) async fn run(
 
 async fn deploy(ready: &mut Ready, cx: &StepContext) -> Result<Report, StepError> {
     let unit = Unit::begin(cx, "Apply").await?;
-    let state = json!({"v": 1, "release": ready.release.number});
+    let state = pods::noted(json!({"v": 1, "release": ready.release.number}), &ready.pods_before);
     let undo = undo(&ready.release);
     let result = ready.set.apply(&mut ready.session, &state, Some(&undo), unit.log()).await;
     ready.release.ours.inventory = inventory(&ready.release.ours.inventory, &ready.set);
@@ -239,7 +244,9 @@ async fn deploy(ready: &mut Ready, cx: &StepContext) -> Result<Report, StepError
         let told = unit.say(Level::Info, "there is no workload to wait for").await;
         told.map(|()| Report::default())
     } else {
-        steady::wait(ready.session.api.client(), &targets, cx, unit.log()).await.map_err(|e| ready.session.masked(e))
+        steady::wait(ready.session.api.client(), &targets, cx, unit.log())
+            .await
+            .map_err(|e| ready.session.masked(e))
     };
     unit.end(result).await
 }
@@ -247,7 +254,9 @@ async fn deploy(ready: &mut Ready, cx: &StepContext) -> Result<Report, StepError
 /// What was applied now, and what an earlier life of the task had applied.
 fn inventory(before: &[Item], set: &Set) -> Vec<Item> {
     let mut items: Vec<Item> = set.done().iter().map(Item::from).collect();
-    items.extend(before.iter().filter(|old| !set.done().iter().any(|new| new.reference == old.reference)).cloned());
+    items.extend(
+        before.iter().filter(|old| !set.done().iter().any(|new| new.reference == old.reference)).cloned(),
+    );
     items
 }
 
@@ -291,32 +300,10 @@ async fn finish(
     put("releaseNumber", ready.release.number.into());
     put("prunedResourceIds", ids(&ready.release.ours.pruned));
     put("manifest", fetched.outcome());
-    for (key, value) in pods(report) {
+    for (key, value) in pods::outcomes(&ready.session, &ready.pods_before).await? {
         put(key, value);
     }
     Ok(StepOutput { outputs, undo: Some(undo(&ready.release)), notices, ..StepOutput::default() })
-}
-
-/// The pods of a wait as outcomes name them.
-pub(super) fn pods(report: &Report) -> [(&'static str, Value); 2] {
-    let all = || report.targets.iter().flat_map(|target| &target.pods);
-    let mut ips: Vec<&str> = all().map(|pod| pod.ip.as_str()).filter(|ip| !ip.is_empty()).collect();
-    ips.sort_unstable();
-    let mut pods: Vec<_> = all().collect();
-    pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    let list: Vec<Value> = pods
-        .into_iter()
-        .map(|pod| {
-            let containers: Vec<Value> = pod
-                .containers
-                .iter()
-                .map(|(name, image, id)| json!({"name": name, "image": image, "containerId": id}))
-                .collect();
-            json!({"name": pod.name, "namespace": pod.namespace, "uid": pod.uid, "podIP": pod.ip,
-                "newPod": pod.of_new_revision, "containerList": containers})
-        })
-        .collect();
-    [("podIps", json!(ips)), ("k8sPodList", Value::from(list))]
 }
 
 async fn wrap_up(ready: &mut Ready, report: &Report, log: &dyn UnitLog) -> Result<(), StepError> {

@@ -1,6 +1,6 @@
 //! What a rolling release adds to the objects of a manifest, and what it leaves to others.
 
-use crate::apply::{MANAGER, Need};
+use crate::apply::{Definitions, MANAGER, Need, check_rights};
 use crate::objects::{LABEL_RELEASE, LABEL_TRACK, Object, Reference, Role, put};
 use crate::release::{History, Versioned, versioned};
 use crate::session::Session;
@@ -15,14 +15,19 @@ pub(crate) type Live = BTreeMap<Reference, Value>;
 
 /// Reads the live workloads of the set.
 pub(crate) async fn live(session: &Session, objects: &[Object]) -> Result<Live, StepError> {
-    let workloads: Vec<&Object> = objects.iter().filter(|object| object.role() == Role::Managed).collect();
-    let found: Vec<_> = futures::stream::iter(workloads)
-        .map(|object| async move {
-            let Some(resource) = session.discovery.of(object) else { return Ok(None) };
-            let path = resource.path(object.namespace(), object.name());
+    let paths: Vec<(Reference, String)> = objects
+        .iter()
+        .filter(|object| object.role() == Role::Managed)
+        .filter_map(|object| {
+            let resource = session.discovery.of(object)?;
+            Some((object.reference(), resource.path(object.namespace(), object.name())))
+        })
+        .collect();
+    let found: Vec<_> = futures::stream::iter(paths)
+        .map(|(reference, path)| async move {
             let found = session.api.find::<Value>(&path).await;
-            let found = found.map_err(|f| f.step(&format!("read {}", object.reference()), &session.api.target))?;
-            Ok(found.map(|value| (object.reference(), value)))
+            let found = found.map_err(|f| f.step(&format!("read {reference}"), &session.api.target))?;
+            Ok(found.map(|value| (reference, value)))
         })
         .buffered(session.settings.apply_concurrency.max(1))
         .collect()
@@ -88,8 +93,13 @@ pub(crate) async fn hold_replicas(
     }
     let mut scaled: BTreeSet<(String, String, String)> = BTreeSet::new();
     let mut note = |autoscaler: &Value, namespace: &str| {
-        let text = |path: &str| autoscaler.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        scaled.insert((namespace.to_owned(), text("/spec/scaleTargetRef/kind"), text("/spec/scaleTargetRef/name")));
+        let text =
+            |path: &str| autoscaler.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        scaled.insert((
+            namespace.to_owned(),
+            text("/spec/scaleTargetRef/kind"),
+            text("/spec/scaleTargetRef/name"),
+        ));
     };
     for object in objects.iter().filter(|object| object.kind() == "HorizontalPodAutoscaler") {
         note(&object.value, object.namespace().unwrap_or(&session.namespace));
@@ -108,7 +118,8 @@ pub(crate) async fn hold_replicas(
     }
     for object in objects.iter_mut().filter(|object| scalable(object)) {
         let reference = object.reference();
-        let key = (reference.namespace.clone().unwrap_or_default(), reference.kind.clone(), reference.name.clone());
+        let key =
+            (reference.namespace.clone().unwrap_or_default(), reference.kind.clone(), reference.name.clone());
         let Some(live) = live.get(&reference).filter(|_| scaled.contains(&key)) else { continue };
         let replicas = live.pointer("/spec/replicas").cloned();
         match replicas.filter(|_| we_own_replicas(live)) {
@@ -117,7 +128,8 @@ pub(crate) async fn hold_replicas(
                 object.remove(&["spec", "replicas"]);
             }
         }
-        let text = format!("{reference}: an autoscaler sets its replicas; the manifest's number is not applied");
+        let text =
+            format!("{reference}: an autoscaler sets its replicas; the manifest's number is not applied");
         session.say(log, Level::Info, &text).await?;
     }
     Ok(())
@@ -133,10 +145,27 @@ fn we_own_replicas(live: &Value) -> bool {
         .any(|entry| entry.pointer("/fieldsV1/f:spec/f:replicas").is_some())
 }
 
-/// The rights that applying the set takes, and those for the history of releases if `history`.
-pub(crate) fn needs(session: &Session, objects: &[Object], history: bool) -> BTreeSet<Need> {
+/// What a step writes down in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Records {
+    /// Releases.
+    Releases,
+    /// The inventory of K8sApply; it reads the releases.
+    Inventory,
+}
+
+/// Asks for the rights that applying `objects` takes, and those for the records of the step.
+///
+/// **Errors**: `KUBE-025` lists what is missing.
+pub(crate) async fn rights(
+    session: &Session,
+    mut objects: Vec<Object>,
+    records: Records,
+) -> Result<(), StepError> {
+    let definitions = Definitions::of(&objects);
+    session.place(&mut objects, &|object| definitions.namespaced(object));
     let mut needs = BTreeSet::new();
-    for object in objects {
+    for object in &objects {
         let Some(resource) = session.discovery.of(object) else { continue };
         for verb in ["get", "create", "patch"] {
             needs.insert(Need {
@@ -147,17 +176,25 @@ pub(crate) fn needs(session: &Session, objects: &[Object], history: bool) -> BTr
             });
         }
     }
-    if history {
-        for verb in ["get", "list", "create", "update", "delete"] {
-            needs.insert(Need {
-                group: String::new(),
-                resource: "secrets".to_owned(),
-                namespace: Some(session.namespace.clone()),
-                verb,
-            });
+    let wanted: &[(&str, &'static str)] = match records {
+        Records::Releases => &[
+            ("secrets", "get"),
+            ("secrets", "list"),
+            ("secrets", "create"),
+            ("secrets", "update"),
+            ("secrets", "delete"),
+        ],
+        Records::Inventory => {
+            &[("secrets", "list"), ("configmaps", "get"), ("configmaps", "create"), ("configmaps", "update")]
         }
-    }
-    needs
+    };
+    needs.extend(wanted.iter().map(|(resource, verb)| Need {
+        group: String::new(),
+        resource: (*resource).to_owned(),
+        namespace: Some(session.namespace.clone()),
+        verb,
+    }));
+    check_rights(session, needs).await
 }
 
 /// What is waited for: managed and custom workloads, and Jobs if `jobs`.

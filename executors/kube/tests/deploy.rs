@@ -1,0 +1,365 @@
+//! Apply, rolling deployment, rollback and deletion on a real control plane.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "Tests may panic and print."
+)]
+
+mod peer;
+
+use executor_api::testing::World;
+use executor_api::{Class, Executor, Plan, StepError, StepOutput};
+use executor_kube::{KubeExecutor, Settings};
+use peer::{Place, cluster, spec, task};
+use proto::task::{
+    CommandFlag, ExecutionRef, FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind, Selection,
+};
+use proto::text::{SecretRef, placeholder};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const SECRET: &str = "pl4nted-s3cret-value";
+
+fn inline(text: &str) -> Manifest {
+    Manifest {
+        identifier: "m".into(),
+        store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
+        kind: ManifestKind::K8sManifest { values_paths: vec![] },
+        skip_versioning: false,
+    }
+}
+
+fn step(place: &Place, action: KubernetesAction, manifest: Option<&str>) -> KubernetesSpec {
+    KubernetesSpec { manifest: manifest.map(inline), ..spec(place, action) }
+}
+
+fn rolling(pruning: bool) -> KubernetesAction {
+    KubernetesAction::K8sRollingDeploy {
+        skip_dry_run: false,
+        pruning_enabled: pruning,
+        in_canary_workflow: false,
+    }
+}
+
+fn apply() -> KubernetesAction {
+    KubernetesAction::K8sApply {
+        file_paths: vec!["all.yaml".into()],
+        skip_dry_run: false,
+        skip_steady_state_check: false,
+        skip_rendering: false,
+    }
+}
+
+fn world(place: &Place, key: &str, spec: &KubernetesSpec) -> World {
+    let mut secrets = cluster(place.plane).1;
+    secrets.push(("planted".into(), SECRET.into()));
+    let mut task = task(spec);
+    task.execution = ExecutionRef { execution_id: key.into(), stage: "s".into(), ..task.execution };
+    World::new(key, task, secrets)
+}
+
+async fn run_in(world: &World, spec: &KubernetesSpec) -> Result<StepOutput, StepError> {
+    let executor = KubeExecutor::new(Settings::default()).with_probe(Arc::new(world.marks.clone()));
+    let (_handle, cx) = world.context();
+    executor.check(spec, &cx).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let result = executor.run(spec, &cx).await;
+    let bare = world.marks.unannounced();
+    assert!(bare.is_empty(), "without a checkpoint: {bare:?}");
+    let log = world.logs.everything();
+    assert!(!log.contains(SECRET), "{log}");
+    result
+}
+
+async fn run(place: &Place, key: &str, spec: &KubernetesSpec) -> (World, Result<StepOutput, StepError>) {
+    let world = world(place, key, spec);
+    let result = run_in(&world, spec).await;
+    (world, result)
+}
+
+async fn succeed(place: &Place, key: &str, spec: &KubernetesSpec) -> (World, StepOutput) {
+    let (world, result) = run(place, key, spec).await;
+    let output = result.unwrap_or_else(|e| panic!("{key}: {} {e}\n{}", e.code, world.logs.everything()));
+    (world, output)
+}
+
+async fn fail(place: &Place, key: &str, spec: &KubernetesSpec) -> (World, StepError) {
+    let (world, result) = run(place, key, spec).await;
+    match result {
+        Ok(_) => panic!("{key} succeeded\n{}", world.logs.everything()),
+        Err(error) => (world, error),
+    }
+}
+
+async fn plan(place: &Place, key: &str, spec: &KubernetesSpec) -> String {
+    let world = world(place, key, spec);
+    let executor = KubeExecutor::new(Settings::default()).with_probe(Arc::new(world.marks.clone()));
+    let plan = executor.plan(spec, &world.context().1).await;
+    assert!(world.marks.calls().is_empty(), "a plan changes nothing");
+    match plan {
+        Ok(Plan::Diff { text, hash }) => {
+            assert_eq!(hash.len(), 64);
+            text
+        }
+        other => panic!("{key}: {other:?}\n{}", world.logs.everything()),
+    }
+}
+
+fn web(image: &str, replicas: u32, setting: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: conf}}\ndata: {{setting: \"{setting}\"}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{selector: {{app: web}}, ports: [{{port: 80}}]}}\n---\n\
+         apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  \
+         selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      \
+         containers:\n      - name: app\n        image: {image}\n        envFrom: [{{configMapRef: {{name: conf}}}}]\n        \
+         readinessProbe: {{httpGet: {{path: /, port: 80}}}}\n"
+    )
+}
+
+async fn deployment(place: &Place) -> Value {
+    place.get(&place.path("apps/v1", "deployments/web")).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_deployed_kept_when_nothing_changes_and_rolled_back_as_a_whole() {
+    let place = Place::new("rolling").await;
+    let first = step(&place, rolling(true), Some(&web("app:1", 2, "a")));
+    let shown = plan(&place, "p1", &first).await;
+    assert!(
+        shown.contains("create rolling/ConfigMap/conf-1")
+            && shown.ends_with("3 to create, 0 to change, 0 to delete, 0 unchanged\n"),
+        "{shown}"
+    );
+    let (world1, output) = succeed(&place, "e1", &first).await;
+    println!("{}", world1.logs.everything());
+    assert_eq!(output.outputs["releaseNumber"].value, 1);
+    assert_eq!(output.outputs["podIps"].value.as_array().unwrap().len(), 2);
+    let live = deployment(&place).await;
+    assert_eq!(live.pointer("/spec/template/metadata/labels/harness.io~1release-name").unwrap(), "release");
+    let pods = live["metadata"]["generation"].clone();
+
+    // The same again: nothing changes, no pod is replaced, the number goes on.
+    let again = plan(&place, "p2", &first).await;
+    assert_eq!(again, "0 to create, 0 to change, 0 to delete, 3 unchanged\n");
+    let (_, output) = succeed(&place, "e2", &first).await;
+    assert_eq!(output.outputs["releaseNumber"].value, 2);
+    assert_eq!(deployment(&place).await["metadata"]["generation"], pods);
+
+    // Another content gets another name; the Service goes and is pruned.
+    let next = web("app:2", 2, "b")
+        .replace("kind: Service", "kind: Service # gone")
+        .split("---\n")
+        .filter(|d| !d.contains("# gone"))
+        .collect::<Vec<_>>()
+        .join("---\n");
+    let third = step(&place, rolling(true), Some(&next));
+    let shown = plan(&place, "p3", &third).await;
+    assert!(
+        shown.contains("create rolling/ConfigMap/conf-3") && shown.contains("delete rolling/Service/web"),
+        "{shown}"
+    );
+    assert!(shown.contains("-         - image: app:1") || shown.contains("app:1"), "{shown}");
+    let (_, output) = succeed(&place, "e3", &third).await;
+    assert_eq!(output.outputs["prunedResourceIds"].value[0]["name"], "web");
+    assert!(place.get(&place.path("v1", "services/web")).await.is_none());
+    let undo = output.undo.clone();
+
+    // Back: the Service, the image and the configuration of number 2.
+    let back = step(&place, KubernetesAction::K8sRollingRollback { pruning_enabled: true }, None);
+    let mut world4 = world(&place, "e3", &back);
+    Arc::make_mut(&mut world4.task).undo = undo;
+    world4.task_id = "rollback".into();
+    let output = run_in(&world4, &back).await.unwrap_or_else(|e| panic!("{e}\n{}", world4.logs.everything()));
+    assert_eq!(output.outputs["releaseNumber"].value, 2, "{}", world4.logs.everything());
+    assert_eq!(output.outputs["recreatedResourceIds"].value[0]["kind"], "Service");
+    let live = deployment(&place).await;
+    assert_eq!(live.pointer("/spec/template/spec/containers/0/image").unwrap(), "app:1");
+    assert_eq!(
+        live.pointer("/spec/template/spec/containers/0/envFrom/0/configMapRef/name").unwrap(),
+        "conf-1"
+    );
+    assert!(place.get(&place.path("v1", "services/web")).await.is_some());
+    let secret = place.get(&place.path("v1", "secrets/harness.release.release.3")).await.unwrap();
+    assert_eq!(secret["metadata"]["labels"]["status"], "Failed");
+    assert_eq!(secret["type"], "harness.io/release/v2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_validated_before_the_first_change() {
+    let place = Place::new("validated").await;
+    let text = format!(
+        "{}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: Bad_Name}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d}}\nspec: {{replicas: two, typo: 1, selector: {{matchLabels: {{a: b}}}}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: a, image: b}}]}}}}}}\n",
+        web("app:1", 1, "a")
+    );
+    let (world, error) = fail(&place, "v1", &step(&place, apply(), Some(&text))).await;
+    println!("{error}");
+    assert_eq!((error.code, error.class), ("KUBE-017", Class::BadSpec));
+    assert!(error.what.contains("2 of 5 objects were refused"), "{error}");
+    assert!(error.what.contains("Bad_Name") && error.what.contains("replicas"), "{error}");
+    assert!(world.marks.calls().is_empty());
+    assert!(place.get(&place.path("v1", "configmaps/conf")).await.is_none());
+    let unknown = "apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: a}\n";
+    let (_, error) = fail(&place, "v2", &step(&place, apply(), Some(unknown))).await;
+    assert_eq!(error.code, "KUBE-018", "{error}");
+    let lost = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: nowhere}\n";
+    let (_, error) = fail(&place, "v3", &step(&place, apply(), Some(lost))).await;
+    assert_eq!(error.code, "KUBE-023", "{error}");
+    let twice = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: validated}\n";
+    let (_, error) = fail(&place, "v4", &step(&place, apply(), Some(twice))).await;
+    assert_eq!(error.code, "KUBE-010", "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_its_resource_and_their_namespace_come_in_one_set() {
+    let place = Place::new("definitions").await;
+    let crd = |size: &str| {
+        format!(
+            "apiVersion: example.com/v1\nkind: Widget\nmetadata: {{name: w, namespace: made-by-set}}\nspec: {{size: {size}}}\n---\n\
+             apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c, namespace: made-by-set}}\n---\n\
+             apiVersion: v1\nkind: Namespace\nmetadata: {{name: made-by-set}}\n---\n\
+             apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: widgets.example.com}}\n\
+             spec:\n  group: example.com\n  scope: Namespaced\n  names: {{kind: Widget, plural: widgets, singular: widget}}\n  \
+             versions:\n  - name: v1\n    served: true\n    storage: true\n    schema:\n      openAPIV3Schema:\n        type: object\n        \
+             properties: {{spec: {{type: object, properties: {{size: {{type: integer}}}}}}}}\n"
+        )
+    };
+    let (world, error) = fail(&place, "d1", &step(&place, apply(), Some(&crd("large")))).await;
+    assert_eq!(error.code, "KUBE-017", "{error}");
+    assert!(error.what.contains("spec.size must be of type integer"), "{error}");
+    assert!(world.marks.calls().is_empty());
+    let (world, _) = succeed(&place, "d2", &step(&place, apply(), Some(&crd("3")))).await;
+    println!("{}", world.logs.everything());
+    let widget = place.get("/apis/example.com/v1/namespaces/made-by-set/widgets/w").await.unwrap();
+    assert_eq!(widget["spec"]["size"], 3);
+    let calls = world.marks.calls();
+    let at = |text: &str| calls.iter().position(|call| call.contains(text)).unwrap();
+    assert!(
+        at("Namespace") < at("ConfigMap/c") && at("CustomResourceDefinition") < at("Widget"),
+        "{calls:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_names_the_owner_and_client_side_fields_are_taken_over() {
+    let place = Place::new("conflicts").await;
+    let file = place.plane.dir().join("conflicts.yaml");
+    std::fs::write(&file, web("app:1", 2, "a").replace("\ndata: {", "\ndata: {old: \"x\", ")).unwrap();
+    place.plane.kubectl(&["-n", "conflicts", "apply", "-f", file.to_str().unwrap()]);
+    // Another manager takes the replicas.
+    place.plane.kubectl(&["-n", "conflicts", "scale", "deployment/web", "--replicas=3"]);
+    let mut wanted = step(&place, apply(), Some(&web("app:2", 2, "b")));
+    let (_, error) = fail(&place, "c1", &wanted).await;
+    println!("{error}");
+    assert_eq!((error.code, error.class), ("KUBE-019", Class::BadSpec));
+    assert!(error.what.contains("spec.replicas belongs to `kubectl`"), "{error}");
+    assert_eq!(deployment(&place).await.pointer("/spec/template/spec/containers/0/image").unwrap(), "app:1");
+    wanted.command_flags = vec![CommandFlag { command: "Apply".into(), flag: "--force-conflicts".into() }];
+    let (world, _) = succeed(&place, "c2", &wanted).await;
+    assert!(
+        world.marks.calls().iter().any(|call| call == "take over conflicts/Deployment/web"),
+        "{:?}",
+        world.marks.calls()
+    );
+    let live = deployment(&place).await;
+    assert_eq!(live["spec"]["replicas"], 2);
+    // A field that only the client-side apply had written is gone, and so is its note.
+    let config = place.get(&place.path("v1", "configmaps/conf")).await.unwrap();
+    assert_eq!(config["data"], json!({"setting": "b"}));
+    assert!(config["metadata"].get("annotations").is_none(), "{config}");
+    let managers: Vec<&Value> =
+        config["metadata"]["managedFields"].as_array().unwrap().iter().map(|m| &m["manager"]).collect();
+    assert_eq!(managers, ["delegate"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apply_keeps_what_a_release_set_and_prunes_only_its_own() {
+    let place = Place::new("applies").await;
+    succeed(&place, "r1", &step(&place, rolling(false), Some(&web("app:1", 1, "a")))).await;
+    let before = deployment(&place).await;
+    // The same workload by K8sApply: labels and versioned names stay, no rollout.
+    let only: String = web("app:1", 1, "a").split("---\n").filter(|d| d.contains("Deployment")).collect();
+    succeed(&place, "a1", &step(&place, apply(), Some(&only))).await;
+    let after = deployment(&place).await;
+    assert_eq!(after["metadata"]["generation"], before["metadata"]["generation"], "{after}");
+    let map = |name: &str, app: &str| {
+        format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, labels: {{app: {app}}}}}\n")
+    };
+    let three = format!("{}{}{}", map("one", "x"), map("two", "x"), map("three", "y"));
+    succeed(&place, "a2", &step(&place, apply(), Some(&three))).await;
+    // Somebody else's object with the same label.
+    place
+        .post(
+            &place.path("v1", "configmaps"),
+            json!({"metadata": {"name": "foreign", "labels": {"app": "x"}}}),
+        )
+        .await
+        .unwrap();
+    let mut pruning = step(&place, apply(), Some(&map("two", "x")));
+    pruning.command_flags =
+        vec![CommandFlag { command: "Apply".into(), flag: "--prune --selector=app=x".into() }];
+    let shown = plan(&place, "p", &pruning).await;
+    assert!(shown.contains("delete applies/ConfigMap/one\n") && shown.contains("1 to delete"), "{shown}");
+    let (world, output) = succeed(&place, "a3", &pruning).await;
+    assert_eq!(
+        output.outputs["prunedResourceIds"].value.as_array().unwrap().len(),
+        1,
+        "{}",
+        world.logs.everything()
+    );
+    for (name, stays) in [("one", false), ("two", true), ("three", true), ("foreign", true), ("conf-1", true)]
+    {
+        let found = place.get(&place.path("v1", &format!("configmaps/{name}"))).await.is_some();
+        assert_eq!(found, stays, "{name}");
+    }
+    // Everything of the release goes, with its history; what is not ours stays.
+    let delete = KubernetesAction::K8sDelete { resources: Selection::Release, delete_namespaces: false };
+    let shown = plan(&place, "pd", &step(&place, delete.clone(), None)).await;
+    assert!(shown.contains("delete applies/Deployment/web"), "{shown}");
+    succeed(&place, "del", &step(&place, delete.clone(), None)).await;
+    assert!(place.get(&place.path("apps/v1", "deployments/web")).await.is_none());
+    assert!(place.get(&place.path("v1", "configmaps/foreign")).await.is_some());
+    let left = place.plane.kubectl(&["-n", "applies", "get", "secrets,configmaps,services", "-o", "name"]);
+    println!("{left}");
+    assert!(
+        !left.contains("harness.release") && !left.contains("conf-1") && left.contains("foreign"),
+        "{left}"
+    );
+    // Again, and by name.
+    succeed(&place, "del2", &step(&place, delete, None)).await;
+    let named = KubernetesAction::K8sDelete {
+        resources: Selection::Names(vec!["ConfigMap/foreign".into(), "applies/ConfigMap/absent".into()]),
+        delete_namespaces: false,
+    };
+    succeed(&place, "del3", &step(&place, named, None)).await;
+    assert!(place.get(&place.path("v1", "configmaps/foreign")).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_hidden_in_logs_diffs_and_outputs() {
+    let place = Place::new("hidden").await;
+    let planted = placeholder(&SecretRef("planted".into()), 77);
+    let text = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData: {{password: '{planted}', other: written-here}}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{url: 'postgres://u:{planted}@db'}}\n"
+    );
+    let dry = step(&place, KubernetesAction::K8sDryRun {}, Some(&text));
+    let (_, output) = succeed(&place, "h1", &dry).await;
+    let shown = output.outputs["manifestDryRun"].value.as_str().unwrap();
+    assert!(shown.contains("kind: Secret") && shown.contains("********"), "{shown}");
+    assert!(!shown.contains(SECRET) && !shown.contains("written-here"), "{shown}");
+    assert!(place.get(&place.path("v1", "secrets/s")).await.is_none());
+    succeed(&place, "h2", &step(&place, apply(), Some(&text))).await;
+    let live = place.get(&place.path("v1", "configmaps/c")).await.unwrap();
+    assert_eq!(live["data"]["url"], format!("postgres://u:{SECRET}@db"));
+    let changed =
+        step(&place, KubernetesAction::K8sDiff {}, Some(&text.replace("written-here", "changed-here")));
+    let (world, output) = succeed(&place, "h3", &changed).await;
+    let shown = output.outputs["manifestDiff"].value.as_str().unwrap();
+    println!("{shown}");
+    assert!(shown.contains("(before)") && shown.contains("(after)"), "{shown}");
+    assert!(
+        !shown.contains("written-here") && !shown.contains("changed-here") && !shown.contains(SECRET),
+        "{shown}"
+    );
+    assert!(world.marks.calls().is_empty());
+}
