@@ -140,6 +140,11 @@ fn refused(fault: &Fault, status: &Status, retry_after: Option<Duration>, what: 
             };
             StepError::new(Class::BadSpec, code, format!("{what}: {said}")).hint(hint)
         }
+        // An unknown field in a strict server-side apply.
+        500 if said.contains("failed to create typed patch object") => {
+            StepError::new(Class::BadSpec, "KUBE-017", format!("{what}: {said}"))
+                .hint("correct the manifest at the field that is named")
+        }
         429 => StepError::new(Class::Throttled { retry_after }, "KUBE-016", format!("{what}: the API server asks to slow down"))
             .hint("look at priority levels (`kubectl get --raw /debug/api_priority_and_fairness/dump_priority_levels`)"),
         _ => StepError::new(remote, "KUBE-029", format!("{what}: the API server answered {}: {said}", status.code))

@@ -176,28 +176,33 @@ pub(crate) fn prepare(
     Ok(Prepared { documents, workload: place, primary, stage, color, notices: reshaped.notices })
 }
 
-/// The stage Service as a clone of the primary, without what only one Service in a cluster can have.
+/// The stage Service as a clone of the primary.
 fn clone_for_stage(primary: &Value) -> Value {
-    let mut stage = primary.clone();
-    let new = format!("{}-stage", name(primary));
-    variant::set(&mut stage, &["metadata", "name"], new.into());
-    if let Some(annotations) = stage.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+    let mut stage = clone_of(primary, &format!("{}-stage", name(primary)));
+    variant::set(&mut stage, &["metadata", "annotations", STAGE], "true".into());
+    stage
+}
+
+/// A Service like `primary` under another name, without what only one Service in a cluster can have.
+pub(crate) fn clone_of(primary: &Value, new_name: &str) -> Value {
+    let mut clone = primary.clone();
+    variant::set(&mut clone, &["metadata", "name"], new_name.into());
+    if let Some(annotations) = clone.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.retain(|key, _| !NOT_CLONED.contains(&key.as_str()));
     }
-    variant::set(&mut stage, &["metadata", "annotations", STAGE], "true".into());
-    if let Some(spec) = stage.get_mut("spec").and_then(Value::as_object_mut) {
+    if let Some(spec) = clone.get_mut("spec").and_then(Value::as_object_mut) {
         let headless = spec.get("clusterIP") == Some(&json!("None"));
         for key in ["clusterIP", "clusterIPs", "healthCheckNodePort", "loadBalancerIP", "externalIPs"] {
             if !(headless && key.starts_with("clusterIP")) {
-                spec.remove(key);
+                spec.shift_remove(key);
             }
         }
         let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
         for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
-            port.remove("nodePort");
+            port.shift_remove("nodePort");
         }
     }
-    stage
+    clone
 }
 
 /// A fingerprint of a rendered manifest, short enough for a label. Neither the order of documents nor that of keys

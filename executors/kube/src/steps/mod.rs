@@ -1,18 +1,24 @@
 //! One module for each step; here they are told apart.
 
 mod apply;
+mod blue_green;
+mod canary;
 mod canary_delete;
 mod changes;
 mod copies;
 mod delete;
+mod deploy;
 mod flags;
 mod look;
 mod pods;
 mod render;
 mod rollback;
 mod rolling;
+mod routes;
+mod scale_down;
 mod shape;
 mod swap;
+mod traffic;
 mod unit;
 
 use crate::KubeExecutor;
@@ -32,8 +38,12 @@ pub(crate) async fn run(
         KubernetesAction::K8sDelete { .. } => delete::run(executor, spec, cx).await,
         KubernetesAction::K8sDryRun {} => look::dry_run(executor, spec, cx).await,
         KubernetesAction::K8sDiff {} => look::diff(executor, spec, cx).await,
+        KubernetesAction::K8sCanaryDeploy { .. } => canary::run(executor, spec, cx).await,
         KubernetesAction::K8sCanaryDelete { .. } => canary_delete::run(executor, spec, cx).await,
+        KubernetesAction::K8sBlueGreenDeploy { .. } => blue_green::run(executor, spec, cx).await,
         KubernetesAction::K8sBGSwapServices { .. } => swap::run(executor, spec, cx).await,
+        KubernetesAction::K8sBlueGreenStageScaleDown { .. } => scale_down::run(executor, spec, cx).await,
+        KubernetesAction::K8sTrafficRouting { .. } => traffic::run(executor, spec, cx).await,
         _ => Err(unknown(spec)),
     }
 }
@@ -50,8 +60,12 @@ pub(crate) async fn plan(
         KubernetesAction::K8sRollingRollback { .. } => rollback::plan(executor, spec, cx).await,
         KubernetesAction::K8sDelete { .. } => delete::plan(executor, spec, cx).await,
         KubernetesAction::K8sDryRun {} | KubernetesAction::K8sDiff {} => Ok(look::plan()),
+        KubernetesAction::K8sCanaryDeploy { .. } => canary::plan(executor, spec, cx).await,
         KubernetesAction::K8sCanaryDelete { .. } => canary_delete::plan(executor, spec, cx).await,
+        KubernetesAction::K8sBlueGreenDeploy { .. } => blue_green::plan(executor, spec, cx).await,
         KubernetesAction::K8sBGSwapServices { .. } => swap::plan(executor, spec, cx).await,
+        KubernetesAction::K8sBlueGreenStageScaleDown { .. } => scale_down::plan(executor, spec, cx).await,
+        KubernetesAction::K8sTrafficRouting { .. } => traffic::plan(executor, spec, cx).await,
         KubernetesAction::K8sRollout { .. } => Ok(Plan::Unsupported {
             reason: "a rollout command changes what the controller does, not the object".into(),
         }),

@@ -4,6 +4,7 @@
 //! is left alone, so a repeated swap, or one that was interrupted between the two, ends in the same state.
 
 use super::copies::Live;
+use super::deploy::Pods;
 use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::bluegreen::{self, Change, Color, Role};
@@ -11,7 +12,7 @@ use crate::error::{bad_spec, cancelled};
 use crate::objects::{Mask, diff};
 use crate::session::Session;
 use crate::variant::Fault;
-use executor_api::{Level, Plan, StepContext, StepError, StepOutput, UnitLog};
+use executor_api::{Class, Level, Plan, StepContext, StepError, StepOutput, UnitLog};
 use proto::task::{KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};
 
@@ -35,13 +36,13 @@ fn told<'a>(session: &'a Session, spec: &'a KubernetesSpec) -> Result<Swap<'a>, 
     };
     let undo = session.cx.task.undo.as_ref();
     let written = target_color.as_deref().or_else(|| undo?.get("primaryColor")?.as_str());
-    let target =
-        match written {
-            None => None,
-            Some(text) => Some(Color::parse(text).ok_or_else(|| {
-                bad_spec("KUBE-082", format!("targetColor: {text:?}; expected blue or green"))
-            })?),
-        };
+    let target = match written {
+        None => None,
+        Some(text) => Some(Color::parse(text).ok_or_else(|| {
+            bad_spec("KUBE-082", format!("targetColor: {text:?}; expected blue or green"))
+                .target("targetColor")
+        })?),
+    };
     // After a crash the colour that was decided on is still the one that is meant.
     let history = session.cx.checkpoints.history();
     let decided = history.iter().find_map(|c| Color::parse(c.state.pointer("/swap/target")?.as_str()?));
@@ -91,6 +92,9 @@ impl Swap<'_> {
                 let state = format!("{} and {} are as they were", primary.name(), stage.name());
                 return Err(cancelled(reason, &state));
             }
+            if changes.iter().any(|change| change.role == Role::Primary) {
+                self.somebody_answers(&primary, target, log).await?;
+            }
             lost = self.change(&primary, &stage, target, &changes, log).await?;
             if lost.is_none() {
                 return Ok(target);
@@ -100,6 +104,45 @@ impl Swap<'_> {
         let service = lost.unwrap_or_else(|| self.primary.to_owned());
         Err(Fault::ServiceChanged { service, found: "something new at every try".into(), expected }
             .into_step())
+    }
+
+    /// Production must not go where nobody is. An account that may not list pods swaps without this look.
+    async fn somebody_answers(
+        &self,
+        primary: &Live,
+        target: Color,
+        log: &dyn UnitLog,
+    ) -> Result<(), StepError> {
+        let labels = primary.object.at("/spec/selector").and_then(Value::as_object);
+        let mut labels: Vec<(&str, &str)> = labels
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+            .collect();
+        labels.retain(|(key, _)| *key != bluegreen::COLOR);
+        labels.push((bluegreen::COLOR, target.as_str()));
+        match Pods::find(self.session, &self.session.namespace, &labels).await {
+            Ok(pods) if pods.ready() > 0 => Ok(()),
+            Ok(_) => {
+                let selector: Vec<String> =
+                    labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                let fault = Fault::NoPods {
+                    service: primary.name(),
+                    color: target.as_str(),
+                    selector: selector.join(","),
+                };
+                Err(fault.into_step())
+            }
+            Err(error) if error.class == Class::Authorization => {
+                let text = format!(
+                    "whether pods of the colour {} are ready is not known: {}",
+                    target.as_str(),
+                    error.what
+                );
+                self.session.say(log, Level::Warn, &text).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends the changes, the primary Service first. Returns the Service that had changed since it was read, if one had.
@@ -164,11 +207,31 @@ pub(crate) async fn run(
         let session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
         let mut swap = told(&session, spec)?;
         let color = swap.run(unit.log()).await?;
+        afterwards(&session, swap.primary, swap.stage, color, unit.log()).await?;
         let undo = cx.checkpoints.history().iter().rev().find_map(|c| c.undo.clone());
         Ok(StepOutput { outputs: outputs(swap.primary, swap.stage, color), undo, ..StepOutput::default() })
     };
     let result = work.await;
     unit.end(result).await
+}
+
+/// Weights and history follow. Production has moved by now: what goes wrong here is told and does not fail the step.
+async fn afterwards(
+    session: &Session,
+    primary: &str,
+    stage: &str,
+    color: Color,
+    log: &dyn UnitLog,
+) -> Result<(), StepError> {
+    if let Err(error) = super::routes::settle(session, primary, stage, log).await {
+        session.say(log, Level::Warn, &format!("weights of routes are as they were: {}", error.what)).await?;
+    }
+    if let Err(error) = super::blue_green::flip(session, color).await {
+        session
+            .say(log, Level::Warn, &format!("the history of releases is as it was: {}", error.what))
+            .await?;
+    }
+    Ok(())
 }
 
 fn outputs(

@@ -175,7 +175,10 @@ fn set_weights(
                     seen.push(service.clone());
                     (host.as_str(), *weight)
                 }
-                None => (host.as_str(), now.unwrap_or(0)),
+                None => {
+                    touched |= cap.is_some_and(|cap| is_service(host, &cap.service));
+                    (host.as_str(), now.unwrap_or(0))
+                }
             }
         })
         .collect();

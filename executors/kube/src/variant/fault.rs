@@ -25,6 +25,8 @@ pub(crate) enum Fault {
         "Service {service} was changed by somebody else meanwhile: it selects {found}, expected {expected}"
     )]
     ServiceChanged { service: String, found: String, expected: String },
+    #[error("no pod of the colour {color} is ready (selected by {selector}): {service} would answer nothing")]
+    NoPods { service: String, color: &'static str, selector: String },
     #[error("{field}: {problem}")]
     Routing { field: String, problem: String },
     #[error("{0}")]
@@ -70,6 +72,11 @@ impl Fault {
                 "KUBE-084",
                 "nothing more was changed; find out who changed it (managedFields) and run the step again",
             ),
+            Fault::NoPods { .. } => (
+                Class::Verification,
+                "KUBE-087",
+                "production stays where it is; deploy that colour, or scale it up, and swap then",
+            ),
             Fault::Routing { .. } => (Class::BadSpec, "KUBE-085", "correct trafficRouting of the step"),
             Fault::Unroutable(_) => (
                 Class::BadSpec,
@@ -77,6 +84,19 @@ impl Fault {
                 "nothing was routed; the page of this code lists what each provider needs",
             ),
         };
-        StepError::new(class, code, self.to_string()).hint(hint)
+        let target = match &self {
+            Fault::NoWorkload
+            | Fault::SeveralWorkloads(_)
+            | Fault::NoService
+            | Fault::SeveralServices { .. } => "manifest",
+            Fault::Colourless { service, .. }
+            | Fault::BadColour { service, .. }
+            | Fault::ServiceMissing(service)
+            | Fault::NoPods { service, .. }
+            | Fault::ServiceChanged { service, .. } => service,
+            Fault::Routing { field, .. } => field,
+            Fault::Unroutable(_) => "trafficRouting",
+        };
+        StepError::new(class, code, self.to_string()).hint(hint).target(target)
     }
 }

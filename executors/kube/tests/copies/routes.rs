@@ -1,0 +1,142 @@
+//! Routes: weights follow the pods, before and behind them.
+
+use crate::peer::{Place, until};
+use crate::{absent, fails, live, ok, plan, step, web};
+use proto::task::{Instances, KubernetesAction};
+use serde_json::{Value, json};
+
+/// A definition that takes everything, so that routes can be stored without their controllers.
+async fn define(place: &Place, group: &str, version: &str, kind: &str, plural: &str) {
+    let name = format!("{plural}.{group}");
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}}, "spec": {"group": group, "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}]}});
+    // Another test may have made it.
+    let _there = place.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    let list = place.path(&format!("{group}/{version}"), plural);
+    until("the definition is served", async || place.get(&list).await.is_some()).await;
+}
+
+pub async fn istio(place: &Place) {
+    define(place, "networking.istio.io", "v1", "VirtualService", "virtualservices").await;
+}
+
+fn routing(provider: &str, canary: &str, weight: u32) -> Value {
+    json!({"provider": provider, "spec": {"name": "route", "routes": [{"route": {"type": "http", "destinations": [
+        {"destination": {"host": "stable", "weight": 100 - weight}},
+        {"destination": {"host": canary, "weight": weight}},
+    ]}}]}})
+}
+
+fn inherit(canary: &str, weight: u32) -> KubernetesAction {
+    let mut config = routing("", canary, weight);
+    config["type"] = "inherit".into();
+    config["trafficRouting"] = json!({"routes": config["spec"]["routes"]});
+    KubernetesAction::K8sTrafficRouting { config }
+}
+
+fn canary(pods: u32, weight: u32) -> KubernetesAction {
+    KubernetesAction::K8sCanaryDeploy {
+        instances: Instances::Count(pods),
+        skip_dry_run: false,
+        traffic_routing: Some(routing("istio", "canary", weight)),
+    }
+}
+
+async fn weights(place: &Place) -> Vec<(String, u64)> {
+    let route = live(place, "networking.istio.io/v1", "virtualservices/route").await;
+    let all = route["spec"]["http"][0]["route"].as_array().unwrap().iter();
+    all.map(|d| (d["destination"]["host"].as_str().unwrap().to_owned(), d["weight"].as_u64().unwrap()))
+        .collect()
+}
+
+fn pairs(stable: u64, canary: u64) -> Vec<(String, u64)> {
+    vec![("web-stable".to_owned(), stable), ("web-canary".to_owned(), canary)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_never_gets_more_than_its_share_of_the_pods() {
+    let place = Place::new("route-canary").await;
+    istio(&place).await;
+    let labels = json!({"app": "web", "harness.io/track": "stable"});
+    let spec = json!({"replicas": 3, "template": {"metadata": {"labels": labels}}});
+    place.workload("Deployment", "web", "app:1", json!({}), spec).await;
+    until("the stable pods", async || {
+        live(&place, "apps/v1", "deployments/web").await["status"]["readyReplicas"] == 3
+    })
+    .await;
+    let manifest = web("web", "app:2", 3);
+    let of = |pods, weight| step(&place, "rel", &manifest, canary(pods, weight));
+    let text = plan(&place, "p", &of(1, 50)).await;
+    assert!(text.contains("create route-canary/VirtualService/route"), "{text}");
+    // One pod of four: a quarter, whatever was asked for.
+    ok(&place, "t1", &of(1, 50)).await;
+    assert_eq!(weights(&place).await, pairs(75, 25));
+    let selector = live(&place, "v1", "services/web-stable").await["spec"]["selector"].clone();
+    assert_eq!(selector, json!({"app": "web", "harness.io/track": "stable"}));
+    ok(&place, "t2", &of(3, 40)).await;
+    assert_eq!(weights(&place).await, pairs(60, 40));
+    // Fewer pods: the weight has gone down before they go.
+    ok(&place, "t3", &of(1, 40)).await;
+    assert_eq!(weights(&place).await, pairs(75, 25));
+    // A step of its own sets weights under the same limit.
+    ok(&place, "t4", &step(&place, "rel", "", inherit("canary", 10))).await;
+    assert_eq!(weights(&place).await, pairs(90, 10));
+    ok(&place, "t5", &step(&place, "rel", "", inherit("canary", 90))).await;
+    assert_eq!(weights(&place).await, pairs(75, 25));
+    // The canary goes: out of the route first, then its pods and its Service.
+    ok(&place, "t6", &step(&place, "rel", "", crate::canary::delete(&[]))).await;
+    assert_eq!(weights(&place).await, [("web-stable".to_owned(), 100)]);
+    assert!(absent(&place, "v1", "services/web-canary").await);
+    assert!(absent(&place, "apps/v1", "deployments/web-canary").await);
+    assert!(!absent(&place, "v1", "services/web-stable").await, "the route still needs it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_routed_is_said_before_anything_changes() {
+    let place = Place::new("route-refused").await;
+    istio(&place).await;
+    place.workload("Deployment", "web", "app:1", json!({}), json!({"replicas": 1})).await;
+    let manifest = web("web", "app:2", 1);
+    let text = fails(&place, "t1", &step(&place, "rel", &manifest, canary(1, 10)), "KUBE-086").await;
+    assert!(text.contains("harness.io/track"), "{text}");
+    let mut none = canary(1, 10);
+    if let KubernetesAction::K8sCanaryDeploy { traffic_routing, .. } = &mut none {
+        *traffic_routing = Some(routing("smi", "canary", 10));
+    }
+    let text = fails(&place, "t2", &step(&place, "other", &web("api", "app:2", 1), none), "KUBE-086").await;
+    assert!(text.contains("does not serve TrafficSplit"), "{text}");
+    let text = fails(&place, "t3", &step(&place, "rel", "", inherit("canary", 10)), "KUBE-086").await;
+    assert!(text.contains("knows no Service of that role"), "{text}");
+    let wrong = KubernetesAction::K8sTrafficRouting {
+        config: json!({"type": "config", "trafficRouting": {"provider": "nginx"}}),
+    };
+    fails(&place, "t4", &step(&place, "rel", "", wrong), "KUBE-085").await;
+    assert!(absent(&place, "apps/v1", "deployments/web-canary").await);
+    assert!(absent(&place, "v1", "services/web-canary").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_gives_production_the_whole_route() {
+    let place = Place::new("route-colours").await;
+    define(&place, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes").await;
+    let mut action = crate::blue_green::deploy();
+    if let KubernetesAction::K8sBlueGreenDeploy { traffic_routing, .. } = &mut action {
+        *traffic_routing = Some(routing("gatewayApi", "stage", 20));
+    }
+    ok(&place, "d1", &step(&place, "rel", &web("web", "app:1", 1), action)).await;
+    let backends = async || {
+        live(&place, "gateway.networking.k8s.io/v1", "httproutes/route").await["spec"]["rules"][0]["backendRefs"].clone()
+    };
+    assert_eq!(
+        backends().await,
+        json!([{"name": "web", "port": 80, "weight": 80}, {"name": "web-stage", "port": 80, "weight": 20}])
+    );
+    ok(&place, "s1", &step(&place, "rel", "", crate::blue_green::swap(Some("blue")))).await;
+    assert_eq!(
+        backends().await,
+        json!([{"name": "web", "port": 80, "weight": 100}, {"name": "web-stage", "port": 80, "weight": 0}])
+    );
+}
