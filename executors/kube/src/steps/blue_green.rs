@@ -199,7 +199,7 @@ async fn apply(
 ) -> Result<(), StepError> {
     let now = production(session, &ready.primary).await?;
     if now == ready.color {
-        let expected = format!("{}", ready.color.other().as_str());
+        let expected = ready.color.other().as_str().to_owned();
         let service = ready.primary.reference().to_string();
         return Err(Fault::ServiceChanged { service, found: now.as_str().to_owned(), expected }.into_step());
     }
