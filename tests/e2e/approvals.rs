@@ -146,7 +146,7 @@ impl World {
     }
 }
 
-fn step<'v>(view: &'v Value, stage: usize, step: usize) -> &'v Value {
+fn step(view: &Value, stage: usize, step: usize) -> &Value {
     &view["stages"][stage]["steps"][step]
 }
 

@@ -34,6 +34,9 @@ pub struct ConnectorStage {
     pub hint: Option<String>,
 }
 
+/// A stage, what it does in words, what is asked, and the answer in words.
+type Question = (&'static str, &'static str, Ask, fn(&Value) -> String);
+
 impl KubeExecutor {
     /// Makes the credentials ready, asks the server for its version, whom it takes us for, and whether deployments may
     /// be changed. Changes nothing. The last stage is the failed one.
@@ -54,7 +57,7 @@ impl KubeExecutor {
         let settings =
             Settings { request_timeout: REQUEST, patience: Duration::ZERO, ..self.settings.clone() };
         let api = Api::new(client, cx, Arc::new(NoProbe), &settings, target);
-        let questions: [(&str, &str, Ask, fn(&Value) -> String); 3] = [
+        let questions: [Question; 3] = [
             ("server", "ask for the version", Ask::get("/version"), version),
             (
                 "login",

@@ -30,9 +30,12 @@ struct Found {
     path: String,
 }
 
+/// An item, the path it was asked for under, and what stands there.
+type Asked = (Item, Option<String>, Result<Option<Value>, Fault>);
+
 /// Which of `items` are there, are the ones that are meant (same uid, where one is known) and are not protected.
 async fn present(session: &Session, items: Vec<Item>, log: &dyn UnitLog) -> Result<Vec<Found>, StepError> {
-    let asked: Vec<(Item, Option<String>, Result<Option<Value>, Fault>)> = futures::stream::iter(items)
+    let asked: Vec<Asked> = futures::stream::iter(items)
         .map(|item| async move {
             let path = session.path_of(&item.reference);
             let found = match &path {

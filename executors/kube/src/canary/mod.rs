@@ -134,7 +134,9 @@ pub(crate) fn prepare(
         if index == place {
             prepared.kind = kind(&document).to_owned();
             if document.pointer("/spec/volumeClaimTemplates/0").is_some() {
-                prepared.notices.push("the canary gets volumes of its own; they stay when it is deleted".to_owned());
+                prepared
+                    .notices
+                    .push("the canary gets volumes of its own; they stay when it is deleted".to_owned());
             }
             prepared.workload = document;
         } else if own && matches!(kind(&document), "ConfigMap" | "Secret") {
