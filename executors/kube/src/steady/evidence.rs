@@ -4,6 +4,7 @@ use super::faults::Fault;
 use super::picture::Assessment;
 use super::view::{ClusterEvent, Pod};
 use super::waiter::Waiter;
+use executor_api::{CancelReason, Class, StepError};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -192,4 +193,23 @@ async fn last_lines(waiter: &Waiter<'_>, namespace: &str, fault: &Fault) -> Vec<
         }
     }
     Vec::new()
+}
+
+/// The error of a wait that was ended on request.
+pub(super) fn cancelled(reason: CancelReason, state: String) -> StepError {
+    let why = match reason {
+        CancelReason::Deadline => "the step's timeout is over",
+        CancelReason::User => "the step was aborted",
+        CancelReason::Drain => "the agent shuts down",
+        CancelReason::LeaseLost => "another agent may own the step",
+    };
+    let text = match state.as_str() {
+        "" => format!("stopped waiting: {why}; the cluster was left as it is"),
+        state => format!("stopped waiting: {why}; the cluster was left as it is: {state}"),
+    };
+    let error = StepError::new(Class::Cancelled { reason }, "KUBE-054", text);
+    match reason {
+        CancelReason::Deadline => error.hint("if it only needs longer, raise the step's timeout"),
+        _ => error,
+    }
 }

@@ -6,6 +6,7 @@ use super::resources::{self, Collection, resource};
 use super::view::{ClusterEvent, Pod, ReplicaSet};
 use super::watch::{Delta, News, follow};
 use super::wire::{Selector, Trouble, Wire};
+use super::evidence::cancelled;
 use super::{Change, LOOK_BACK, Report, Target, TargetReport, evidence};
 use executor_api::{CancelReason, Class, Level, StepContext, StepError, UnitLog};
 use k8s_openapi::jiff::Timestamp;
@@ -482,23 +483,5 @@ impl<'a> Waiter<'a> {
         said.filter(|(_, (text, _))| !text.starts_with("ready: "))
             .map(|(w, (text, _))| format!("{}: {text}", w.target))
             .collect()
-    }
-}
-
-fn cancelled(reason: CancelReason, state: String) -> StepError {
-    let why = match reason {
-        CancelReason::Deadline => "the step's timeout is over",
-        CancelReason::User => "the step was aborted",
-        CancelReason::Drain => "the agent shuts down",
-        CancelReason::LeaseLost => "another agent may own the step",
-    };
-    let text = match state.as_str() {
-        "" => format!("stopped waiting: {why}; the cluster was left as it is"),
-        state => format!("stopped waiting: {why}; the cluster was left as it is: {state}"),
-    };
-    let error = StepError::new(Class::Cancelled { reason }, "KUBE-054", text);
-    match reason {
-        CancelReason::Deadline => error.hint("if it only needs longer, raise the step's timeout"),
-        _ => error,
     }
 }
