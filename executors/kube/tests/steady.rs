@@ -363,7 +363,7 @@ async fn a_rollout_of_many_pods_takes_as_many_requests_as_one_of_few() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_dies_and_comes_back_does_not_end_the_wait() {
     let plane: &'static ControlPlane = Box::leak(Box::new(
-        tokio::task::spawn_blocking(|| ControlPlane::start(&["--nodes=1"])).await.unwrap(),
+        tokio::task::spawn_blocking(|| ControlPlane::start(&["--nodes=1", "--audit"])).await.unwrap(),
     ));
     let place = Place::on(plane, "restart").await;
     let slow = json!({"peer.test/behaviour": "slow", "peer.test/ready-seconds": "8"});
@@ -386,4 +386,81 @@ async fn an_api_server_that_dies_and_comes_back_does_not_end_the_wait() {
     println!("{log}");
     assert!(log.contains("in trouble") && log.contains("answers again"), "{log}");
     assert_eq!(log.matches("in trouble").count(), 1, "{log}");
+    let audit = std::fs::read_to_string(plane.dir().join("logs/audit.log")).unwrap();
+    let of_pods =
+        |line: &&str| line.contains("namespaces/restart/pods?") && line.contains("labelSelector=app%3Dweb");
+    let lists = audit.lines().filter(of_pods).filter(|line| line.contains("\"verb\":\"list\"")).count();
+    assert_eq!(lists, 2, "one at the start and one after 410");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_asks_to_slow_down_gets_what_it_asks_for() {
+    let plane: &'static ControlPlane = Box::leak(Box::new(
+        tokio::task::spawn_blocking(|| ControlPlane::start(&["--nodes=1", "--audit"])).await.unwrap(),
+    ));
+    let place = Place::on(plane, "limit").await;
+    let rbac = "rbac.authorization.k8s.io";
+    let binding = json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": "viewer"},
+        "subjects": [{"kind": "User", "name": "viewer", "apiGroup": rbac}],
+        "roleRef": {"kind": "ClusterRole", "name": "edit", "apiGroup": rbac}});
+    place.post(&place.path(&format!("{rbac}/v1"), "rolebindings"), binding).await.unwrap();
+    let viewer = Place { client: client(&plane.viewer()).await, plane, namespace: "limit".into() };
+    until("the role acts", async || viewer.get(&viewer.path("v1", "pods")).await.is_some()).await;
+    place.workload("Deployment", "web", "app:1", json!({}), json!({})).await;
+    // One request at a time for this user, and none waits for another.
+    let flow = "flowcontrol.apiserver.k8s.io/v1";
+    let level = json!({"apiVersion": flow, "kind": "PriorityLevelConfiguration", "metadata": {"name": "narrow"},
+        "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 0, "lendablePercent": 0,
+            "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"}}}});
+    place.post(&format!("/apis/{flow}/prioritylevelconfigurations"), level).await.unwrap();
+    let schema = json!({"apiVersion": flow, "kind": "FlowSchema", "metadata": {"name": "narrow"},
+        "spec": {"priorityLevelConfiguration": {"name": "narrow"}, "matchingPrecedence": 2,
+            "rules": [{"subjects": [{"kind": "User", "user": {"name": "viewer"}}],
+                "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true}],
+                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}]}});
+    place.post(&format!("/apis/{flow}/flowschemas"), schema).await.unwrap();
+    // The one seat is taken by a request whose webhook never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://127.0.0.1:{}/", silent.local_addr().unwrap().port());
+    let webhook = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "silent"}, "webhooks": [{"name": "silent.example.com", "clientConfig": {"url": url},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "limit"}},
+            "timeoutSeconds": 4, "failurePolicy": "Ignore", "sideEffects": "None", "admissionReviewVersions": ["v1"]}]});
+    place
+        .post("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", webhook)
+        .await
+        .unwrap();
+    let holder = tokio::spawn({
+        let (client, path) = (viewer.client.clone(), viewer.path("v1", "configmaps"));
+        async move {
+            for name in 0..20 {
+                let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("c{name}")}});
+                let body = serde_json::to_vec(&object).unwrap();
+                let request =
+                    http::Request::post(&path).header("content-type", "application/json").body(body).unwrap();
+                let start = Instant::now();
+                let _refused_or_made = client.request::<Value>(request).await;
+                if start.elapsed() > Duration::from_secs(3) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    });
+    until("the seat is taken", async || {
+        let audit = std::fs::read_to_string(plane.dir().join("logs/audit.log")).unwrap();
+        let _probe = viewer.get(&viewer.path("v1", "secrets")).await;
+        audit.lines().any(|line| line.contains("/limit/secrets") && line.contains("\"code\":429"))
+    })
+    .await;
+    let world = world(&viewer);
+    let report = wait(&viewer, &world, &[deployment(&viewer, "web")]).await;
+    let log = world.logs.everything();
+    let report = report.unwrap_or_else(|e| panic!("{e}\n{log}"));
+    assert!(log.contains("it asks to wait 1 s (429)"), "{log}");
+    // As often as it was asked for, and not in a loop.
+    assert!(report.requests < 40, "{} requests\n{log}", report.requests);
+    holder.await.unwrap();
+    drop(silent);
 }

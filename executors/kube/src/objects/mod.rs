@@ -13,7 +13,7 @@ pub use classify::{Annotation, LABEL_COLOR, LABEL_RELEASE, LABEL_TRACK, Role};
 pub use diff::{Change, diff};
 pub use mask::Mask;
 pub use order::{Wave, sort};
-pub use parse::{DocumentFault, parse_text};
+pub use parse::{DocumentFault, parse_document, parse_text};
 pub use yaml::to_yaml;
 
 use serde_json::{Map, Value};

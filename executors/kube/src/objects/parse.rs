@@ -82,6 +82,17 @@ pub fn parse_text(source: &str, text: &str) -> Result<Vec<Object>, Vec<DocumentF
     if faults.is_empty() { Ok(objects) } else { Err(faults) }
 }
 
+/// Reads a text that holds one document of any shape, such as a patch.
+///
+/// **Errors**: the line and what is wrong with it.
+pub fn parse_document(text: &str) -> Result<Value, (usize, String)> {
+    let found = documents(text)?;
+    match found.len() {
+        0 | 1 => Ok(found.into_iter().next().map_or(Value::Null, |(_, value)| value)),
+        many => Err((1, format!("expected one document, found {many}"))),
+    }
+}
+
 type Problem = (usize, String);
 
 fn documents(text: &str) -> Result<Vec<(usize, Value)>, Problem> {

@@ -171,3 +171,8 @@ pub async fn wait_with(
         Err(ended) => Err(waiter.explain(ended).await),
     }
 }
+
+/// The label selector of an object's pods, as a query has it.
+pub(crate) fn selector_of(kind: &str, object: &Value) -> Option<String> {
+    resources::selector(kind, object)?.labels
+}

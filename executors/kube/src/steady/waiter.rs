@@ -1,12 +1,12 @@
 //! The running wait: watches in, lines out.
 
 use super::cause::{Cause, Limits};
+use super::evidence::cancelled;
 use super::picture::{self, Conclusion, Picture};
 use super::resources::{self, Collection, resource};
 use super::view::{ClusterEvent, Pod, ReplicaSet};
 use super::watch::{Delta, News, follow};
 use super::wire::{Selector, Trouble, Wire};
-use super::evidence::cancelled;
 use super::{Change, LOOK_BACK, Report, Target, TargetReport, evidence};
 use executor_api::{CancelReason, Class, Level, StepContext, StepError, UnitLog};
 use k8s_openapi::jiff::Timestamp;

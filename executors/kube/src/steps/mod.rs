@@ -10,19 +10,24 @@ mod delete;
 mod deploy;
 mod flags;
 mod look;
+mod patch;
 mod pods;
 mod render;
+mod revisions;
 mod rollback;
 mod rolling;
+mod rollout;
 mod routes;
+mod scale;
 mod scale_down;
 mod shape;
 mod swap;
 mod traffic;
 mod unit;
+mod workload;
 
 use crate::KubeExecutor;
-use executor_api::{Class, Plan, StepContext, StepError, StepOutput};
+use executor_api::{Plan, StepContext, StepError, StepOutput};
 use proto::task::{KubernetesAction, KubernetesSpec};
 
 /// Runs the step.
@@ -44,7 +49,9 @@ pub(crate) async fn run(
         KubernetesAction::K8sBGSwapServices { .. } => swap::run(executor, spec, cx).await,
         KubernetesAction::K8sBlueGreenStageScaleDown { .. } => scale_down::run(executor, spec, cx).await,
         KubernetesAction::K8sTrafficRouting { .. } => traffic::run(executor, spec, cx).await,
-        _ => Err(unknown(spec)),
+        KubernetesAction::K8sScale { .. } => scale::run(executor, spec, cx).await,
+        KubernetesAction::K8sRollout { .. } => rollout::run(executor, spec, cx).await,
+        KubernetesAction::K8sPatch { .. } => patch::run(executor, spec, cx).await,
     }
 }
 
@@ -66,14 +73,8 @@ pub(crate) async fn plan(
         KubernetesAction::K8sBGSwapServices { .. } => swap::plan(executor, spec, cx).await,
         KubernetesAction::K8sBlueGreenStageScaleDown { .. } => scale_down::plan(executor, spec, cx).await,
         KubernetesAction::K8sTrafficRouting { .. } => traffic::plan(executor, spec, cx).await,
-        KubernetesAction::K8sRollout { .. } => Ok(Plan::Unsupported {
-            reason: "a rollout command changes what the controller does, not the object".into(),
-        }),
-        _ => Err(unknown(spec)),
+        KubernetesAction::K8sScale { .. } => scale::plan(executor, spec, cx).await,
+        KubernetesAction::K8sRollout { .. } => rollout::plan(executor, spec, cx).await,
+        KubernetesAction::K8sPatch { .. } => patch::plan(executor, spec, cx).await,
     }
-}
-
-fn unknown(spec: &KubernetesSpec) -> StepError {
-    let text = format!("this agent does not know how to run {}", spec.action.kind());
-    StepError::new(Class::BadSpec, "KUBE-001", text).hint("use an agent whose version knows this step")
 }

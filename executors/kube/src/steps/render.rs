@@ -5,7 +5,7 @@ use crate::error::bad_spec;
 use crate::manifests::{self, Loaded};
 use crate::objects::{Mask, Object, parse_text};
 use executor_api::{SecretError, SecretSource, SecretText, StepContext, StepError, UnitLog};
-use proto::task::KubernetesSpec;
+use proto::task::{FileStore, KubernetesSpec};
 use proto::text::{SecretRef, Text, placeholders};
 use secrecy::ExposeSecret as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,6 +65,23 @@ pub(crate) async fn fetch(
     let loaded = manifests::load(&executor.sources()?, spec, files, &cx, log).await?;
     let secrets = std::mem::take(&mut *recorder.seen.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Fetched { loaded, secrets })
+}
+
+/// The text of a store that holds one file, and what is to be hidden of it.
+pub(crate) async fn read_store(
+    executor: &KubeExecutor,
+    store: &FileStore,
+    cx: &StepContext,
+    log: &dyn UnitLog,
+) -> Result<(String, Mask), StepError> {
+    let recorder = Arc::new(Recorder { inner: cx.secrets.clone(), seen: Mutex::default() });
+    let cx = StepContext { secrets: recorder.clone(), ..cx.clone() };
+    let text = manifests::read_store(&executor.sources()?, store, &cx, log).await?;
+    let mut mask = Mask::default();
+    for secret in recorder.seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        mask.add(secret.expose_secret());
+    }
+    Ok((text, mask))
 }
 
 impl Fetched {
