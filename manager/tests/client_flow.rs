@@ -159,3 +159,35 @@ async fn a_step_gets_the_inputs_that_it_asks_for_when_it_is_reached() {
     assert_eq!(status, StatusCode::CONFLICT, "{refused}");
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_group_runs_again_from_its_beginning_as_the_store_has_it() {
+    let (manager, client) = manager().await;
+    let group = "- stepGroup:
+    identifier: g
+    name: g
+    failureStrategies: [{onFailure: {errors: [AllErrors], action: {type: RetryStepGroup, spec: {retryCount: 2, retryIntervals: [1s]}}}}]
+    steps:
+      - step: {identifier: a, name: a, type: Noop, spec: {line: 'hello'}}
+      - step: {identifier: b, name: b, type: Noop, spec: {line: 'hello'}}
+";
+    client.apply(&custom("p", "", group)).await;
+    let seen = Arc::new(AtomicBool::new(false));
+    let agent = Agent::start(&manager, "zone-a", &[], move |task| {
+        let is_b = task.task.step.identifier == "b";
+        match is_b && !seen.swap(true, Ordering::SeqCst) {
+            true => failed("exit code 1").into(),
+            false => success().into(),
+        }
+    })
+    .await;
+    let id = client.run("p").await;
+    let view = client.ended(&id).await;
+    assert_eq!(view["status"], "Success", "{view:#}");
+    assert_eq!(agent.names(), ["a", "b", "a", "b"]);
+    assert_eq!(find_step(&view, "b").unwrap()["attempt"], 2, "{view:#}");
+    // What the store has is what the machine says: a manager that reads it again shows the same.
+    let again = client.get(&format!("/executions/{id}")).await;
+    assert_eq!(again["stages"], view["stages"]);
+    agent.stop().await;
+}
