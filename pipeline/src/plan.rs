@@ -160,6 +160,9 @@ pub struct PlanNode {
     /// The members of this block are the copies of one stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies: Option<Copies>,
+    /// Variables of a step group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<Variable>,
     /// What the step asks for when it is reached: its fields with `<+input>.executionInput()`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<InputAsk>,

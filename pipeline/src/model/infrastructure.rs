@@ -129,8 +129,11 @@ pub fn read_infrastructure(
             findings.fault(&node.at, &spec.sub(key), "hosts from a provisioner are not supported yet");
         }
     }
-    let filter = read_filter(&mut spec, findings);
-    spec.known(&["releaseName", "attributeFilters", "hostFilters"]);
+    // The older form writes the filters without their type.
+    let names = spec.any("hostFilters").map(HostFilter::Names);
+    let attributes = spec.any("attributeFilters").map(HostFilter::Attributes);
+    let filter = read_filter(&mut spec, findings).or(names).or(attributes);
+    spec.known(&["releaseName"]);
     spec.finish(findings);
     let kind = meant.to_owned();
     let cluster = None;

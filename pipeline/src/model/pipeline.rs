@@ -164,7 +164,9 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
         return None;
     };
     let mut reader = Reader::new(root, "pipeline", findings);
-    reader.known(&["description", "allowStageExecutions", "notificationRules", "template"]);
+    reader.known(&["description", "allowStageExecutions"]);
+    reader.refused("template", TEMPLATES, findings);
+    reader.without_effect("notificationRules", "nobody is notified", findings);
     let identity = identity(&mut reader, "pipeline", findings);
     let org = reader.text("orgIdentifier", findings).unwrap_or_default();
     let project = reader.text("projectIdentifier", findings).unwrap_or_default();
@@ -175,10 +177,7 @@ pub fn read_pipeline(document: &Node, findings: &mut Findings) -> Option<Pipelin
     let barriers = read_barriers(&mut reader, findings);
     crate::trigger::inline(root, findings);
     reader.known(&["triggers"]);
-    if let Some(node) = reader.node("properties") {
-        let path = reader.sub("properties");
-        findings.remark("not-supported-yet", &node.at, &path, "`properties` has no effect in this version");
-    }
+    reader.without_effect("properties", "they are for builds", findings);
     let path = reader.sub("stages");
     let list = reader.list("stages", findings);
     if list.is_empty() {
@@ -235,15 +234,34 @@ fn read_stages(list: &[Node], path: &str, findings: &mut Findings) -> Vec<StageN
     stages
 }
 
+/// Why nothing can be made of a `template` key.
+pub(super) const TEMPLATES: &str =
+    "templates are resolved before a pipeline is stored; write out what it stands for";
+
+/// Stage types of Harness that no version runs.
+const OTHER_STAGES: [&str; 7] =
+    ["CI", "Pipeline", "SecurityTests", "FeatureFlag", "IACM", "IDP", "Containerized"];
+
 const STAGE_KINDS: [(&str, StageKind); 3] =
     [("Deployment", StageKind::Deployment), ("Custom", StageKind::Custom), ("Approval", StageKind::Approval)];
 
 fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage> {
     let mut reader = Reader::new(node, path, findings);
     reader.known(&["description"]);
-    let kind = reader
-        .required("type", findings)
-        .and_then(|kind| one_of(&kind, "stage type", &STAGE_KINDS, findings));
+    if reader.refused("template", TEMPLATES, findings) {
+        return None;
+    }
+    let kind = reader.required("type", findings).and_then(|kind| {
+        if OTHER_STAGES.contains(&kind.text().as_str()) {
+            let message = format!(
+                "stages of the type `{}` are not supported; supported are Deployment, Custom, Approval",
+                kind.text()
+            );
+            findings.fault(&kind.at, &kind.path, message);
+            return None;
+        }
+        one_of(&kind, "stage type", &STAGE_KINDS, findings)
+    });
     let tags = reader.any("tags").map_or(Json::Null, |tags| tags.value);
     let variables = read_variables(&mut reader, findings);
     let has_rollback = node
@@ -259,10 +277,12 @@ fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage>
         return None;
     };
     let target = (kind == Some(StageKind::Deployment)).then(|| read_target(&mut spec, findings));
-    spec.known(&["skipInstances", "tags"]);
+    spec.known(&["tags"]);
+    spec.without_effect("skipInstances", "every host is deployed to", findings);
     let (mut steps, mut rollback) = (Vec::new(), Vec::new());
     match spec.map("execution", findings) {
         Some(mut execution) => {
+            execution.refused("provisioner", "this version provisions nothing", findings);
             let path = execution.sub("steps");
             let list = execution.list("steps", findings);
             if list.is_empty() {

@@ -180,6 +180,21 @@ impl<'a> Reader<'a> {
         Some(Reader::new(node, path, findings))
     }
 
+    /// Refuses a key that would change what runs, or where, and that nothing here acts on. `true` if it is written.
+    pub fn refused(&mut self, key: &'static str, why: &str, findings: &mut Findings) -> bool {
+        let Some(node) = self.node(key) else { return false };
+        findings.fault(&node.at, &self.sub(key), format!("`{key}` is not supported: {why}"));
+        true
+    }
+
+    /// Says of a key that it has no effect.
+    pub fn without_effect(&mut self, key: &'static str, what: &str, findings: &mut Findings) {
+        if let Some(node) = self.node(key) {
+            let text = format!("`{key}` has no effect in this version: {what}");
+            findings.remark("not-supported-yet", &node.at, &self.sub(key), text);
+        }
+    }
+
     /// Accepts keys that are known and have no effect here.
     pub fn known(&mut self, keys: &[&'static str]) {
         self.asked.extend(keys);

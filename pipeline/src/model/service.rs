@@ -128,7 +128,8 @@ pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Opti
         findings.push(fault.suggest(did_you_mean(&text, KINDS)));
     }
     let mut spec = Reader::new(spec_node, spec_path, findings);
-    spec.known(&["hooks", "environmentType"]);
+    spec.known(&["environmentType"]);
+    spec.without_effect("hooks", "no hook runs", findings);
     let kind_text = kind.as_ref().map(Field::text).unwrap_or_default();
     let kubernetes = kind_text.eq_ignore_ascii_case("Kubernetes");
     let release_name = spec.map("release", findings).and_then(|mut release| {

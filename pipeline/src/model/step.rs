@@ -61,6 +61,9 @@ pub struct Frame {
 pub struct Group {
     /// Common part.
     pub frame: Frame,
+    /// Variables: `<+stepGroup.variables.NAME>`.
+    #[serde(default)]
+    pub variables: Vec<super::Variable>,
     /// Members.
     pub steps: Vec<StepNode>,
     /// Run by StepGroupRollback.

@@ -8,7 +8,7 @@ use proto::task::OutputVariable;
 
 /// Reads the spec of an Http step.
 pub(super) fn read_http(spec: &mut Reader<'_>, frame: &mut Frame, findings: &mut Findings) -> Option<Spec> {
-    spec.known(&["inputVariables"]);
+    spec.without_effect("inputVariables", "name variables of the pipeline or the stage instead", findings);
     let url = spec.required("url", findings);
     let method = spec.required("method", findings);
     let mut headers = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::failure::{StrategyScope, read_strategies};
 use super::looping::read_looping;
+use super::pipeline::TEMPLATES;
 use super::read::{Field, Reader, one_of};
 use super::step::{Frame, Group, STEP_TYPES, Spec, Step, StepNode, Verify, When, WhenStatus};
 use crate::fault::{Fault, Findings, did_you_mean};
@@ -81,8 +82,10 @@ fn read_list(
             let members = reader.list("parallel", findings);
             nodes.push(StepNode::Parallel(read_list(members, &path, context, earlier, findings)));
         } else {
-            reader.known(&["template", "insert"]);
-            findings.fault(&node.at, &at, "expected `step`, `stepGroup` or `parallel`");
+            let template = reader.refused("template", TEMPLATES, findings);
+            if !template && !reader.refused("insert", TEMPLATES, findings) {
+                findings.fault(&node.at, &at, "expected `step`, `stepGroup` or `parallel`");
+            }
         }
         reader.finish(findings);
     }
@@ -97,9 +100,13 @@ fn read_group(
     findings: &mut Findings,
 ) -> Option<Group> {
     let mut reader = Reader::new(node, path, findings);
+    if reader.refused("template", TEMPLATES, findings) {
+        return None;
+    }
     let inner = Context { in_group: true, ..context };
     let frame = read_frame(&mut reader, "step group", "stageStatus", inner, findings);
-    reader.known(&["description", "variables", "tags"]);
+    reader.known(&["description", "tags"]);
+    let variables = super::read_variables(&mut reader, findings);
     for key in ["stepGroupInfra", "sharedPaths"] {
         if node.get(key).is_some() {
             findings.fault(&node.at, &reader.sub(key), "container step groups are not supported");
@@ -118,7 +125,7 @@ fn read_group(
         findings,
     );
     reader.finish(findings);
-    Some(Group { frame: frame?, steps, rollback })
+    Some(Group { frame: frame?, variables, steps, rollback })
 }
 
 /// Reads what stages, groups and steps share.
@@ -183,6 +190,9 @@ fn read_step(
 ) -> Option<Step> {
     let mut reader = Reader::new(node, path, findings);
     reader.known(&["description", "tags"]);
+    if reader.refused("template", TEMPLATES, findings) {
+        return None;
+    }
     let frame = read_frame(&mut reader, "step", "stageStatus", context, findings);
     if let Some(node) = reader.node("enforce") {
         // A gate must not fall out of a pipeline unnoticed.

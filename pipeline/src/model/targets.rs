@@ -9,7 +9,10 @@ use crate::yaml::Node;
 pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Target {
     let mut target = Target { deployment_type: spec.field("deploymentType", findings), ..Target::default() };
     target.group = read_group(spec, findings);
-    spec.known(&["gitOpsEnabled"]);
+    if spec.flag("gitOpsEnabled", findings) == Some(true) {
+        let message = "GitOps stages are not supported: write a stage that deploys by its steps";
+        findings.fault(spec.at(), &spec.sub("gitOpsEnabled"), message);
+    }
     for key in ["service", "serviceConfig"] {
         let Some(mut service) = spec.map(key, findings) else { continue };
         service.known(&["service"]);
@@ -65,6 +68,7 @@ pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Tar
         }
     }
     if let Some(mut environments) = spec.map("environments", findings) {
+        refuse_filters(&mut environments, findings);
         let parallel = read_metadata(&mut environments, findings);
         let path = environments.sub("values");
         let mut values = Vec::new();
@@ -123,6 +127,13 @@ fn read_use_from(reader: &mut Reader<'_>, findings: &mut Findings) -> Option<Fie
     stage
 }
 
+/// A filter that nobody heeds would deploy to more than was meant.
+fn refuse_filters(reader: &mut Reader<'_>, findings: &mut Findings) {
+    reader.refused("filters", "name the environments and infrastructures that are meant", findings);
+    reader.refused("gitOpsClusters", "this version deploys to no GitOps cluster", findings);
+    reader.refused("provisioner", "this version provisions nothing", findings);
+}
+
 /// Inputs of one of several environments are not told apart yet.
 fn refuse_inputs(environment: &mut Reader<'_>, findings: &mut Findings) {
     for key in ["environmentInputs", "serviceOverrideInputs", "useFromStage"] {
@@ -139,6 +150,7 @@ fn read_group(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<GroupCho
     let reference = group.required("envGroupRef", findings);
     let parallel = read_metadata(&mut group, findings);
     let all = group.text("deployToAll", findings).is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    refuse_filters(&mut group, findings);
     let path = group.sub("environments");
     let mut places = Vec::new();
     for (index, node) in group.list("environments", findings).iter().enumerate() {
@@ -166,6 +178,7 @@ fn read_metadata(reader: &mut Reader<'_>, findings: &mut Findings) -> bool {
 
 /// An environment once for each of its infrastructures; one without any stands for itself.
 fn read_places(environment: &mut Reader<'_>, findings: &mut Findings) -> Vec<Place> {
+    refuse_filters(environment, findings);
     let environment_ref = environment.field("environmentRef", findings);
     let all = environment.text("deployToAll", findings).is_some_and(|text| text.eq_ignore_ascii_case("true"));
     let path = environment.sub("infrastructureDefinitions");

@@ -70,7 +70,8 @@ pub(super) fn references(plan: &Plan, lookups: &Lookups<'_>, running: bool, find
                 }
             }
             NodeKind::Pipeline => fields.extend(plan.variables.iter().map(|variable| &variable.value)),
-            NodeKind::Artifact | NodeKind::Group | NodeKind::Parallel => {}
+            NodeKind::Group => fields.extend(node.variables.iter().map(|variable| &variable.value)),
+            NodeKind::Artifact | NodeKind::Parallel => {}
         }
         for field in fields.into_iter().chain(&made) {
             check_field(plan, index, field, lookups, running, findings);
@@ -97,7 +98,8 @@ fn secret_variables(plan: &Plan, lookups: &Lookups<'_>, findings: &mut Findings)
         });
         stage.variables.iter().chain(target)
     });
-    for variable in plan.variables.iter().chain(lists) {
+    let groups = plan.nodes.iter().flat_map(|node| &node.variables);
+    for variable in plan.variables.iter().chain(lists).chain(groups) {
         let text = variable.value.text();
         if variable.kind == crate::model::VariableKind::Secret && !text.is_empty() && !text.contains("<+") {
             need_secret(&text, &variable.value, lookups, &scope, findings);
@@ -320,6 +322,11 @@ pub fn known_paths(plan: &Plan, node: usize) -> Vec<String> {
     .map(str::to_owned)
     .to_vec();
     paths.extend(plan.variables.iter().map(|variable| format!("pipeline.variables.{}", variable.name)));
+    let mut outer = plan.node(node);
+    while let Some(group) = outer {
+        paths.extend(group.variables.iter().map(|v| format!("stepGroup.variables.{}", v.name)));
+        outer = group.parent.and_then(|parent| plan.node(parent));
+    }
     if let Some((_, stage)) = plan.stage_of(node) {
         paths.extend(stage.variables.iter().map(|variable| format!("stage.variables.{}", variable.name)));
         if let Some(target) = &stage.target {

@@ -16,6 +16,11 @@ pub(super) fn check(plan: &Plan, findings: &mut Findings) {
     add(&mut known, "pipeline.variables", &plan.variables);
     circles(&known, "", &mut told, findings);
     for node in &plan.nodes {
+        if !node.variables.is_empty() {
+            let mut known = known.clone();
+            add(&mut known, "stepGroup.variables", &node.variables);
+            circles(&known, "", &mut told, findings);
+        }
         let NodeKind::Stage(stage) = &node.kind else { continue };
         let mut known = known.clone();
         add(&mut known, "stage.variables", &stage.variables);
@@ -46,6 +51,7 @@ fn named(path: &[Segment], stage: &str) -> Option<String> {
         ["stage", "variables", name, ..] => ("stage.variables", name),
         ["pipeline", "stages", other, "variables", name, ..] if *other == stage => ("stage.variables", name),
         ["serviceVariables", name, ..] | ["service", "variables", name, ..] => ("serviceVariables", name),
+        ["stepGroup", "variables", name, ..] => ("stepGroup.variables", name),
         ["env", "variables", name, ..] => ("env.variables", name),
         _ => return None,
     };

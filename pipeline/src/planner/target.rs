@@ -230,6 +230,7 @@ fn add_lookup(plan: &mut Plan, stage: usize) {
         follows: None,
         copies: None,
         asks: Vec::new(),
+        variables: Vec::new(),
     };
     plan.nodes.push(lookup);
     let index = plan.nodes.len() - 1;

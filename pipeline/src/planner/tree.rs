@@ -62,6 +62,7 @@ pub(super) fn grow(
         follows: None,
         copies: None,
         asks: Vec::new(),
+        variables: Vec::new(),
     });
     let children = stages(plan, pipeline.stages, ROOT, lookups, &mut open, findings);
     if let Some(root) = plan.nodes.get_mut(ROOT) {
@@ -98,6 +99,7 @@ fn block(parent: usize, path: String, in_rollback: bool, name: Field) -> PlanNod
         follows: None,
         copies: None,
         asks: Vec::new(),
+        variables: Vec::new(),
     }
 }
 
@@ -122,6 +124,7 @@ fn from_frame(frame: &Frame, kind: NodeKind, parent: usize, base: &str, words: &
         follows: None,
         copies: None,
         asks: Vec::new(),
+        variables: Vec::new(),
     }
 }
 
@@ -273,6 +276,7 @@ fn steps(plan: &mut Plan, nodes: Vec<StepNode>, level: &Level, findings: &mut Fi
                     from_frame(&group.frame, NodeKind::Group, level.parent, &level.base, level.words);
                 node.strategies = strategies.clone();
                 node.in_rollback = level.in_rollback;
+                node.variables.clone_from(&group.variables);
                 let base = node.path.clone();
                 let at = push(plan, node);
                 let inner = Level {

@@ -463,6 +463,7 @@ impl<'a> NodeScope<'a> {
             },
             "variables" => match &node.kind {
                 NodeKind::Stage(stage) => variable(&stage.variables, path, used + 1),
+                NodeKind::Group => variable(&node.variables, path, used + 1),
                 _ => Lookup::Missing,
             },
             "tags" => match &node.kind {
