@@ -6,13 +6,21 @@ use crate::output::{self, Format, cell, time};
 use crate::settings::Env;
 use serde_json::Value;
 
-const KINDS: [&str; 7] =
-    ["connector", "secret", "service", "environment", "infrastructure", "pipeline", "userGroup"];
+const KINDS: [&str; 8] = [
+    "connector",
+    "secret",
+    "service",
+    "environment",
+    "environmentGroup",
+    "infrastructure",
+    "pipeline",
+    "userGroup",
+];
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GetArgs {
-    /// connector, secret, service, environment, infrastructure, pipeline or userGroup
+    /// connector, secret, service, environment, environmentGroup, infrastructure, pipeline or userGroup
     #[arg(value_parser = kind)]
     pub(crate) kind: String,
     /// Show this one
@@ -27,7 +35,7 @@ pub(crate) struct GetArgs {
 /// Arguments of `delete`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeleteArgs {
-    /// connector, secret, service, environment, infrastructure, pipeline or userGroup
+    /// connector, secret, service, environment, environmentGroup, infrastructure, pipeline or userGroup
     #[arg(value_parser = kind)]
     pub(crate) kind: String,
     /// Which one
@@ -41,6 +49,7 @@ fn kind(word: &str) -> Result<String, String> {
     let lower = word.to_lowercase();
     let singular = match lower.as_str() {
         "env" | "envs" => "environment",
+        "environmentgroup" | "environmentgroups" | "envgroup" | "envgroups" => "environmentGroup",
         "infra" | "infras" => "infrastructure",
         "group" | "groups" | "usergroup" | "usergroups" => "userGroup",
         other => other.strip_suffix('s').filter(|s| KINDS.contains(s)).unwrap_or(other),
