@@ -74,6 +74,9 @@ pub struct StageView {
     /// Node id.
     #[serde(default)]
     pub node: String,
+    /// What it asks or asked for when it was reached, and who gave what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Asked>,
     /// The infrastructure that it holds or waits for: stages with the same key wait for each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infrastructure_key: Option<String>,
@@ -318,10 +321,15 @@ impl Viewer<'_> {
             duration_ms: run.and_then(|run| self.duration(run)),
             failure: run.and_then(|run| run.failure.clone()),
             node: id.to_owned(),
+            inputs: run.and_then(|run| run.inputs.as_deref().cloned()),
             infrastructure_key: run.and_then(|run| run.claim.clone()),
-            waiting_for: run.filter(|run| run.status == Status::ResourceWaiting).map(|_| {
-                let name = stage.target.as_ref().map_or("", |target| &target.infrastructure.identifier);
-                format!("its turn on the infrastructure `{name}`")
+            waiting_for: run.and_then(|run| match run.status {
+                Status::ResourceWaiting => {
+                    let target = stage.target.as_ref();
+                    let name = target.map_or("", |target| &target.infrastructure.identifier);
+                    Some(format!("its turn on the infrastructure `{name}`"))
+                }
+                _ => waiting_for(node, run),
             }),
             steps,
             rollback_steps: self.steps(&node.rollback, id),

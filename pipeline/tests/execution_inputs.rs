@@ -227,3 +227,47 @@ fn elsewhere_than_in_a_step_it_is_refused_and_an_input_file_answers_it_ahead() {
     let world = World::start_with(planned_with(&asks("", ""), &options));
     assert_eq!((world.step("a"), line(&world).as_str()), ("Running", "early"));
 }
+
+#[test]
+fn variables_of_a_stage_are_asked_for_when_it_is_reached() {
+    let more = "          failureStrategies: [{onFailure: {errors: [InputTimeoutError], action: {type: ProceedWithDefaultValues}}}]\n".replace("          ", "        ");
+    let head = "        type: Deployment\n        timeout: 10m\n        variables: [{name: tag, type: String, value: '<+input>.executionInput().default(v1).regex(v\\d)'}]\n";
+    let a = noop("a", "")
+        .replace("line: x", "line: 'tag <+stage.variables.tag> <+pipeline.stages.s.variables.tag>'");
+    let yaml = deployment(&a, "").replace("        type: Deployment\n", &format!("{head}{more}"));
+    let stage = "pipeline.stages.s";
+    let mut world = World::start_claiming(planned(&yaml), Some(Vec::new()));
+    assert_eq!(world.status(stage), "InputWaiting");
+    assert!(world.claims.as_ref().unwrap().is_empty(), "nobody else is kept waiting meanwhile");
+    let view = execution_view(&world.state, None);
+    assert_eq!(view.stages[0].inputs.as_ref().unwrap().inputs[0].name, "variables.tag");
+    assert_eq!(view.stages[0].waiting_for.as_deref(), Some("somebody's inputs: variables.tag"));
+    assert!(why(give_to(&mut world, stage, &[("tag", json!("latest"))])).contains("does not match"));
+    give_to(&mut world, stage, &[("tag", json!("v2"))]).unwrap();
+    assert_eq!(world.status(stage), "ResourceWaiting");
+    world.event(|at| Event::Granted { node: stage.to_owned(), at });
+    assert_eq!(line(&world), "tag v2 v2");
+    assert_eq!(
+        world.timers[&format!("timeout/0/{stage}")],
+        world.now + 600_000 - 1,
+        "the stage has its time to itself"
+    );
+    world.answer_all(|_| success());
+    assert_eq!(world.finished.as_deref(), Some("Success"));
+    assert!(world.timers.is_empty(), "{:?}", world.timers);
+
+    let mut world = World::start(&yaml);
+    world.fire(&format!("timeout/0/{stage}"));
+    assert_eq!(line(&world), "tag v1 v1");
+    let mut world = World::start(&yaml);
+    world.abort();
+    assert_eq!((world.status(stage), world.finished.as_deref()), ("Aborted", Some("Aborted")));
+
+    // What is deployed where must be known before the run.
+    let named = yaml.replace("serviceRef: web", "serviceRef: <+stage.variables.tag>");
+    assert!(
+        faults(&named)[0].message.contains("names an input that is asked for when the stage is reached"),
+        "{:?}",
+        faults(&named)
+    );
+}

@@ -227,7 +227,7 @@ fn two_stages(second: bool, parallel: bool) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn at_most_one_execution_works_on_an_infrastructure_and_all_of_them_end(
         kinds in prop::collection::vec((any::<bool>(), any::<bool>()), 2..5),

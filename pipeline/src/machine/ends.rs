@@ -124,6 +124,9 @@ impl Machine<'_> {
         if run.status == Status::ResourceWaiting {
             return self.claim_expired(id);
         }
+        if run.status == Status::InputWaiting {
+            return self.input_expired(id);
+        }
         if run.status != Status::Running || run.ending.is_some() {
             return;
         }

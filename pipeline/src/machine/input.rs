@@ -8,9 +8,10 @@ use super::timers::{DEFAULT_STEP_MS, name};
 use super::user::{Actor, Refusal};
 use super::{Action, Machine, Millis, node_of};
 use crate::fault::did_you_mean;
+use crate::model::Variable;
 use crate::model::duration::show_duration;
 use crate::model::step::Spec;
-use crate::plan::PlanNode;
+use crate::plan::{NodeKind, PlanNode};
 use crate::planner::{Rules, permitted};
 use crate::scope::NodeScope;
 use proto::failure::{Failure, FailureKind};
@@ -76,6 +77,19 @@ fn given<'s>(state: &'s State, id: &str) -> Option<&'s Given> {
         let parent = state.runs.get(run.parent.as_deref()?)?;
         own(parent).filter(|_| parent.node == run.node)
     })
+}
+
+/// Variables of a stage with what was given in their places; `None`: nothing was asked for.
+pub(crate) fn given_variables(run: &Run, node: &PlanNode, variables: &[Variable]) -> Option<Vec<Variable>> {
+    let given = run.inputs.as_ref()?.given.as_ref()?;
+    let mut variables = variables.to_vec();
+    for variable in &mut variables {
+        let ask = node.asks.iter().find(|ask| ask.path == variable.value.path);
+        if let Some(value) = ask.and_then(|ask| given.values.get(&ask.name)) {
+            variable.value.value = value.clone();
+        }
+    }
+    Some(variables)
 }
 
 /// The spec of a step with what was given in its places.
@@ -296,6 +310,9 @@ impl Machine<'_> {
         let Some(node) = node_of(&plan, run) else { return };
         if run.attempt > 0 {
             return self.launch(id);
+        }
+        if matches!(node.kind, NodeKind::Stage(_)) {
+            return self.enter_stage(id, node);
         }
         // It asked on behalf of its hosts.
         match self.loop_items(id, node) {

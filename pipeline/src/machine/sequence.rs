@@ -73,12 +73,17 @@ impl Machine<'_> {
                 self.update(id, |run| run.phase = Phase::Forward);
                 self.work.push_back(Work::Advance(id.to_owned()));
             }
-            NodeKind::Stage(_) => {
-                self.arm_timeout(id, node);
-                if !self.claim(id) {
-                    self.begin_stage(id);
-                }
-            }
+            // Nobody else is kept waiting for the infrastructure while people are asked.
+            NodeKind::Stage(_) if self.asks(id, node) => self.wait_for_inputs(id, 0, node.timeout_ms),
+            NodeKind::Stage(_) => self.enter_stage(id, node),
+        }
+    }
+
+    /// A stage whose inputs are known takes its turn on its infrastructure.
+    pub(super) fn enter_stage(&mut self, id: &str, node: &PlanNode) {
+        self.arm_timeout(id, node);
+        if !self.claim(id) {
+            self.begin_stage(id);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Inputs that are asked for while a run is under way: `<+input>.executionInput()` in the `spec` of a step.
+//! Inputs that are asked for while a run is under way: `<+input>.executionInput()` in the `spec` of a step and in the
+//! variables of a stage.
 
 use super::input_rules::is_execution_input;
 use super::inputs::member_of;
@@ -14,23 +15,42 @@ use std::collections::BTreeSet;
 struct Written<'a> {
     at: &'a Place,
     path: String,
-    /// Path in its step, with members of lists by their names; `None`: it stands in no step.
+    /// Path in its step or stage, with members of lists by their names; `None`: nobody can be asked for it.
     name: Option<String>,
+}
+
+/// Where a walk through the document is.
+#[derive(Clone)]
+enum Spot {
+    /// Where everything must be known before the run.
+    Outside,
+    /// Directly in a step: only its `spec` is resolved when it starts.
+    Step,
+    /// Directly in a stage: only its `variables` are used when it has started.
+    Stage,
+    /// At this path in a step or stage.
+    Inside(String),
 }
 
 /// Notes what each step asks for, and refuses what no step can ask for.
 pub(super) fn find(plan: &mut Plan, document: &Node, findings: &mut Findings) {
     let mut written = Vec::new();
     if let Some(pipeline) = document.get("pipeline") {
-        look(pipeline, "pipeline".to_owned(), None, &mut written);
+        look(pipeline, "pipeline".to_owned(), &Spot::Outside, &mut written);
     }
     if written.is_empty() {
         return;
     }
     let mut asked = BTreeSet::new();
     for node in &mut plan.nodes {
-        let NodeKind::Step { spec, .. } = &node.kind else { continue };
-        let Ok(mut document) = serde_json::to_value(&**spec) else { continue };
+        let document = match &node.kind {
+            NodeKind::Step { spec, .. } => serde_json::to_value(&**spec),
+            NodeKind::Stage(stage) => serde_json::to_value(
+                stage.variables.iter().map(|variable| &variable.value).collect::<Vec<_>>(),
+            ),
+            _ => continue,
+        };
+        let Ok(mut document) = document else { continue };
         let mut asks: Vec<InputAsk> = Vec::new();
         each_input(&mut document, &mut |path, at, value| {
             let Some(text) = value.as_str().filter(|text| is_execution_input(text)) else { return };
@@ -51,30 +71,34 @@ pub(super) fn find(plan: &mut Plan, document: &Node, findings: &mut Findings) {
         if unread && one.name.is_some() {
             continue;
         }
-        let message = "`executionInput()` is possible only where a step may still wait for it, in its `spec`; this value must be known before the run";
+        let message = "`executionInput()` is possible only in the `spec` of a step and in the variables of a stage; this value must be known before the run";
         findings.fault(one.at, &one.path, message);
     }
 }
 
-fn look<'a>(node: &'a Node, path: String, name: Option<String>, written: &mut Vec<Written<'a>>) {
+fn look<'a>(node: &'a Node, path: String, spot: &Spot, written: &mut Vec<Written<'a>>) {
     match &node.value {
         Value::Scalar { text, .. } if is_execution_input(text) => {
             // The value of a named member is called by the member's own name.
-            let name = name.map(|name| {
-                let name = name.strip_prefix("spec.").unwrap_or(&name);
-                name.strip_suffix(".value").unwrap_or(name).to_owned()
-            });
+            let name = match spot {
+                Spot::Inside(name) => {
+                    let name = name.strip_prefix("spec.").unwrap_or(name);
+                    Some(name.strip_suffix(".value").unwrap_or(name).to_owned())
+                }
+                Spot::Outside | Spot::Step | Spot::Stage => None,
+            };
             written.push(Written { at: &node.at, path, name });
         }
         Value::Scalar { .. } | Value::Null => {}
         Value::List(list) => {
             for (index, item) in list.iter().enumerate() {
                 let path = format!("{path}[{index}]");
-                let name = name.as_ref().map(|name| match member_of(item) {
-                    Some((_, _, id)) => format!("{name}.{id}"),
-                    None => format!("{name}[{index}]"),
-                });
-                look(item, path, name, written);
+                let spot = match (spot, member_of(item)) {
+                    (Spot::Inside(name), Some((_, _, id))) => Spot::Inside(format!("{name}.{id}")),
+                    (Spot::Inside(name), None) => Spot::Inside(format!("{name}[{index}]")),
+                    (other, _) => other.clone(),
+                };
+                look(item, path, &spot, written);
             }
         }
         Value::Map(map) => {
@@ -84,14 +108,16 @@ fn look<'a>(node: &'a Node, path: String, name: Option<String>, written: &mut Ve
                 if path == "pipeline.variables" || path == "pipeline.triggers" {
                     continue;
                 }
-                let name = match (&name, entry.key.as_str()) {
-                    (None, "step") => Some(String::new()),
-                    (None, _) => None,
-                    // Only the spec of a step is resolved when the step starts.
-                    (Some(name), key) if name.is_empty() && key != "spec" => None,
-                    (Some(name), key) => Some(join(name, key)),
+                let spot = match (spot, entry.key.as_str()) {
+                    (Spot::Outside, "step") => Spot::Step,
+                    (Spot::Outside, "stage") => Spot::Stage,
+                    (Spot::Step, key @ "spec") | (Spot::Stage, key @ "variables") => {
+                        Spot::Inside(key.to_owned())
+                    }
+                    (Spot::Outside | Spot::Step | Spot::Stage, _) => Spot::Outside,
+                    (Spot::Inside(name), key) => Spot::Inside(join(name, key)),
                 };
-                look(&entry.value, path, name, written);
+                look(&entry.value, path, &spot, written);
             }
         }
     }

@@ -108,7 +108,13 @@ pub(super) fn known(plan: &Plan, stage: usize, field: &Field, findings: &mut Fin
     match render(field, &context, expr::Mode::Throw) {
         Ok(text) => Some(text),
         // An input that nobody gave was told where it is asked for.
-        Err(error) if error.kind == expr::Kind::Refused => None,
+        Err(error) if error.kind == expr::Kind::Refused => {
+            if plan.node(stage).is_some_and(|node| !node.asks.is_empty()) {
+                let message = "must be known before the run, and names an input that is asked for when the stage is reached";
+                findings.fault(&field.at, &field.path, message);
+            }
+            None
+        }
         Err(error) => {
             let paths = super::known_paths(plan, stage);
             let near = match &error.kind {

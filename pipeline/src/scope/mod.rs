@@ -6,6 +6,7 @@ mod values;
 pub(crate) use values::as_text;
 
 use crate::machine::approval::Approval;
+use crate::machine::input::given_variables;
 use crate::machine::state::{Iteration, Run, State};
 use crate::plan::{NodeKind, Plan, PlanNode, StageRecord, TargetPlan};
 use crate::rules::canonical;
@@ -462,7 +463,10 @@ impl<'a> NodeScope<'a> {
                 None => Lookup::Missing,
             },
             "variables" => match &node.kind {
-                NodeKind::Stage(stage) => variable(&stage.variables, path, used + 1),
+                NodeKind::Stage(stage) => {
+                    let given = run.and_then(|(_, run)| given_variables(run, node, &stage.variables));
+                    variable(given.as_ref().unwrap_or(&stage.variables), path, used + 1)
+                }
                 NodeKind::Group => variable(&node.variables, path, used + 1),
                 _ => Lookup::Missing,
             },
