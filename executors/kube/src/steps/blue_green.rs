@@ -3,16 +3,20 @@
 //! The live primary Service says which colour that is, every time. It is read again right before the first change, so
 //! that a swap in between does not let the step deploy over production.
 
+use super::changes;
 use super::copies::planned;
 use super::deploy::{self, Pods};
+use super::pods;
+use super::render::Fetched;
+use super::rolling;
 use super::routes::{self, Plan as RoutePlan};
+use super::shape::{self, Records};
 use super::unit::Unit;
 use crate::KubeExecutor;
-use crate::apply::Set;
+use crate::apply::{Definitions, Set, validate};
 use crate::bluegreen::{self, COLOR, Color, Prepared};
 use crate::canary;
 use crate::error::bad_spec;
-use crate::manifests::Loaded;
 use crate::objects::{Gvk, Object, Role};
 use crate::prune::{self, Strictness};
 use crate::release::{History, Item, Release, Status};
@@ -64,6 +68,8 @@ struct Ready {
     notices: Vec<String>,
     routes: Option<RoutePlan>,
     set: Set,
+    /// Uids of the pods of the release before it.
+    pods_before: Vec<String>,
 }
 
 /// What the look at manifest and cluster has found.
@@ -102,16 +108,20 @@ async fn production(session: &Session, primary: &Object) -> Result<Color, StepEr
 async fn look(
     session: &mut Session,
     spec: &KubernetesSpec,
-    loaded: &mut Loaded,
+    fetched: &mut Fetched,
     log: &dyn UnitLog,
 ) -> Result<Look, StepError> {
     let told = told(spec)?;
     let values =
         |objects: Vec<Object>| objects.into_iter().map(|object| object.value).collect::<Vec<Value>>();
-    let rendered = deploy::objects(session, loaded)?;
-    let documents = values(rendered.clone());
     // Before the number of the release is put in: with it no two manifests would be equal.
+    let mut rendered = fetched.preview();
+    let definitions = Definitions::of(&rendered);
+    session.place(&mut rendered, &|object| definitions.namespaced(object));
+    let documents = values(rendered.clone());
     let hash = bluegreen::fingerprint(&documents);
+    let options = deploy::options(spec, told.skip_dry_run)?;
+    shape::rights(session, rendered.clone(), Records::Releases).await?;
     let places = bluegreen::services(&documents, &session.namespace).map_err(Fault::into_step)?;
     let primary = rendered.get(places.primary).ok_or_else(|| Fault::NoService.into_step())?;
     let stage = places.stage.and_then(|place| rendered.get(place)).map(|object| object.name().to_owned());
@@ -140,8 +150,7 @@ async fn look(
         });
     }
     let (number, earlier) = deploy::number(&history, &session.cx, |_| false);
-    loaded.with_release(number, Some(production.other().as_str()));
-    let documents = values(deploy::objects(session, loaded)?);
+    let documents = values(deploy::objects(session, fetched, number, Some(production.other().as_str()))?);
     let skip_versioning = spec.manifest.as_ref().is_some_and(|manifest| manifest.skip_versioning);
     let prepared =
         bluegreen::prepare(documents, &session.release, &session.namespace, skip_versioning, production);
@@ -150,7 +159,11 @@ async fn look(
     if let Some(document) = documents.get_mut(workload) {
         wake(session, document, color).await?;
     }
-    let objects = deploy::wrapped(documents, "the manifest of the colour")?;
+    let mut objects = deploy::wrapped(documents, "the manifest of the colour")?;
+    let mut scaled = shape::live(session, &objects).await?;
+    // One without pods was scaled down by us; no autoscaler would wake it.
+    scaled.retain(|_, live| canary::replicas(live) != Some(0));
+    shape::hold_replicas(session, &mut objects, &scaled, log).await?;
     let at = |place: usize| objects.get(place).cloned().ok_or_else(|| Fault::NoWorkload.into_step());
     let (workload, primary, stage) = (at(workload)?, at(primary)?, at(stage)?);
     let routes = match told.routing {
@@ -162,9 +175,22 @@ async fn look(
             Some(plan)
         }
     };
-    let set = deploy::validated(session, objects, deploy::options(spec, told.skip_dry_run), log).await?;
-    let ready =
-        Ready { number, earlier, history, hash, color, workload, primary, stage, notices, routes, set };
+    let set = validate(session, objects, options, log).await?;
+    let pods_before = pods::before(session).await?;
+    let ready = Ready {
+        number,
+        earlier,
+        history,
+        hash,
+        color,
+        workload,
+        primary,
+        stage,
+        notices,
+        routes,
+        set,
+        pods_before,
+    };
     Ok(Look::Deploy(Box::new(ready)))
 }
 
@@ -205,6 +231,7 @@ async fn apply(
     }
     History::store(session, release).await?;
     let state = json!({"v": 1, "blueGreen": {"release": ready.number, "color": ready.color.as_str()}});
+    let state = pods::noted(state, &ready.pods_before);
     let undo = ready.undo(session);
     let applied = ready.set.apply(session, &state, Some(&undo), log).await?;
     deploy::note(release, &applied);
@@ -231,14 +258,14 @@ pub(crate) async fn run(
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
     let told = told(spec)?;
-    let mut loaded = deploy::fetch(executor, spec, cx).await?;
+    let mut fetched = deploy::fetch(executor, spec, cx).await?;
     if told.check_only {
-        return check(executor, spec, cx, &loaded).await;
+        return check(executor, spec, cx, &mut fetched).await;
     }
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
         let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
-        let look = look(&mut session, spec, &mut loaded, unit.log()).await?;
+        let look = look(&mut session, spec, &mut fetched, unit.log()).await?;
         Ok((session, look))
     };
     let result = work.await;
@@ -260,7 +287,7 @@ pub(crate) async fn run(
                 ("primaryColor", production.as_str().into()),
                 ("stageColor", production.other().as_str().into()),
                 ("stageDeploymentSkipped", true.into()),
-                ("manifest", deploy::manifest_outcome(&loaded)),
+                ("manifest", fetched.outcome()),
             ]);
             return Ok(StepOutput { outputs, ..StepOutput::default() });
         }
@@ -302,13 +329,7 @@ pub(crate) async fn run(
         let result = prune::delete(&session, items, Strictness::Lenient, unit.log()).await;
         pruned = unit.end(result).await?;
     }
-    let ids: Vec<Value> = pruned
-        .iter()
-        .map(|item| {
-            json!({"kind": item.reference.kind, "name": item.reference.name,
-            "namespace": item.reference.namespace, "versioned": false})
-        })
-        .collect();
+    let [_, (_, list)] = pods::outcomes(&session, &ready.pods_before).await?;
     let outputs = deploy::outputs([
         ("releaseName", session.release.clone().into()),
         ("releaseNumber", ready.number.into()),
@@ -317,9 +338,10 @@ pub(crate) async fn run(
         ("primaryColor", ready.color.other().as_str().into()),
         ("stageColor", ready.color.as_str().into()),
         ("stageDeploymentSkipped", false.into()),
-        ("prunedResourceIds", ids.into()),
+        ("prunedResourceIds", rolling::ids(&pruned)),
         ("podIps", pods.ips()),
-        ("manifest", deploy::manifest_outcome(&loaded)),
+        ("k8sPodList", list),
+        ("manifest", fetched.outcome()),
     ]);
     let undo = Some(ready.undo(&session));
     Ok(StepOutput { outputs, undo, notices: ready.notices, ..StepOutput::default() })
@@ -370,12 +392,13 @@ async fn check(
     executor: &KubeExecutor,
     spec: &KubernetesSpec,
     cx: &StepContext,
-    loaded: &Loaded,
+    fetched: &mut Fetched,
 ) -> Result<StepOutput, StepError> {
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
         let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
-        let objects = deploy::objects(&mut session, loaded)?;
+        let number = History::load(&session).await?.succeeded().map_or(0, |release| release.number);
+        let objects = deploy::objects(&mut session, fetched, number, None)?;
         let watched = objects.iter().filter(|object| object.role() == Role::Managed);
         let targets: Vec<steady::Target> =
             watched.map(|object| deploy::target(object, &session.namespace)).collect();
@@ -408,7 +431,7 @@ async fn check(
         ("releaseName", session.release.clone().into()),
         ("stageDeploymentSkipped", true.into()),
         ("podIps", ips.into()),
-        ("manifest", deploy::manifest_outcome(loaded)),
+        ("manifest", fetched.outcome()),
     ]);
     Ok(StepOutput { outputs, ..StepOutput::default() })
 }
@@ -422,20 +445,20 @@ pub(crate) async fn plan(
     if told(spec)?.check_only {
         return Ok(planned(String::new()));
     }
-    let mut loaded = deploy::fetch(executor, spec, cx).await?;
+    let mut fetched = deploy::fetch(executor, spec, cx).await?;
     let log = cx.logs.unit("Initialize");
     let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
-    let text = match look(&mut session, spec, &mut loaded, log.as_ref()).await? {
-        Look::Unchanged { .. } => String::new(),
+    match look(&mut session, spec, &mut fetched, log.as_ref()).await? {
+        Look::Unchanged { .. } => Ok(planned(String::new())),
         Look::Deploy(ready) => {
-            let mut text = deploy::difference(&session, &ready.set).await?;
+            let objects = ready.set.objects().cloned().collect();
+            let mut changes = changes::of(&session, objects, deploy::options(spec, true)?).await?;
             if let Some(plan) = &ready.routes {
-                text.push_str(&routes::difference(&session, plan).await?);
+                changes.text.push_str(&routes::difference(&session, plan).await?);
             }
-            text
+            Ok(changes.plan())
         }
-    };
-    Ok(planned(text))
+    }
 }
 
 /// After a swap the history says which release is in production: what Harness' own delegate reads.

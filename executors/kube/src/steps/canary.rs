@@ -4,16 +4,19 @@
 //! the same release and the same copy, and gives it another number of pods. Weights of routes go up only after the pods
 //! are ready and down before they go, so that the canary never gets more than its share of the capacity.
 
-use super::copies::{Live, planned};
+use super::changes;
+use super::copies::Live;
 use super::deploy::{self, Pods};
+use super::pods;
+use super::render::Fetched;
 use super::routes::{self, Plan as RoutePlan};
+use super::shape::{self, Records};
 use super::unit::Unit;
 use crate::KubeExecutor;
-use crate::apply::Set;
+use crate::apply::{Set, validate};
 use crate::bluegreen;
 use crate::canary::{self, Prepared, STABLE, SUFFIX, TRACK, Target};
 use crate::error::bad_spec;
-use crate::manifests::Loaded;
 use crate::objects::{Gvk, Object};
 use crate::release::{History, Release};
 use crate::session::Session;
@@ -56,12 +59,15 @@ struct Ready {
     routes: Option<RoutePlan>,
     set: Set,
     own: Vec<String>,
+    /// Uids of the pods of the release before it.
+    pods_before: Vec<String>,
 }
 
 impl Ready {
     fn state(&self) -> Value {
-        json!({"v": 1, "canary": {"release": self.number, "replicas": self.target.replicas, "raised": self.target.raised,
-            "workload": self.workload.reference().to_string()}})
+        let state = json!({"v": 1, "canary": {"release": self.number, "replicas": self.target.replicas,
+            "raised": self.target.raised, "workload": self.workload.reference().to_string()}});
+        pods::noted(state, &self.pods_before)
     }
 
     fn undo(&self, session: &Session, deployed: bool) -> Value {
@@ -100,15 +106,16 @@ fn tracked(stable: Option<&Live>) -> bool {
 async fn initialize(
     session: &mut Session,
     spec: &KubernetesSpec,
-    loaded: &mut Loaded,
+    fetched: &mut Fetched,
     log: &dyn UnitLog,
 ) -> Result<Ready, StepError> {
     let told = told(spec)?;
     let history = History::load(session).await?;
     let (number, earlier) = deploy::number(&history, &session.cx, |found| found.ours.step == KIND);
-    loaded.with_release(number, None);
-    let documents: Vec<Value> =
-        deploy::objects(session, loaded)?.into_iter().map(|object| object.value).collect();
+    let options = deploy::options(spec, told.skip_dry_run)?;
+    shape::rights(session, fetched.preview(), Records::Releases).await?;
+    let objects = deploy::objects(session, fetched, number, None)?;
+    let documents: Vec<Value> = objects.into_iter().map(|object| object.value).collect();
     let skip_versioning = spec.manifest.as_ref().is_some_and(|manifest| manifest.skip_versioning);
     let services = told.routing.map(|_| bluegreen::services(&documents, &session.namespace));
     let primary = match services {
@@ -160,8 +167,9 @@ async fn initialize(
     let objects = deploy::wrapped(documents, "the manifest of the canary")?;
     let workload = Object::new(prepared.workload.clone(), "the manifest of the canary")
         .map_err(|problem| bad_spec("KUBE-010", problem))?;
-    let set = deploy::validated(session, objects, deploy::options(spec, told.skip_dry_run), log).await?;
-    Ok(Ready { number, earlier, prepared, workload, target, stable, before, routes, set, own })
+    let set = validate(session, objects, options, log).await?;
+    let pods_before = pods::before(session).await?;
+    Ok(Ready { number, earlier, prepared, workload, target, stable, before, routes, set, own, pods_before })
 }
 
 /// Istio objects that the manifest hands over. While the stable pods cannot be told apart they are left alone: a subset
@@ -263,11 +271,11 @@ pub(crate) async fn run(
     spec: &KubernetesSpec,
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
-    let mut loaded = deploy::fetch(executor, spec, cx).await?;
+    let mut fetched = deploy::fetch(executor, spec, cx).await?;
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
         let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
-        let ready = initialize(&mut session, spec, &mut loaded, unit.log()).await?;
+        let ready = initialize(&mut session, spec, &mut fetched, unit.log()).await?;
         Ok((session, ready))
     };
     let result = work.await;
@@ -300,6 +308,7 @@ pub(crate) async fn run(
         deploy::failed(&session, &mut release, error, unit.log()).await;
     }
     let pods = unit.end(result).await?;
+    let [_, (_, list)] = pods::outcomes(&session, &ready.pods_before).await?;
     let outputs = deploy::outputs([
         ("releaseName", session.release.clone().into()),
         ("releaseNumber", ready.number.into()),
@@ -307,7 +316,8 @@ pub(crate) async fn run(
         ("canaryWorkload", ready.own.join(",").into()),
         ("canaryWorkloadDeployed", true.into()),
         ("podIps", pods.ips()),
-        ("manifest", deploy::manifest_outcome(&loaded)),
+        ("k8sPodList", list),
+        ("manifest", fetched.outcome()),
     ]);
     let undo = Some(ready.undo(&session, true));
     Ok(StepOutput { outputs, undo, notices: ready.prepared.notices, ..StepOutput::default() })
@@ -345,13 +355,14 @@ pub(crate) async fn plan(
     spec: &KubernetesSpec,
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
-    let mut loaded = deploy::fetch(executor, spec, cx).await?;
+    let mut fetched = deploy::fetch(executor, spec, cx).await?;
     let log = cx.logs.unit("Initialize");
     let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
-    let ready = initialize(&mut session, spec, &mut loaded, log.as_ref()).await?;
-    let mut text = deploy::difference(&session, &ready.set).await?;
+    let ready = initialize(&mut session, spec, &mut fetched, log.as_ref()).await?;
+    let objects = ready.set.objects().cloned().collect();
+    let mut changes = changes::of(&session, objects, deploy::options(spec, true)?).await?;
     if let Some(plan) = &ready.routes {
-        text.push_str(&routes::difference(&session, plan).await?);
+        changes.text.push_str(&routes::difference(&session, plan).await?);
     }
-    Ok(planned(text))
+    Ok(changes.plan())
 }

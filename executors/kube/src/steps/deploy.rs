@@ -1,19 +1,18 @@
 //! What a canary and a colour have in common on their way into the cluster.
 
 use super::copies::Live;
+use super::flags;
+use super::render::{self, Fetched};
 use super::unit::Unit;
 use crate::KubeExecutor;
-use crate::apply::{Applied, Definitions, Options, Set, validate};
+use crate::apply::{Applied, Definitions, Options};
 use crate::error::bad_spec;
-use crate::manifests::{self, Loaded};
-use crate::objects::{Object, diff, parse_text};
+use crate::objects::Object;
 use crate::release::{History, Item, Ours, Release, Status};
-use crate::rest::{APPLY, Ask, encode};
+use crate::rest::encode;
 use crate::session::Session;
 use crate::steady;
-use bytes::Bytes;
 use executor_api::{CancelReason, Class, Level, StepContext, StepError, UnitLog};
-use http::Method;
 use proto::result::Output;
 use proto::task::KubernetesSpec;
 use serde_json::{Value, json};
@@ -24,31 +23,24 @@ pub(crate) async fn fetch(
     executor: &KubeExecutor,
     spec: &KubernetesSpec,
     cx: &StepContext,
-) -> Result<Loaded, StepError> {
+) -> Result<Fetched, StepError> {
     let unit = Unit::begin(cx, "Fetch Files").await?;
-    let work = async { manifests::load(&executor.sources()?, spec, &[], cx, unit.log()).await };
-    let result = work.await;
+    let result = render::fetch(executor, spec, &[], cx, unit.log()).await;
     unit.end(result).await
 }
 
-/// The objects of a manifest, without those of files that a deployment leaves out. Values of Secrets are hidden from
-/// now on, and every object lies in its namespace.
+/// The objects of a release of this number, without those of files that a deployment leaves out. Secrets that went into
+/// them are hidden from now on, and every object lies in its namespace.
 ///
 /// **Errors**: `KUBE-010`: every document that is no object.
-pub(crate) fn objects(session: &mut Session, loaded: &Loaded) -> Result<Vec<Object>, StepError> {
-    let (mut objects, mut faults) = (Vec::new(), Vec::new());
-    for document in loaded.documents.iter().filter(|document| !document.skip_for_deploy) {
-        match parse_text(&document.source, &document.text) {
-            Ok(parsed) => objects.extend(parsed),
-            Err(found) => faults.extend(found.into_iter().map(|fault| fault.to_string())),
-        }
-    }
-    if !faults.is_empty() {
-        return Err(session.masked(bad_spec("KUBE-010", faults.join("\n"))));
-    }
-    for object in &objects {
-        session.mask.add_object(object);
-    }
+pub(crate) fn objects(
+    session: &mut Session,
+    fetched: &mut Fetched,
+    number: u64,
+    color: Option<&str>,
+) -> Result<Vec<Object>, StepError> {
+    let (mut objects, mask) = fetched.objects(number, color, true)?;
+    session.mask = mask;
     let definitions = Definitions::of(&objects);
     session.place(&mut objects, &|object| definitions.namespaced(object));
     Ok(objects)
@@ -63,15 +55,10 @@ pub(crate) fn wrapped(documents: Vec<Value>, source: &str) -> Result<Vec<Object>
 }
 
 /// How the set of a deployment is applied.
-pub(crate) fn options(spec: &KubernetesSpec, skip_dry_run: bool) -> Options {
-    let has = |wanted: &str| {
-        let own = |flag: &&proto::task::CommandFlag| matches!(flag.command.as_str(), "" | "Apply");
-        spec.command_flags
-            .iter()
-            .filter(own)
-            .any(|flag| flag.flag.split_whitespace().any(|word| word == wanted))
-    };
-    Options { force_conflicts: has("--force-conflicts"), skip_dry_run, lenient: has("--validate=false") }
+///
+/// **Errors**: `KUBE-037`: a command flag that means nothing here.
+pub(crate) fn options(spec: &KubernetesSpec, skip_dry_run: bool) -> Result<Options, StepError> {
+    Ok(Options { skip_dry_run, ..flags::read(&spec.command_flags, "Apply", false)?.options })
 }
 
 /// The number of this task's release: the one it has already, else that of an earlier step of the same stage which
@@ -109,6 +96,7 @@ pub(crate) fn release(
     let mut release = Release::new(number, objects, ours);
     if let Some(earlier) = earlier {
         release.version = earlier.version;
+        release.uid = earlier.uid;
         release.ours.inventory = earlier.ours.inventory;
         release.labels = earlier.labels;
         release.annotations = earlier.annotations;
@@ -209,52 +197,6 @@ pub(crate) fn outputs<const N: usize>(pairs: [(&str, Value); N]) -> BTreeMap<Str
         .filter(|(_, value)| !value.is_null())
         .map(|(key, value)| (key.to_owned(), value.into()))
         .collect()
-}
-
-/// What `manifest` of an outcome says.
-pub(crate) fn manifest_outcome(loaded: &Loaded) -> Value {
-    match (&loaded.commit, &loaded.chart) {
-        (None, None) => Value::Null,
-        (commit, chart) => json!({"commitId": commit, "helmChart": chart.as_ref().map(|chart| {
-            json!({"name": chart.name, "version": chart.version, "repoUrl": chart.repository})
-        })}),
-    }
-}
-
-/// What applying a set would change, object by object, from the API server's own dry run.
-pub(crate) async fn difference(session: &Session, set: &Set) -> Result<String, StepError> {
-    let mut text = String::new();
-    for object in set.objects() {
-        let Some(resource) = session.discovery.of(object) else {
-            text.push_str(&diff(None, Some(&object.value), &session.mask).1);
-            continue;
-        };
-        let path = resource.path(object.namespace(), object.name());
-        let what = format!("compare {}", object.reference());
-        let failed = |fault: crate::error::Fault| fault.step(&what, &session.api.target);
-        let before: Option<Value> = session.api.find(&path).await.map_err(failed)?;
-        let query = format!("fieldManager={}&force=true&dryRun=All", crate::apply::MANAGER);
-        let body = Bytes::from(serde_json::to_vec(&object.value).unwrap_or_default());
-        let ask = Ask::with(Method::PATCH, format!("{path}?{query}"), APPLY, body).repeatable();
-        let after: Value = match session.api.ask(ask).await {
-            Ok(answer) => answer.read().map_err(failed)?,
-            // Its namespace is made by the same set.
-            Err(fault) if fault.is_not_found() => object.value.clone(),
-            Err(fault) => return Err(session.masked(failed(fault))),
-        };
-        text.push_str(&diff(before.as_ref(), Some(&after), &session.mask).1);
-    }
-    Ok(text)
-}
-
-/// Validates documents and keeps the set ready.
-pub(crate) async fn validated(
-    session: &Session,
-    objects: Vec<Object>,
-    options: Options,
-    log: &dyn UnitLog,
-) -> Result<Set, StepError> {
-    validate(session, objects, options, log).await
 }
 
 /// How many pods of a live workload are ready.

@@ -132,6 +132,14 @@ pub(crate) fn for_canary(
                 session.release.clone().into(),
             );
             variant::set(&mut service, &["metadata", "labels", TRACK], track.into());
+            if track == STABLE {
+                // The route needs it for as long as there is a route.
+                variant::set(
+                    &mut service,
+                    &["metadata", "annotations", traffic::SKIP_PRUNING],
+                    "true".into(),
+                );
+            }
             variant::set(&mut service, &["spec", "selector", TRACK], track.into());
             plan.services.push(service);
         }

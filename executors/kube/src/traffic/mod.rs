@@ -76,10 +76,15 @@ pub(crate) fn objects(
     }
 }
 
-/// Metadata of every object that routing makes.
+/// Metadata of every object that routing makes. A later release whose manifest does not name the route must not prune
+/// it: requests would find no way.
 fn metadata(name: &str, place: Place<'_>) -> Value {
-    json!({"name": name, "namespace": place.namespace, "labels": {RELEASE_LABEL: place.release}})
+    json!({"name": name, "namespace": place.namespace, "labels": {RELEASE_LABEL: place.release},
+        "annotations": {SKIP_PRUNING: "true"}})
 }
+
+/// Objects with this annotation are never pruned.
+pub(crate) const SKIP_PRUNING: &str = "harness.io/skipPruning";
 
 /// Destinations of a route with real names and weights that make 100, none above its cap.
 fn shares(route: &Route, names: &Names, cap: Option<&Cap>) -> Result<Vec<(String, Option<u16>, u32)>, Fault> {

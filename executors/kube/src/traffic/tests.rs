@@ -39,7 +39,8 @@ fn a_virtual_service() {
         objects,
         [json!({
             "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
-            "metadata": {"name": "web-stable-virtual-service", "namespace": "ns", "labels": {"harness.io/release-name": "rel"}},
+            "metadata": {"name": "web-stable-virtual-service", "namespace": "ns", "labels": {"harness.io/release-name": "rel"},
+                "annotations": {"harness.io/skipPruning": "true"}},
             "spec": {"hosts": ["web-stable"], "http": [{
                 "name": "main",
                 "match": [{"uri": {"prefix": "/api"}}, {"headers": {"x": {"regex": "y"}}}, {"port": 8080}],

@@ -311,3 +311,53 @@ async fn a_service_that_never_rests_and_one_that_loses_its_colour_are_not_forced
     assert_eq!(error.code, "KUBE-082", "{error}");
     assert_eq!(selected(&place).await, (Value::Null, json!("green")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guards_go_with_their_colour_and_an_autoscaler_keeps_its_number() {
+    let place = Place::new("bg-guards").await;
+    let guards = "---\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\n\
+        spec: {minReplicas: 1, maxReplicas: 5, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}\n\
+        ---\napiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: web}\n\
+        spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}\n";
+    let of = |image: &str| step(&place, "rel", &format!("{}{guards}", web("web", image, 2)), deploy());
+    ok(&place, "d1", &of("app:1")).await;
+    let scaler = live(&place, "autoscaling/v2", "horizontalpodautoscalers/web-blue").await;
+    assert_eq!(scaler["spec"]["scaleTargetRef"]["name"], "web-blue");
+    let budget = live(&place, "policy/v1", "poddisruptionbudgets/web-blue").await;
+    assert_eq!(budget["spec"]["selector"]["matchLabels"]["harness.io/color"], "blue");
+    // The autoscaler, or a person, has set another number since.
+    place.patch(&place.path("apps/v1", "deployments/web-blue"), json!({"spec": {"replicas": 4}})).await;
+    ok(&place, "d2", &of("app:2")).await;
+    assert_eq!(live(&place, "apps/v1", "deployments/web-blue").await["spec"]["replicas"], 4);
+    ok(&place, "s1", &step(&place, "rel", "", swap(Some("blue")))).await;
+    ok(&place, "d3", &of("app:3")).await;
+    let down = KubernetesAction::K8sBlueGreenStageScaleDown { delete_resources: false };
+    ok(&place, "x", &step(&place, "rel", "", down)).await;
+    assert!(absent(&place, "autoscaling/v2", "horizontalpodautoscalers/web-green").await);
+    assert!(absent(&place, "policy/v1", "poddisruptionbudgets/web-green").await);
+    assert!(!absent(&place, "autoscaling/v2", "horizontalpodautoscalers/web-blue").await);
+    // Scaled down by us: the manifest's number wakes it.
+    ok(&place, "d4", &of("app:4")).await;
+    assert_eq!(live(&place, "apps/v1", "deployments/web-green").await["status"]["readyReplicas"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_takes_what_only_this_colour_had() {
+    let place = Place::new("bg-prune").await;
+    let more = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\ndata: {a: b}\n";
+    let of = |image: &str, more: &str| {
+        let mut action = deploy();
+        if let KubernetesAction::K8sBlueGreenDeploy { pruning_enabled, .. } = &mut action {
+            *pruning_enabled = true;
+        }
+        step(&place, "rel", &format!("{}{more}", web("web", image, 1)), action)
+    };
+    ok(&place, "d1", &of("app:1", more)).await;
+    ok(&place, "s1", &step(&place, "rel", "", swap(Some("blue")))).await;
+    ok(&place, "d2", &of("app:2", more)).await;
+    assert!(!absent(&place, "v1", "configmaps/more-green").await);
+    let third = ok(&place, "d3", &of("app:3", "")).await;
+    assert_eq!(output(&third, "prunedResourceIds")[0]["name"], "more-green");
+    assert!(absent(&place, "v1", "configmaps/more-green").await);
+    assert!(!absent(&place, "v1", "configmaps/more-blue").await, "production keeps what it has");
+}

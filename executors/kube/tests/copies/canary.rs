@@ -1,7 +1,7 @@
 //! The canary: how many pods, what it leaves alone, how it goes.
 
 use crate::peer::{Place, until};
-use crate::{absent, executor, fails, live, ok, output, plan, run, snapshot, step, web, world};
+use crate::{absent, executor, fails, live, ok, ok_in, output, plan, run, snapshot, step, web, world};
 use executor_api::{CancelReason, CancelStage, Class, Executor};
 use proto::task::{Instances, KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};
@@ -183,4 +183,49 @@ async fn a_refused_set_leaves_no_canary_and_does_not_claim_one() {
     let text =
         fails(&place, "t2", &step(&place, "rel", &several, deploy(Instances::Count(1))), "KUBE-080").await;
     assert!(text.contains("canary-refused/Deployment/web, canary-refused/Deployment/api"), "{text}");
+}
+
+fn rolling(place: &Place, image: &str, in_canary_workflow: bool) -> KubernetesSpec {
+    let action =
+        KubernetesAction::K8sRollingDeploy { skip_dry_run: false, pruning_enabled: true, in_canary_workflow };
+    step(place, "rel", &web("web", image, 2), action)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rolling_step_completes_the_release_of_the_canary() {
+    let place = Place::new("canary-rolling").await;
+    crate::routes::istio(&place).await;
+    ok_in(&place, "e0", "r0", &rolling(&place, "app:1", false)).await;
+    let canary = ok_in(&place, "e1", "c1", &count(&place, "app:2", 1)).await;
+    assert_eq!(output(&canary, "releaseNumber"), 2);
+    let stable = live(&place, "apps/v1", "deployments/web").await;
+    assert_eq!(stable["spec"]["template"]["spec"]["containers"][0]["image"], "app:1");
+    let rolled = ok_in(&place, "e1", "r1", &rolling(&place, "app:2", true)).await;
+    assert_eq!(output(&rolled, "releaseNumber"), 2);
+    let named = output(&canary, "canaryWorkload");
+    ok_in(&place, "e1", "x1", &step(&place, "rel", "", delete(&[named.as_str().unwrap()]))).await;
+    assert!(absent(&place, "apps/v1", "deployments/web-canary").await);
+    let stable = live(&place, "apps/v1", "deployments/web").await;
+    assert_eq!(stable["spec"]["template"]["spec"]["containers"][0]["image"], "app:2");
+    assert_eq!(stable["status"]["readyReplicas"], 2);
+    // The stable pods can be told apart from now on, so that routes work.
+    assert_eq!(stable["spec"]["template"]["metadata"]["labels"]["harness.io/track"], "stable");
+    let route = json!({"destinations": [{"host": "stable", "weight": 80}, {"host": "canary", "weight": 20}]});
+    let routing = json!({"provider": "istio", "spec": {"name": "route", "routes": [route]}});
+    let action = KubernetesAction::K8sCanaryDeploy {
+        instances: Instances::Count(1),
+        skip_dry_run: false,
+        traffic_routing: Some(routing),
+    };
+    ok_in(&place, "e2", "c2", &step(&place, "rel", &web("web", "app:3", 2), action)).await;
+    // A rolling step that prunes keeps what the route needs, although the manifest does not name it.
+    ok_in(&place, "e2", "r2", &rolling(&place, "app:3", true)).await;
+    ok_in(&place, "e2", "x2", &step(&place, "rel", "", delete(&[]))).await;
+    ok_in(&place, "e3", "r3", &rolling(&place, "app:4", false)).await;
+    assert!(!absent(&place, "v1", "services/web-stable").await);
+    let route = live(&place, "networking.istio.io/v1", "virtualservices/route").await;
+    assert_eq!(
+        route["spec"]["http"][0]["route"],
+        json!([{"destination": {"host": "web-stable"}, "weight": 100}])
+    );
 }

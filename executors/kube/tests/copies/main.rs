@@ -73,6 +73,19 @@ pub fn executor(world: &World) -> KubeExecutor {
     KubeExecutor::new(Settings::default()).with_probe(Arc::new(world.marks.clone()))
 }
 
+/// Runs the step of another execution, which must succeed.
+pub async fn ok_in(place: &Place, execution: &str, id: &str, spec: &KubernetesSpec) -> StepOutput {
+    let mut task = task(spec);
+    task.execution.execution_id = execution.to_owned();
+    let world = World::new(id, task, secrets(place));
+    let (_handle, cx) = world.context();
+    let executor = executor(&world);
+    let result =
+        tokio::time::timeout(Duration::from_secs(90), executor.run(spec, &cx)).await.expect("an end");
+    assert_eq!(world.marks.unannounced(), Vec::<String>::new());
+    result.unwrap_or_else(|e| panic!("{}: {e}\n{}", e.code, world.logs.everything()))
+}
+
 /// Runs the step in a world of its own.
 pub async fn run(place: &Place, id: &str, spec: &KubernetesSpec) -> (World, Result<StepOutput, StepError>) {
     let world = world(place, id, spec);
