@@ -196,6 +196,43 @@ async fn resumed_streams_lose_and_double_nothing() {
 }
 
 #[tokio::test]
+async fn many_calls_in_one_request_are_each_judged_by_themselves() {
+    let m = TestManager::start().await;
+    let logs = Logs::new(&m);
+    let own = m.app.log_tokens.mint("default", "mine/", m.app.clock.wall());
+    let line = |n: u64| serde_json::from_str::<Value>(&lines(n..n + 1)[0]).unwrap();
+    let calls = json!([
+        {"verb": "open", "key": "mine/a", "token": own},
+        {"verb": "append", "key": "mine/a", "token": own, "seq": 0, "lines": [line(0), line(1)]},
+        {"verb": "append", "key": "mine/a", "token": own, "seq": 1, "lines": [line(1), line(2)]},
+        {"verb": "append", "key": "mine/a", "token": own, "seq": 9, "lines": [line(9)]},
+        {"verb": "append", "key": "mine/a", "token": own, "seq": 3, "lines": {"no": "list"}},
+        {"verb": "append", "key": "mine/b", "token": own, "seq": 0, "lines": [line(0)]},
+        {"verb": "open", "key": "others/a", "token": own},
+        {"verb": "open", "key": "mine/c", "token": "forged"},
+        {"verb": "close", "key": "mine/a", "token": own},
+        {"verb": "close", "key": "mine/a", "token": own},
+    ]);
+    let reply = logs.ask(Method::POST, "/stream/batch", &[], calls.to_string()).await;
+    assert_eq!(reply.status(), StatusCode::OK);
+    let wanted = json!([
+        {"status": 200, "next": 0}, {"status": 200, "next": 2}, {"status": 200, "next": 3}, {"status": 409, "next": 3},
+        {"status": 400}, {"status": 404}, {"status": 403}, {"status": 403}, {"status": 200}, {"status": 404},
+    ]);
+    assert_eq!(reply.json::<Value>().await.unwrap(), wanted);
+    assert_eq!(logs.blob("mine/a").await.unwrap().lines().count(), 3);
+    assert!(!logs.exists("others/a").await);
+    let other = m.http.post(format!("{}/log-service/stream/batch", m.url)).query(&[("accountID", "other")]);
+    let call = json!([{"verb": "open", "key": "mine/a", "token": own}]);
+    let reply: Value = other.body(call.to_string()).send().await.unwrap().json().await.unwrap();
+    assert_eq!(reply, json!([{"status": 403}]), "another account");
+    let many = json!(vec![json!({"verb": "open", "key": "mine/a", "token": own}); 129]);
+    assert_eq!(logs.ask(Method::POST, "/stream/batch", &[], many.to_string()).await.status(), 400);
+    assert_eq!(logs.ask(Method::POST, "/stream/batch", &[], "{}").await.status(), 400);
+    m.stop().await;
+}
+
+#[tokio::test]
 async fn tails_begin_with_history_and_end_with_the_stream() {
     let m = TestManager::start().await;
     let logs = Logs::new(&m);

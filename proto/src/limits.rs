@@ -18,6 +18,9 @@ pub const MAX_PACKAGE_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Largest body of one `PUT /stream`.
 pub const MAX_LOG_BODY_BYTES: usize = 8 * 1024 * 1024;
 
+/// Calls in one `POST /stream/batch`.
+pub const MAX_STREAM_CALLS: usize = 128;
+
 /// Lines in one `PUT /stream` that we send. A batch is sent again as a whole after a lost reply, so it stays small.
 pub const MAX_LOG_BATCH_LINES: usize = 1000;
 

@@ -217,6 +217,49 @@ pub struct StreamNext {
     pub next: u64,
 }
 
+/// What a [`StreamCall`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StreamVerb {
+    /// `POST /stream` with `resume=true`.
+    Open,
+    /// `PUT /stream` with `seq`.
+    Append,
+    /// `DELETE /stream` with `snapshot=true`.
+    Close,
+}
+
+/// One of the calls of a `POST /stream/batch` (ADR 0002): the same as the single call, with its own token. The body is a
+/// list of at most [`MAX_STREAM_CALLS`](crate::limits::MAX_STREAM_CALLS), the reply a list of [`StreamReply`] in the same order. Calls are carried
+/// out in their order, each by itself: one that is refused does not stop the others. May be repeated as a whole.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamCall {
+    /// What to do.
+    pub verb: StreamVerb,
+    /// The stream.
+    pub key: String,
+    /// Log token for this key.
+    pub token: String,
+    /// Number of the first line, with `Append`.
+    #[serde(default)]
+    pub seq: u64,
+    /// JSON list of lines, with `Append`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Box<serde_json::value::RawValue>>,
+}
+
+/// What became of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamReply {
+    /// Status of the single call; 404 where the stream is not open.
+    pub status: u16,
+    /// Number of the line that is expected next, with status 200 and 409 of `Open` and `Append`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -345,11 +345,13 @@ pub enum Feature {
     SealedSecrets,
     /// `busy` and `capacity` are heeded.
     Busy,
+    /// Many calls about log streams in one request.
+    LogBatch,
 }
 
 impl Feature {
     /// Every feature, in the order of the ADR.
-    pub const ALL: [Feature; 7] = [
+    pub const ALL: [Feature; 8] = [
         Feature::LongPoll,
         Feature::Fence,
         Feature::Checkpoint,
@@ -357,6 +359,7 @@ impl Feature {
         Feature::StreamResume,
         Feature::SealedSecrets,
         Feature::Busy,
+        Feature::LogBatch,
     ];
 }
 
@@ -542,7 +545,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(
-            r#""features":["longPoll","fence","checkpoint","progress","streamResume","sealedSecrets","busy"]"#
+            r#""features":["longPoll","fence","checkpoint","progress","streamResume","sealedSecrets","busy","logBatch"]"#
         ));
         assert_eq!(serde_json::from_str::<Wrapped<RegisterResponse>>(&text).unwrap(), reply);
     }

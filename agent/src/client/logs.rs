@@ -1,8 +1,9 @@
 //! The log service (protocol.md §9.1, ADR 0002).
 
+use super::batch::Batch;
 use super::{CALL_LIMIT, MAX_CALLS, exchange};
 use bytes::Bytes;
-use proto::logs::StreamNext;
+use proto::logs::{StreamCall, StreamNext, StreamVerb};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
@@ -11,6 +12,9 @@ use tokio::sync::Semaphore;
 
 /// Replies of the log service are a line long.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
+
+/// Appends up to this size share a request with other calls; larger ones are worth a request of their own.
+const MAX_SHARED_BYTES: usize = 32 * 1024;
 
 /// Why a call brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +42,9 @@ pub(crate) struct LogClient {
     token: Option<SecretString>,
     /// One permit per call; apart from the manager's, so that a dead log service holds back nothing else.
     gate: Arc<Semaphore>,
+    /// Calls of all tasks that may share a request.
+    batch: Arc<Batch>,
+    batched: bool,
 }
 
 impl LogClient {
@@ -48,12 +55,51 @@ impl LogClient {
             account: account.into(),
             token: None,
             gate: Arc::new(Semaphore::new(MAX_CALLS)),
+            batch: Arc::default(),
+            batched: false,
         }
     }
 
-    /// The same service for a task with its own token.
-    pub(crate) fn for_token(&self, token: &SecretString) -> LogClient {
-        LogClient { token: Some(token.clone()), ..self.clone() }
+    /// The same service for a task with its own token; `batched` where it takes many calls in one request and resumes
+    /// streams.
+    pub(crate) fn for_token(&self, token: &SecretString, batched: bool) -> LogClient {
+        LogClient { token: Some(token.clone()), batched, ..self.clone() }
+    }
+
+    /// The call in a request with others. `None`: it has to go by itself.
+    async fn together(
+        &self,
+        verb: StreamVerb,
+        key: &str,
+        seq: u64,
+        lines: Option<&Bytes>,
+    ) -> Option<Result<Option<u64>, LogFault>> {
+        if !self.batched || !self.batch.is_on() {
+            return None;
+        }
+        let lines = match lines {
+            None => None,
+            Some(lines) if lines.len() > MAX_SHARED_BYTES => return None,
+            Some(lines) => {
+                let text = String::from_utf8(lines.to_vec()).ok()?;
+                Some(serde_json::value::RawValue::from_string(text).ok()?)
+            }
+        };
+        let token = self.token.as_ref().map_or("", |token| token.expose_secret()).to_owned();
+        let call = StreamCall { verb, key: key.to_owned(), token, seq, lines };
+        Some(self.batch.call(self, call).await)
+    }
+
+    /// Sends a body of many calls.
+    pub(super) async fn send_batch(&self, body: Vec<u8>) -> Result<Bytes, LogFault> {
+        let call = self
+            .http
+            .request(Method::POST, format!("{}/stream/batch", self.base))
+            .query(&[("accountID", &*self.account)])
+            .header("Content-Type", "application/json")
+            .body(body)
+            .timeout(CALL_LIMIT);
+        self.send(call).await
     }
 
     fn call(&self, method: Method, key: &str) -> reqwest::RequestBuilder {
@@ -67,6 +113,9 @@ impl LogClient {
 
     /// Opens a stream. Without `resume` an existing one is erased; with it the number of the next line comes back.
     pub(crate) async fn open(&self, key: &str, resume: bool) -> Result<Option<u64>, LogFault> {
+        if resume && let Some(done) = self.together(StreamVerb::Open, key, 0, None).await {
+            return done;
+        }
         let mut call = self.call(Method::POST, key);
         if resume {
             call = call.query(&[("resume", "true")]);
@@ -82,6 +131,11 @@ impl LogClient {
         seq: Option<u64>,
         lines: Bytes,
     ) -> Result<Option<u64>, LogFault> {
+        if let Some(seq) = seq
+            && let Some(done) = self.together(StreamVerb::Append, key, seq, Some(&lines)).await
+        {
+            return done;
+        }
         let mut call = self.call(Method::PUT, key).header("Content-Type", "application/json").body(lines);
         if let Some(seq) = seq {
             call = call.query(&[("seq", seq)]);
@@ -91,6 +145,9 @@ impl LogClient {
 
     /// Closes a stream and keeps it as a blob.
     pub(crate) async fn close(&self, key: &str) -> Result<(), LogFault> {
+        if let Some(done) = self.together(StreamVerb::Close, key, 0, None).await {
+            return done.map(drop);
+        }
         self.send(self.call(Method::DELETE, key).query(&[("snapshot", "true")])).await.map(|_| ())
     }
 

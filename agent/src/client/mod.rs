@@ -1,5 +1,6 @@
 //! The manager and the log service over HTTP. Owns connections and bearers; decides nothing about tasks.
 
+mod batch;
 mod bearer;
 mod dns;
 mod logs;
@@ -51,6 +52,7 @@ pub(crate) struct Features {
     pub(crate) checkpoint: bool,
     pub(crate) progress: bool,
     pub(crate) stream_resume: bool,
+    pub(crate) log_batch: bool,
     /// Pause between heartbeats.
     pub(crate) heartbeat: Duration,
 }
@@ -389,6 +391,7 @@ fn features(reply: &RegisterResponse) -> Features {
         checkpoint: ext.has(Feature::Checkpoint),
         progress: ext.has(Feature::Progress),
         stream_resume: ext.has(Feature::StreamResume),
+        log_batch: ext.has(Feature::LogBatch),
         heartbeat,
     }
 }

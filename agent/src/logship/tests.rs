@@ -20,6 +20,7 @@ struct Service {
     refuse: AtomicBool,
     lose: AtomicUsize,
     bytes: AtomicUsize,
+    batches: AtomicUsize,
     /// Keep only counts: for volume.
     count_only: bool,
     count: AtomicUsize,
@@ -92,6 +93,34 @@ async fn stream(
     }
 }
 
+/// Many calls in one request: each as the single one.
+async fn batch(Extract(service): Extract<Arc<Service>>, body: Bytes) -> Response {
+    let calls: Vec<proto::logs::StreamCall> = serde_json::from_slice(&body).unwrap();
+    assert!(!calls.is_empty() && calls.len() <= proto::limits::MAX_STREAM_CALLS);
+    service.batches.fetch_add(1, Ordering::SeqCst);
+    let mut replies = Vec::new();
+    for call in calls {
+        assert_eq!(call.token, "x");
+        let (method, lines) = match call.verb {
+            proto::logs::StreamVerb::Open => (axum::http::Method::POST, None),
+            proto::logs::StreamVerb::Append => (axum::http::Method::PUT, call.lines),
+            proto::logs::StreamVerb::Close => (axum::http::Method::DELETE, None),
+        };
+        let query = HashMap::from([("seq".to_owned(), call.seq.to_string())]);
+        let lines = lines.map(|l| Bytes::from(l.get().to_owned())).unwrap_or_default();
+        let reply = stream(method, Query(query), Extract(service.clone()), lines).await;
+        let status = match reply.status().as_u16() {
+            204 => 200,
+            400 => 404,
+            other => other,
+        };
+        let text = axum::body::to_bytes(reply.into_body(), 65_536).await.unwrap();
+        let next = serde_json::from_slice::<proto::logs::StreamNext>(&text).ok().map(|reply| reply.next);
+        replies.push(proto::logs::StreamReply { status, next });
+    }
+    axum::Json(replies).into_response()
+}
+
 struct Bench {
     dir: tempfile::TempDir,
     service: Arc<Service>,
@@ -107,6 +136,7 @@ impl Bench {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let router = axum::Router::new()
             .route("/stream", axum::routing::any(stream))
+            .route("/stream/batch", axum::routing::post(batch))
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
             .with_state(service.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -115,7 +145,8 @@ impl Bench {
 
     fn ship(&self, limits: SpoolLimits) -> Arc<LogShip> {
         let _unused = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let features = Features { extended: true, stream_resume: true, ..Features::default() };
+        let features =
+            Features { extended: true, stream_resume: true, log_batch: true, ..Features::default() };
         let (sender, features) = watch::channel(Some(features));
         std::mem::forget(sender);
         let key = crate::key::AgentKey::load_or_create(&self.dir.path().join("agent.key")).unwrap();
@@ -173,6 +204,35 @@ async fn lines_are_masked_numbered_and_shipped_and_the_spool_goes() {
     assert_eq!(*bench.service.positions.lock().unwrap(), [0, 1, 2, 3, 4]);
     assert!(bench.service.closed.load(Ordering::SeqCst) && bench.spool_is_empty());
     assert_eq!(ship.spooled(), 0);
+}
+
+#[tokio::test]
+async fn calls_of_many_units_share_requests_and_a_service_without_them_is_asked_singly() {
+    let bench = Bench::new(Service { count_only: true, ..Service::default() }).await;
+    let ship = bench.ship(LIMITS);
+    let logs = bench.logs(&ship).await;
+    for n in 0..60 {
+        // No lines: the units only open and close their streams.
+        let _unit = Sink(logs.clone()).unit(&format!("u{n}"));
+    }
+    logs.end().await;
+    assert!(logs.shipped(LIMIT).await);
+    let batches = bench.service.batches.load(Ordering::SeqCst);
+    assert!((1..40).contains(&batches), "{batches} requests for 120 calls");
+
+    let service = Arc::new(Service::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().route("/stream", axum::routing::any(stream)).with_state(service.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let bench = Bench { base, service, ..bench };
+    let ship = bench.ship(LIMITS);
+    let logs = bench.logs(&ship).await;
+    Sink(logs.clone()).unit("Execute").line(Level::Info, "one").await.unwrap();
+    logs.end().await;
+    assert!(logs.shipped(LIMIT).await);
+    assert_eq!(bench.lines(), ["one"]);
+    assert!(bench.service.closed.load(Ordering::SeqCst));
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::stream;
-use proto::limits::MAX_LOG_BODY_BYTES;
-use proto::logs::StreamNext;
+use proto::limits::{MAX_LOG_BODY_BYTES, MAX_STREAM_CALLS};
+use proto::logs::{StreamCall, StreamNext, StreamReply, StreamVerb};
 use proto::token::{TOKEN_HASH_HEADER, bearer_of};
 use serde::Deserialize;
 use serde_json::json;
@@ -40,6 +40,7 @@ const MAX_CLOSED: usize = 10_000;
 pub fn router(app: App) -> Router {
     let streams = Router::new()
         .route("/stream", post(open).put(append).delete(close).get(tail))
+        .route("/stream/batch", post(batch))
         .layer(DefaultBodyLimit::max(MAX_LOG_BODY_BYTES));
     let blobs = Router::new()
         .route("/blob", post(upload).get(download).delete(remove))
@@ -222,6 +223,48 @@ async fn close(State(app): State<App>, access: Access) -> Result<StatusCode, Fau
         }
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Many calls of an agent in one request; each has its own token.
+async fn batch(State(app): State<App>, parts: Parts, body: Bytes) -> Result<Json<Vec<StreamReply>>, Fault> {
+    let Query(params) =
+        Query::<Params>::try_from_uri(&parts.uri).map_err(|_| Fault::bad("the query cannot be read"))?;
+    let calls: Vec<StreamCall> =
+        serde_json::from_slice(&body).map_err(|_| Fault::bad("the body is not a list of stream calls"))?;
+    if calls.len() > MAX_STREAM_CALLS {
+        return Err(Fault::bad(format!("more than {MAX_STREAM_CALLS} calls in one request")));
+    }
+    let mut replies = Vec::with_capacity(calls.len());
+    for call in calls {
+        replies.push(one_of_batch(&app, &params.account, call).await);
+    }
+    Ok(Json(replies))
+}
+
+async fn one_of_batch(app: &App, account: &str, call: StreamCall) -> StreamReply {
+    let refused = |status: StatusCode| StreamReply { status: status.as_u16(), next: None };
+    if app.log_tokens.check(&call.token, account, Some(&call.key), app.clock.wall()).is_err() {
+        return refused(StatusCode::FORBIDDEN);
+    }
+    let done = match call.verb {
+        StreamVerb::Open => app.logs.open(account, &call.key, Open::Resume).await.map(Some),
+        StreamVerb::Append => {
+            let lines = call.lines.map(|lines| Bytes::from(String::from(Box::<str>::from(lines))));
+            let Some(lines) = lines.and_then(|lines| decode(&lines).ok()) else {
+                return refused(StatusCode::BAD_REQUEST);
+            };
+            app.logs.append(account, &call.key, Some(call.seq), lines).await.map(Some)
+        }
+        StreamVerb::Close => app.logs.close(account, &call.key, Close::Snapshot).await.map(|()| None),
+    };
+    match done {
+        Ok(next) => StreamReply { status: StatusCode::OK.as_u16(), next },
+        Err(LogError::Gap { next }) => {
+            StreamReply { status: StatusCode::CONFLICT.as_u16(), next: Some(next) }
+        }
+        Err(LogError::NotOpen | LogError::NotFound) => refused(StatusCode::NOT_FOUND),
+        Err(error) => refused(Fault::from(error).status),
+    }
 }
 
 /// Where a tail stands.
