@@ -100,7 +100,8 @@ impl Batch {
             Err(fault) => {
                 let refused = matches!(fault, LogFault::NotFound | LogFault::Refused { status: 404 | 405 });
                 let fault = match &fault {
-                    LogFault::Away { .. } => fault,
+                    // 403: no call in it is allowed.
+                    LogFault::Away { .. } | LogFault::Refused { status: 403 } => fault,
                     // The refusal is of the request, not of the calls in it.
                     other => {
                         LogFault::Away { what: format!("many calls in one: {other}"), retry_after: None }

@@ -238,6 +238,10 @@ async fn batch(State(app): State<App>, parts: Parts, body: Bytes) -> Result<Json
     for call in calls {
         replies.push(one_of_batch(&app, &params.account, call).await);
     }
+    // Who may do nothing of it is told so as with a single call.
+    if replies.iter().all(|reply| reply.status == StatusCode::FORBIDDEN.as_u16()) {
+        return Err(Fault::new(StatusCode::FORBIDDEN, "no call has a token that allows it"));
+    }
     Ok(Json(replies))
 }
 
