@@ -1,5 +1,6 @@
 //! Name resolution (pipeline.md §3.4): what an expression at a node of a plan may name.
 
+mod course;
 mod iterations;
 mod values;
 
@@ -169,20 +170,6 @@ impl<'a> NodeScope<'a> {
         }
     }
 
-    /// `NORMAL`, or which kind of rollback runs.
-    fn execution_mode(&self) -> &'static str {
-        use crate::machine::state::{Phase, ROOT_RUN};
-        let rolls_back = self
-            .state
-            .and_then(|state| state.runs.get(ROOT_RUN))
-            .is_some_and(|root| root.phase == Phase::Rollback);
-        match (&self.plan.run.rolls_back, rolls_back) {
-            (Some(_), _) => "POST_EXECUTION_ROLLBACK",
-            (None, true) => "PIPELINE_ROLLBACK",
-            (None, false) => "NORMAL",
-        }
-    }
-
     fn service(&self, path: &[Segment]) -> Lookup {
         let Some(service) = self.target().map(|target| &target.service) else { return Lookup::Missing };
         match path.get(1).and_then(Segment::name) {
@@ -321,14 +308,6 @@ impl<'a> NodeScope<'a> {
                     && run.phase != crate::machine::state::Phase::Loop
             })
             .map(|(id, run)| (run, id))
-    }
-
-    fn broke(&self, what: &str) -> bool {
-        let Some(state) = self.state else { return false };
-        match what {
-            "stage" => self.stage_run().is_some_and(|(run, _)| run.broke),
-            _ => state.runs.get(crate::machine::state::ROOT_RUN).is_some_and(|run| run.broke),
-        }
     }
 
     /// The nearest enclosing node that fits, then a node below it or its properties.
