@@ -16,6 +16,7 @@ mod expressions;
 mod fanout;
 mod figures;
 mod idle;
+mod kube;
 mod logs;
 mod mask;
 mod pipelines;
@@ -31,7 +32,7 @@ fn main() -> Result<()> {
     {
         return fanout::executor(rest);
     }
-    let all = ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions", "pipelines", "growth"];
+    let all = ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions", "pipelines", "growth", "kube"];
     let sections: Vec<&str> =
         if asked.is_empty() { all.to_vec() } else { asked.iter().map(String::as_str).collect() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -47,6 +48,7 @@ fn main() -> Result<()> {
             "mask" => mask::measure()?,
             "expressions" => expressions::measure()?,
             "pipelines" => runtime.block_on(pipelines::measure())?,
+            "kube" => kube::measure()?,
             "growth" => runtime.block_on(pipelines::growth())?,
             other => anyhow::bail!("unknown section `{other}`; sections: {} fanout-executor", all.join(" ")),
         }

@@ -1,5 +1,6 @@
 //! Limits that hold for every Kubernetes step of an agent.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Limits of the executor.
@@ -15,6 +16,8 @@ pub struct Settings {
     pub definition_timeout: Duration,
     /// How many successful releases are kept for rollbacks.
     pub kept_releases: usize,
+    /// Kubeconfig of the agent; `None`: the in-cluster account, else what `KUBECONFIG` names.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -25,6 +28,7 @@ impl Default for Settings {
             patience: Duration::from_secs(30),
             definition_timeout: Duration::from_secs(60),
             kept_releases: 5,
+            kubeconfig: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use proto::text::SecretRef;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
+use std::path::Path;
 use std::time::Duration;
 
 /// A client for `cluster`, and the URL of its API server for messages.
@@ -20,8 +21,9 @@ pub(crate) async fn connect(
     cluster: &Cluster,
     cx: &StepContext,
     log: &dyn UnitLog,
+    kubeconfig: Option<&Path>,
 ) -> Result<(Client, String), StepError> {
-    let mut config = configuration(cluster, cx).await?;
+    let mut config = configuration(cluster, cx, kubeconfig).await?;
     config.connect_timeout = Some(Duration::from_secs(10));
     // Watches may be silent for long; every other request has a limit of its own.
     config.read_timeout = None;
@@ -39,9 +41,13 @@ pub(crate) async fn connect(
     Ok((client, url))
 }
 
-async fn configuration(cluster: &Cluster, cx: &StepContext) -> Result<Config, StepError> {
+async fn configuration(
+    cluster: &Cluster,
+    cx: &StepContext,
+    kubeconfig: Option<&Path>,
+) -> Result<Config, StepError> {
     match &cluster.credential {
-        ClusterCredential::InheritFromDelegate { context } => inherited(context.as_deref()).await,
+        ClusterCredential::InheritFromDelegate { context } => inherited(context.as_deref(), kubeconfig).await,
         ClusterCredential::ServiceAccount { master_url, token, ca } => {
             let mut config = base(master_url, ca.as_ref(), cx)?;
             let token = secret("token", token, cx)?;
@@ -71,9 +77,10 @@ async fn configuration(cluster: &Cluster, cx: &StepContext) -> Result<Config, St
     }
 }
 
-/// The in-cluster account, else the kubeconfig of the agent.
-async fn inherited(context: Option<&str>) -> Result<Config, StepError> {
+/// The in-cluster account, else the kubeconfig of the agent. A kubeconfig that the agent was given goes first.
+async fn inherited(context: Option<&str>, kubeconfig: Option<&Path>) -> Result<Config, StepError> {
     if context.is_none()
+        && kubeconfig.is_none()
         && let Ok(config) = Config::incluster()
     {
         return Ok(config);
@@ -83,7 +90,7 @@ async fn inherited(context: Option<&str>) -> Result<Config, StepError> {
             .hint("run the agent in the cluster, or set KUBECONFIG for it to a file that names this context")
             .source(error)
     };
-    let mut file = Kubeconfig::read().map_err(missing)?;
+    let mut file = kubeconfig.map_or_else(Kubeconfig::read, Kubeconfig::read_from).map_err(missing)?;
     for user in &mut file.auth_infos {
         if let Some(AuthInfo { exec: Some(exec), .. }) = &mut user.auth_info {
             // Nobody sits at an agent's terminal.

@@ -8,7 +8,34 @@ use crate::objects::{Mask, Object, Reference};
 use crate::rest::Api;
 use executor_api::{Level, StepContext, StepError, TransportProbe, UnitLog};
 use proto::task::KubernetesSpec;
+use serde_json::Value;
 use std::sync::Arc;
+
+/// The minor version of Kubernetes that this agent is tested with.
+const TESTED: u32 = 36;
+/// How far from it a server may be without a warning.
+const UNTESTED: u32 = 3;
+
+/// Warns when the server's version is far from the tested one. What it does not say is not worth a failure.
+async fn skew(api: &Api, log: &dyn UnitLog) -> Result<(), StepError> {
+    let version: Value = match api.get("/version").await {
+        Ok(version) => version,
+        Err(fault) if matches!(fault.code(), Some(403 | 404)) => return Ok(()),
+        Err(fault) => return Err(fault.step("ask for the version", &api.target)),
+    };
+    let text = |key: &str| version.get(key).and_then(Value::as_str).unwrap_or_default();
+    let minor: String = text("minor").chars().take_while(char::is_ascii_digit).collect();
+    match minor.parse::<u32>() {
+        Ok(minor) if text("major") == "1" && minor.abs_diff(TESTED) <= UNTESTED => Ok(()),
+        _ => {
+            let text = format!(
+                "the API server is of version {}; this agent is tested with 1.{TESTED}",
+                text("gitVersion")
+            );
+            log.line(Level::Warn, &text).await.map_err(log_closed)
+        }
+    }
+}
 
 /// What every step has: the server, what it serves, whom to tell, what to hide.
 pub(crate) struct Session {
@@ -36,8 +63,9 @@ impl Session {
         if let Some((reason, _)) = cx.cancel.requested() {
             return Err(crate::error::cancelled(reason, "nothing was changed"));
         }
-        let (client, target) = connect(&spec.cluster, cx, log).await?;
+        let (client, target) = connect(&spec.cluster, cx, log, settings.kubeconfig.as_deref()).await?;
         let api = Api::new(client, cx, probe.clone(), settings, target);
+        skew(&api, log).await?;
         let discovery =
             Discovery::load(&api).await.map_err(|fault| fault.step("ask what is served", &api.target))?;
         if !discovery.stale.is_empty() {

@@ -260,7 +260,7 @@ impl Harness for Kit {
                 kind: FailureKind::BadSpec,
                 code: "KUBE-037",
             },
-            manifest("not yaml", "a: [", FailureKind::BadSpec, "KUBE-066"),
+            manifest("not yaml", "a: [", FailureKind::BadSpec, "KUBE-064"),
             manifest(
                 "no such kind",
                 "apiVersion: a.b/v1\nkind: C\nmetadata: {name: x}\n",

@@ -363,3 +363,102 @@ async fn secrets_are_hidden_in_logs_diffs_and_outputs() {
     );
     assert!(world.marks.calls().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_brings_its_own_namespace_and_one_without_dry_run() {
+    let base = Place::new("own-base").await;
+    let place = Place { namespace: "own-space".into(), plane: base.plane, client: base.client.clone() };
+    let namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: own-space}\n---\n";
+    let mut first = step(&place, rolling(false), Some(&format!("{namespace}{}", web("app:1", 1, "a"))));
+    let (_, output) = succeed(&place, "o1", &first).await;
+    assert_eq!(output.outputs["releaseNumber"].value, 1);
+    let secret = place.get(&place.path("v1", "secrets/harness.release.release.1")).await.unwrap();
+    assert_eq!(secret["metadata"]["labels"]["status"], "Succeeded");
+    // A client-side apply in between is taken over without a dry run, too.
+    let file = place.plane.dir().join("own.yaml");
+    std::fs::write(&file, "apiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {selector: {old: x}, ports: [{port: 80}]}\n").unwrap();
+    place.plane.kubectl(&["-n", "own-space", "apply", "-f", file.to_str().unwrap()]);
+    let late = "---\napiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {selector: {new: y}, ports: [{port: 80}]}\n";
+    first = step(
+        &place,
+        KubernetesAction::K8sRollingDeploy {
+            skip_dry_run: true,
+            pruning_enabled: false,
+            in_canary_workflow: false,
+        },
+        Some(&format!("{namespace}{}{late}", web("app:1", 1, "a"))),
+    );
+    let (world, _) = succeed(&place, "o2", &first).await;
+    assert!(world.logs.everything().contains("the dry run is skipped"));
+    let live = place.get(&place.path("v1", "services/late")).await.unwrap();
+    assert_eq!(live["spec"]["selector"], json!({"new": "y"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_keeps_the_number_of_pods() {
+    let place = Place::new("scaled").await;
+    let autoscaler = "---\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\nspec: {minReplicas: 1, maxReplicas: 9, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]}\n";
+    let text = |image: &str| format!("{}{autoscaler}", web(image, 2, "a"));
+    succeed(&place, "s1", &step(&place, rolling(false), Some(&text("app:1")))).await;
+    // We own the field still: the next release must not let the server fall back to 1.
+    succeed(&place, "s2", &step(&place, rolling(false), Some(&text("app:2")))).await;
+    assert_eq!(deployment(&place).await["spec"]["replicas"], 2);
+    // The autoscaler writes by the scale subresource.
+    place.patch(&place.path("apps/v1", "deployments/web/scale"), json!({"spec": {"replicas": 4}})).await;
+    let (world, _) = succeed(&place, "s3", &step(&place, rolling(false), Some(&text("app:3")))).await;
+    assert!(world.logs.everything().contains("an autoscaler sets its replicas"));
+    let live = deployment(&place).await;
+    assert_eq!(live["spec"]["replicas"], 4);
+    assert_eq!(live.pointer("/spec/template/spec/containers/0/image").unwrap(), "app:3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_release_is_rolled_back_without_an_answer_of_the_forward_step() {
+    let place = Place::new("failing").await;
+    succeed(&place, "f1", &step(&place, rolling(true), Some(&web("app:1", 1, "a")))).await;
+    let bad = web("app:2-image-pull", 1, "b")
+        + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, annotations: {harness.io/skip-versioning: 'true'}}\n";
+    let (_, error) = fail(&place, "f2", &step(&place, rolling(true), Some(&bad))).await;
+    println!("{} {error}", error.code);
+    assert!(error.code.starts_with("KUBE-04"), "{error}");
+    let secret = place.get(&place.path("v1", "secrets/harness.release.release.2")).await.unwrap();
+    assert_eq!(secret["metadata"]["labels"]["status"], "Failed");
+    // No undo data: the history knows what this execution did.
+    let back = step(&place, KubernetesAction::K8sRollingRollback { pruning_enabled: true }, None);
+    let shown = plan(&place, "f2", &back).await;
+    assert!(shown.contains("delete failing/ConfigMap/extra") && shown.contains("app:1"), "{shown}");
+    let mut again = world(&place, "f2", &back);
+    again.task_id = "f2-rollback".into();
+    let output = run_in(&again, &back).await.unwrap_or_else(|e| panic!("{e}\n{}", again.logs.everything()));
+    assert_eq!(output.outputs["releaseNumber"].value, 1);
+    assert_eq!(deployment(&place).await.pointer("/spec/template/spec/containers/0/image").unwrap(), "app:1");
+    assert!(place.get(&place.path("v1", "configmaps/extra")).await.is_none());
+    // Another execution deployed nothing: nothing is rolled back.
+    let (_, output) = succeed(&place, "f9", &back).await;
+    assert!(output.skipped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_after_an_apply_alone_brings_the_last_release_back() {
+    let place = Place::new("apply-back").await;
+    let back = step(&place, KubernetesAction::K8sRollingRollback { pruning_enabled: false }, None);
+    let (_, applied) = succeed(&place, "b0", &step(&place, apply(), Some(&web("app:9", 1, "z")))).await;
+    let mut lone = world(&place, "b0", &back);
+    Arc::make_mut(&mut lone.task).undo = applied.undo;
+    let output = run_in(&lone, &back).await.unwrap();
+    assert!(
+        output.skipped && output.notices[0].contains("they stay as they are: apply-back/ConfigMap/conf"),
+        "{:?}",
+        output.notices
+    );
+    assert!(lone.marks.calls().is_empty());
+    succeed(&place, "b1", &step(&place, rolling(false), Some(&web("app:1", 1, "a")))).await;
+    let (_, applied) = succeed(&place, "b2", &step(&place, apply(), Some(&web("app:2", 1, "a")))).await;
+    assert_eq!(deployment(&place).await.pointer("/spec/template/spec/containers/0/image").unwrap(), "app:2");
+    let mut undoing = world(&place, "b2-back", &back);
+    Arc::make_mut(&mut undoing.task).undo = applied.undo;
+    let output =
+        run_in(&undoing, &back).await.unwrap_or_else(|e| panic!("{e}\n{}", undoing.logs.everything()));
+    assert!(output.notices[0].contains("is applied again"), "{:?}", output.notices);
+    assert_eq!(deployment(&place).await.pointer("/spec/template/spec/containers/0/image").unwrap(), "app:1");
+}

@@ -163,8 +163,9 @@ struct WaveOutcome {
     error: Option<StepError>,
 }
 
+/// Whether fields may have to be taken over first. Without a dry run that shows only when the object is looked at.
 fn adopts(item: &Prepared) -> bool {
-    matches!(item.verdict, Verdict::Accepted { adopt: true, .. })
+    matches!(item.verdict, Verdict::Accepted { adopt: true, .. } | Verdict::Unasked)
 }
 
 async fn one(session: &Session, item: &Prepared, set: &Set) -> Result<Applied, StepError> {

@@ -113,7 +113,8 @@ impl History {
         } else {
             Ask::with(Method::PUT, path.clone(), "application/json", body)
         };
-        let stored: Value = match session.api.mutate(&what, ask).await {
+        // Sent twice it is refused the second time, and the refusal is looked into below.
+        let stored: Value = match session.api.mutate(&what, ask.repeatable()).await {
             Ok(answer) => answer.read().map_err(|fault| fault.step(&what, &session.api.target))?,
             Err(fault) if fault.is_conflict() => {
                 let found: Option<Value> =

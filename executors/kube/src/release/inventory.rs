@@ -103,7 +103,9 @@ impl Inventory {
         } else {
             (Method::PUT, format!("{}/{}", collection(session), encode(&name(session))))
         };
-        match session.api.mutate(call, Ask::with(method, path, "application/json", body)).await {
+        // Sent twice it is refused the second time; the caller then finds that all is written.
+        let ask = Ask::with(method, path, "application/json", body).repeatable();
+        match session.api.mutate(call, ask).await {
             Ok(_) => Ok(true),
             Err(fault) if fault.is_conflict() => Ok(false),
             Err(fault) => Err(fault.step(call, &session.api.target)),

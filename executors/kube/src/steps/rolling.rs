@@ -183,11 +183,33 @@ async fn prepare(ready: &mut Ready, log: &dyn UnitLog) -> Result<(), StepError> 
         );
         ready.session.say(log, Level::Warn, &text).await?;
     }
+    if !has_namespace(ready).await? {
+        let text = format!(
+            "the namespace {} comes with the release; the release is stored when it exists",
+            ready.session.namespace
+        );
+        return ready.session.say(log, Level::Info, &text).await;
+    }
     if ready.release.version.is_empty() || ready.release.status == Status::InProgress {
         ready.release.status = Status::InProgress;
         History::store(&ready.session, &mut ready.release).await?;
     }
     Ok(())
+}
+
+/// Whether the namespace of the release exists; it may be an object of the set.
+async fn has_namespace(ready: &Ready) -> Result<bool, StepError> {
+    let session = &ready.session;
+    let of_set = |object: &Object| {
+        object.kind() == "Namespace" && object.group().is_empty() && object.name() == session.namespace
+    };
+    if !ready.set.objects().any(of_set) {
+        return Ok(true);
+    }
+    let path = format!("/api/v1/namespaces/{}", crate::rest::encode(&session.namespace));
+    let found = session.api.find::<Value>(&path).await;
+    let found = found.map_err(|f| f.step("look at the namespace", &session.api.target))?;
+    Ok(found.is_some())
 }
 
 /// Undo data: the number is all that a rollback needs, the rest is in the history.
