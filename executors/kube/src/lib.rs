@@ -19,6 +19,7 @@ mod canary;
 mod check;
 mod config;
 mod connect;
+mod cover;
 mod discovery;
 mod error;
 pub mod manifests;
@@ -94,7 +95,11 @@ impl Executor for KubeExecutor {
     }
 
     async fn plan(&self, spec: &KubernetesSpec, cx: &StepContext) -> Result<Plan, StepError> {
-        steps::plan(self, spec, cx).await.map_err(|error| located(error, spec))
+        let cover = cover::Cover::new(cx);
+        match steps::plan(self, spec, &cover.cx).await {
+            Ok(plan) => Ok(cover.plan(plan)),
+            Err(error) => Err(cover.error(located(error, spec))),
+        }
     }
 
     async fn run(&self, spec: &KubernetesSpec, cx: &StepContext) -> Result<StepOutput, StepError> {
@@ -103,7 +108,8 @@ impl Executor for KubeExecutor {
         {
             return Err(error::cancelled(reason, "nothing was changed"));
         }
-        steps::run(self, spec, cx).await.map_err(|error| located(error, spec))
+        let cover = cover::Cover::new(cx);
+        steps::run(self, spec, &cover.cx).await.map_err(|error| cover.error(located(error, spec)))
     }
 
     async fn recover(&self, _spec: &KubernetesSpec, cx: &StepContext) -> Result<Recovery, StepError> {

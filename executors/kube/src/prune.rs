@@ -7,11 +7,11 @@ use crate::release::Item;
 use crate::rest::Ask;
 use crate::session::Session;
 use bytes::Bytes;
-use executor_api::{Level, StepError, UnitLog};
+use executor_api::{Class, Level, StepError, UnitLog};
 use futures::StreamExt as _;
 use http::Method;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What a deletion that fails means.
@@ -216,16 +216,36 @@ pub(crate) fn candidates(before: &[Item], after: &BTreeSet<Reference>) -> Vec<It
         .collect()
 }
 
-/// Which of `items` the account may not delete.
-pub(crate) async fn forbidden(session: &Session, items: &[Item]) -> Vec<Reference> {
+/// Asks for the right to delete each kind of `items` in its namespace.
+///
+/// **Errors**: `KUBE-025` lists what may not be deleted; nothing was.
+pub(crate) async fn permitted(session: &Session, items: &[Item]) -> Result<(), StepError> {
+    let mut asked: BTreeMap<(String, Option<&str>), bool> = BTreeMap::new();
     let mut refused = Vec::new();
     for item in items {
         let Some(resource) = session.discovery.of_reference(&item.reference) else { continue };
-        if !is_allowed(session, resource, item.reference.namespace.as_deref(), "delete").await {
-            refused.push(item.reference.clone());
+        let namespace = item.reference.namespace.as_deref();
+        let key = (resource.full_name(), namespace);
+        let allowed = match asked.get(&key) {
+            Some(known) => *known,
+            None => {
+                let allowed = is_allowed(session, resource, namespace, "delete").await;
+                asked.insert(key, allowed);
+                allowed
+            }
+        };
+        if !allowed {
+            refused.push(item.reference.to_string());
         }
     }
-    refused
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("the account of the connector may not delete: {}; nothing was changed", refused.join(", "));
+    Err(StepError::new(Class::Authorization, "KUBE-025", text)
+        .target(session.api.target.clone())
+        .hint("give it the verb delete on these resources"))
 }
 
 /// Whether labels fit a selector of equalities and sets, as `kubectl -l` takes it.

@@ -41,7 +41,7 @@ struct Kit {
 
 /// A short name of a case that may stand in objects.
 fn name(key: &str) -> String {
-    key.to_ascii_lowercase()
+    key.to_ascii_lowercase().replace(' ', "-")
 }
 
 fn web(key: &str, image: &str, extra: bool) -> String {

@@ -110,6 +110,7 @@ pub(crate) async fn run(
             let text = format!("flags that change nothing here: {}", shaped.flags.needless.join(" "));
             session.say(unit.log(), Level::Info, &text).await?;
         }
+        prune::permitted(&session, &to_prune(&session, &shaped).await?).await?;
         let options = Options { skip_dry_run: asked.skip_dry_run, ..shaped.flags.options };
         let set = validate(&session, shaped.objects.clone(), options, unit.log()).await?;
         Ok((session, shaped, set))

@@ -129,14 +129,7 @@ pub(crate) async fn run(
         let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
         let mut chosen = chosen(&mut session, spec, fetched.as_mut(), unit.log()).await?;
         identified(&session, &mut chosen).await?;
-        let forbidden = prune::forbidden(&session, &chosen.items).await;
-        if !forbidden.is_empty() {
-            let names: Vec<String> = forbidden.iter().map(ToString::to_string).collect();
-            let text = format!("the account of the connector may not delete: {}", names.join(", "));
-            return Err(StepError::new(executor_api::Class::Authorization, "KUBE-025", text)
-                .target(session.api.target.clone())
-                .hint("give it the verb delete on these resources; nothing was deleted"));
-        }
+        prune::permitted(&session, &chosen.items).await?;
         Ok((session, chosen))
     };
     let result = work.await;

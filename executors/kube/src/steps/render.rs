@@ -1,50 +1,13 @@
 //! From the manifest of a step to objects, with a mask for every secret that went into them.
 
 use crate::KubeExecutor;
+use crate::cover::Recorder;
 use crate::error::bad_spec;
 use crate::manifests::{self, Loaded};
 use crate::objects::{Mask, Object, parse_text};
-use executor_api::{SecretError, SecretSource, SecretText, StepContext, StepError, UnitLog};
+use executor_api::{SecretText, StepContext, StepError, UnitLog};
 use proto::task::{FileStore, KubernetesSpec};
-use proto::text::{SecretRef, Text, placeholders};
 use secrecy::ExposeSecret as _;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Hands secrets out and remembers them, so that they can be hidden in what is shown of the rendered objects.
-struct Recorder {
-    inner: Arc<dyn SecretSource>,
-    seen: Mutex<Vec<SecretText>>,
-}
-
-impl Recorder {
-    fn note(&self, value: &SecretText) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(value.clone());
-    }
-}
-
-impl SecretSource for Recorder {
-    fn get(&self, secret: &SecretRef) -> Result<SecretText, SecretError> {
-        let value = self.inner.get(secret)?;
-        self.note(&value);
-        Ok(value)
-    }
-
-    fn reveal(&self, text: &Text) -> Result<SecretText, SecretError> {
-        let clear = self.inner.reveal(text)?;
-        for found in placeholders(text.as_str()) {
-            // The text as a whole was opened, so each of its secrets can be had.
-            if let Ok(value) = self.inner.get(&found.secret) {
-                self.note(&value);
-            }
-        }
-        Ok(clear)
-    }
-
-    fn mask(&self, value: &SecretText) {
-        self.note(value);
-        self.inner.mask(value);
-    }
-}
 
 /// A rendered manifest.
 pub(crate) struct Fetched {
@@ -60,10 +23,10 @@ pub(crate) async fn fetch(
     cx: &StepContext,
     log: &dyn UnitLog,
 ) -> Result<Fetched, StepError> {
-    let recorder = Arc::new(Recorder { inner: cx.secrets.clone(), seen: Mutex::default() });
+    let recorder = Recorder::new(cx.secrets.clone());
     let cx = StepContext { secrets: recorder.clone(), ..cx.clone() };
     let loaded = manifests::load(&executor.sources()?, spec, files, &cx, log).await?;
-    let secrets = std::mem::take(&mut *recorder.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    let secrets = recorder.seen();
     Ok(Fetched { loaded, secrets })
 }
 
@@ -74,13 +37,11 @@ pub(crate) async fn read_store(
     cx: &StepContext,
     log: &dyn UnitLog,
 ) -> Result<(String, Mask), StepError> {
-    let recorder = Arc::new(Recorder { inner: cx.secrets.clone(), seen: Mutex::default() });
+    let recorder = Recorder::new(cx.secrets.clone());
     let cx = StepContext { secrets: recorder.clone(), ..cx.clone() };
     let text = manifests::read_store(&executor.sources()?, store, &cx, log).await?;
     let mut mask = Mask::default();
-    for secret in recorder.seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        mask.add(secret.expose_secret());
-    }
+    recorder.seen().iter().for_each(|secret| mask.add(secret.expose_secret()));
     Ok((text, mask))
 }
 

@@ -125,6 +125,7 @@ async fn initialize(
     }
     let candidates = if asked.pruning { to_prune(&history, &release) } else { Vec::new() };
     if !candidates.is_empty() {
+        prune::permitted(&session, &candidates).await?;
         let names: Vec<String> = candidates.iter().map(|item| item.reference.to_string()).collect();
         let text = format!("to be pruned at the end:\n{}", names.join("\n"));
         session.say(log, Level::Info, &text).await?;

@@ -167,7 +167,9 @@ pub(crate) async fn rights(
     let mut needs = BTreeSet::new();
     for object in &objects {
         let Some(resource) = session.discovery.of(object) else { continue };
-        for verb in ["get", "create", "patch"] {
+        let watched = matches!(object.role(), Role::Managed | Role::Custom | Role::Job);
+        let verbs = ["get", "create", "patch", "list", "watch"];
+        for verb in verbs.into_iter().take(if watched { 5 } else { 3 }) {
             needs.insert(Need {
                 group: resource.gvk.group.clone(),
                 resource: resource.plural.clone(),
