@@ -45,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) settings: Settings,
     /// Namespace of objects that name none.
     pub(crate) namespace: String,
+    /// Namespaces in which objects of the release lie, as far as they are known; that of the step is the first.
+    pub(crate) places: Vec<String>,
     /// Name of the release.
     pub(crate) release: String,
     /// Values that must not be shown.
@@ -79,6 +81,7 @@ impl Session {
             cx: cx.clone(),
             settings: settings.clone(),
             namespace: spec.namespace.clone(),
+            places: vec![spec.namespace.clone()],
             release: spec.release_name.clone(),
             mask: Mask::default(),
         })

@@ -118,6 +118,7 @@ async fn look(
     let mut rendered = fetched.preview();
     let definitions = Definitions::of(&rendered);
     session.place(&mut rendered, &|object| definitions.namespaced(object));
+    session.add_places(&rendered);
     let documents = values(rendered.clone());
     let hash = bluegreen::fingerprint(&documents);
     let options = deploy::options(spec, told.skip_dry_run)?;

@@ -115,6 +115,7 @@ async fn initialize(
     let options = deploy::options(spec, told.skip_dry_run)?;
     shape::rights(session, fetched.preview(), Records::Releases).await?;
     let objects = deploy::objects(session, fetched, number, None)?;
+    session.add_places(&objects);
     let documents: Vec<Value> = objects.into_iter().map(|object| object.value).collect();
     let skip_versioning = spec.manifest.as_ref().is_some_and(|manifest| manifest.skip_versioning);
     let services = told.routing.map(|_| bluegreen::services(&documents, &session.namespace));

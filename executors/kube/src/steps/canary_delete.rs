@@ -109,7 +109,8 @@ pub(crate) async fn run(
     let again = !cx.checkpoints.history().is_empty();
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        session.learn_places(unit.log()).await?;
         let found = find(&session, spec, unit.log()).await?;
         let text = match found.objects.len() {
             0 => format!("release {} has no canary: nothing to delete", session.release),
@@ -142,7 +143,8 @@ pub(crate) async fn plan(
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
     let log = cx.logs.unit("Initialize");
-    let session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    session.learn_places(log.as_ref()).await?;
     let found = find(&session, spec, log.as_ref()).await?;
     let mut text = String::new();
     for (route, patch) in &found.routes {

@@ -6,11 +6,12 @@ use crate::bluegreen::{self, COLOR, Color};
 use crate::discovery::Resource;
 use crate::error::Fault;
 use crate::objects::{Annotation, Gvk, Object, Reference};
+use crate::release::History;
 use crate::rest::{Ask, MERGE, encode};
 use crate::session::Session;
 use crate::variant::{self, RELEASE_LABEL};
 use bytes::Bytes;
-use executor_api::{Level, StepError, UnitLog};
+use executor_api::{Class, Level, StepError, UnitLog};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -61,8 +62,31 @@ impl Session {
         self.discovery.of_reference(&of)
     }
 
-    /// Objects of these kinds in the step's namespace that carry all `labels` and those of the release. Kinds that the
-    /// cluster does not serve, or that the account may not list, are left out; the latter are told.
+    /// Notes the namespaces of these objects as places of the release.
+    pub(crate) fn add_places<'a>(&mut self, objects: impl IntoIterator<Item = &'a Object>) {
+        for namespace in objects.into_iter().filter_map(Object::namespace) {
+            if !self.places.iter().any(|known| known == namespace) {
+                self.places.push(namespace.to_owned());
+            }
+        }
+    }
+
+    /// Learns from the history where objects of the release lie: a manifest may name other namespaces than the step's.
+    /// Without a history that can be read, only the step's own is looked at, and that is told.
+    pub(crate) async fn learn_places(&mut self, log: &dyn UnitLog) -> Result<(), StepError> {
+        match History::load(self).await {
+            Ok(history) => self.add_places(history.releases().iter().flat_map(|release| &release.objects)),
+            Err(error) if matches!(error.class, Class::Cancelled { .. }) => return Err(error),
+            Err(error) => {
+                let text = format!("only {} is looked at: {}", self.namespace, error.what);
+                self.say(log, Level::Warn, &text).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Objects of these kinds, in the namespaces of the release, that carry all `labels` and that of the release. Kinds
+    /// that the cluster does not serve, or that the account may not list, are left out; the latter are told.
     pub(crate) async fn labelled(
         &self,
         kinds: &[(&str, &str)],
@@ -77,32 +101,44 @@ impl Session {
         let mut found = Vec::new();
         for (group, kind) in kinds {
             let Some(resource) = self.resource_of(group, kind) else { continue };
-            let collection = resource.collection(Some(&self.namespace));
-            let items = match self.api.list(&collection, &query).await {
-                Ok(items) => items,
-                Err(fault) if fault.code() == Some(403) => {
-                    let text = format!(
-                        "the account may not list {}: those of the release are not looked at",
-                        resource.full_name()
-                    );
-                    self.say(log, Level::Warn, &text).await?;
-                    continue;
-                }
-                Err(fault) => {
-                    return Err(fault.step(&format!("list {}", resource.full_name()), &self.api.target));
-                }
-            };
-            for mut item in items {
-                // Items of a list do not say what they are.
-                variant::set(&mut item, &["apiVersion"], resource.gvk.api_version().into());
-                variant::set(&mut item, &["kind"], resource.gvk.kind.clone().into());
-                if let Ok(object) = Object::new(item, "the cluster") {
-                    let path = resource.path(object.namespace(), object.name());
-                    found.push(Live { object, path });
-                }
+            for place in &self.places {
+                self.listed(resource, place, &query, &mut found, log).await?;
             }
         }
         Ok(found)
+    }
+
+    async fn listed(
+        &self,
+        resource: &Resource,
+        place: &str,
+        query: &str,
+        found: &mut Vec<Live>,
+        log: &dyn UnitLog,
+    ) -> Result<(), StepError> {
+        let items = match self.api.list(&resource.collection(Some(place)), query).await {
+            Ok(items) => items,
+            Err(fault) if fault.code() == Some(403) => {
+                let text = format!(
+                    "the account may not list {} in {place}: those of the release are not looked at",
+                    resource.full_name()
+                );
+                return self.say(log, Level::Warn, &text).await;
+            }
+            Err(fault) => {
+                return Err(fault.step(&format!("list {}", resource.full_name()), &self.api.target));
+            }
+        };
+        for mut item in items {
+            // Items of a list do not say what they are.
+            variant::set(&mut item, &["apiVersion"], resource.gvk.api_version().into());
+            variant::set(&mut item, &["kind"], resource.gvk.kind.clone().into());
+            if let Ok(object) = Object::new(item, "the cluster") {
+                let path = resource.path(object.namespace(), object.name());
+                found.push(Live { object, path });
+            }
+        }
+        Ok(())
     }
 
     /// One live object of a kind, if it is there.

@@ -125,7 +125,8 @@ pub(crate) async fn run(
     let everything = deletes(spec)?;
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        session.learn_places(unit.log()).await?;
         let found = find(&session, unit.log()).await?;
         Ok((session, found))
     };
@@ -163,7 +164,8 @@ pub(crate) async fn plan(
 ) -> Result<Plan, StepError> {
     let everything = deletes(spec)?;
     let log = cx.logs.unit("Initialize");
-    let session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    session.learn_places(log.as_ref()).await?;
     let mut text = String::new();
     if let Some(found) = find(&session, log.as_ref()).await? {
         for live in found.deleted(everything) {

@@ -51,10 +51,12 @@ fn told<'a>(session: &'a Session, spec: &'a KubernetesSpec) -> Result<Swap<'a>, 
 
 impl Swap<'_> {
     async fn read(&self, name: &str) -> Result<Live, StepError> {
-        let found = self.session.service(&self.session.namespace, name).await?;
-        found.ok_or_else(|| {
-            Fault::ServiceMissing(format!("{}/Service/{name}", self.session.namespace)).into_step()
-        })
+        for place in &self.session.places {
+            if let Some(found) = self.session.service(place, name).await? {
+                return Ok(found);
+            }
+        }
+        Err(Fault::ServiceMissing(format!("{}/Service/{name}", self.session.places.join("|"))).into_step())
     }
 
     /// Both Services, the colour that production is to get, and the changes that are left.
@@ -121,7 +123,9 @@ impl Swap<'_> {
             .collect();
         labels.retain(|(key, _)| *key != bluegreen::COLOR);
         labels.push((bluegreen::COLOR, target.as_str()));
-        match Pods::find(self.session, &self.session.namespace, &labels).await {
+        match Pods::find(self.session, primary.object.namespace().unwrap_or(&self.session.namespace), &labels)
+            .await
+        {
             Ok(pods) if pods.ready() > 0 => Ok(()),
             Ok(_) => {
                 let selector: Vec<String> =
@@ -204,7 +208,8 @@ pub(crate) async fn run(
 ) -> Result<StepOutput, StepError> {
     let unit = Unit::begin(cx, UNIT).await?;
     let work = async {
-        let session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        session.learn_places(unit.log()).await?;
         let mut swap = told(&session, spec)?;
         let color = swap.run(unit.log()).await?;
         afterwards(&session, swap.primary, swap.stage, color, unit.log()).await?;
@@ -257,7 +262,8 @@ pub(crate) async fn plan(
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
     let log = cx.logs.unit(UNIT);
-    let session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    session.learn_places(log.as_ref()).await?;
     let (primary, stage, _, changes) = told(&session, spec)?.look().await?;
     let mut text = String::new();
     for change in &changes {

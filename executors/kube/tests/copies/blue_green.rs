@@ -361,3 +361,19 @@ async fn pruning_takes_what_only_this_colour_had() {
     assert!(absent(&place, "v1", "configmaps/more-green").await);
     assert!(!absent(&place, "v1", "configmaps/more-blue").await, "production keeps what it has");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_colour_whose_manifest_names_another_namespace_is_swapped_there() {
+    let (home, place) = (Place::new("bg-home").await, Place::new("bg-away").await);
+    let manifest =
+        web("web", "app:1", 1).replace("metadata: {name: web", "metadata: {namespace: bg-away, name: web");
+    ok(&home, "d1", &step(&home, "rel", &manifest, deploy())).await;
+    assert_eq!(selected(&place).await, (json!("green"), json!("blue")));
+    ok(&home, "s1", &step(&home, "rel", "", swap(Some("blue")))).await;
+    assert_eq!(selected(&place).await, (json!("blue"), json!("green")));
+    let second = ok(&home, "d2", &step(&home, "rel", &manifest.replace("app:1", "app:2"), deploy())).await;
+    assert_eq!(output(&second, "stageColor"), "green", "the live Service is read where it lies");
+    let down = KubernetesAction::K8sBlueGreenStageScaleDown { delete_resources: false };
+    ok(&home, "x1", &step(&home, "rel", "", down)).await;
+    assert_eq!(live(&place, "apps/v1", "deployments/web-green").await["spec"]["replicas"], 0);
+}

@@ -229,3 +229,19 @@ async fn the_rolling_step_completes_the_release_of_the_canary() {
         json!([{"destination": {"host": "web-stable"}, "weight": 100}])
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_in_another_namespace_is_copied_there_and_found_there() {
+    let (home, place) = (Place::new("canary-home").await, Place::new("canary-away").await);
+    let set = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db, namespace: canary-away}\n\
+        spec:\n  serviceName: db\n  replicas: 2\n  selector: {matchLabels: {app: db}}\n  template:\n\
+        \x20   metadata: {labels: {app: db}}\n    spec: {containers: [{name: c, image: 'app:1'}]}\n";
+    let spec = step(&home, "rel", set, deploy(Instances::Percentage(50)));
+    let output_ = ok(&home, "t1", &spec).await;
+    assert_eq!(output(&output_, "canaryWorkload"), "canary-away/StatefulSet/db-canary");
+    assert_eq!(live(&place, "apps/v1", "statefulsets/db-canary").await["status"]["readyReplicas"], 1);
+    assert!(absent(&place, "apps/v1", "statefulsets/db").await, "the stable one is the rolling step's");
+    // By label alone, with the namespace from the history.
+    assert!(!ok(&home, "t2", &step(&home, "rel", "", delete(&[]))).await.skipped);
+    assert!(absent(&place, "apps/v1", "statefulsets/db-canary").await);
+}

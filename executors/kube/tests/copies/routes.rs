@@ -23,6 +23,10 @@ pub async fn istio(place: &Place) {
     define(place, "networking.istio.io", "v1", "VirtualService", "virtualservices").await;
 }
 
+async fn smi(place: &Place) {
+    define(place, "split.smi-spec.io", "v1alpha4", "TrafficSplit", "trafficsplits").await;
+}
+
 fn routing(provider: &str, canary: &str, weight: u32) -> Value {
     json!({"provider": provider, "spec": {"name": "route", "routes": [{"route": {"type": "http", "destinations": [
         {"destination": {"host": "stable", "weight": 100 - weight}},
@@ -102,12 +106,16 @@ async fn what_cannot_be_routed_is_said_before_anything_changes() {
     let manifest = web("web", "app:2", 1);
     let text = fails(&place, "t1", &step(&place, "rel", &manifest, canary(1, 10)), "KUBE-086").await;
     assert!(text.contains("harness.io/track"), "{text}");
-    let mut none = canary(1, 10);
-    if let KubernetesAction::K8sCanaryDeploy { traffic_routing, .. } = &mut none {
-        *traffic_routing = Some(routing("smi", "canary", 10));
+    smi(&place).await;
+    let mut ruled = canary(1, 10);
+    if let KubernetesAction::K8sCanaryDeploy { traffic_routing, .. } = &mut ruled {
+        let mut config = routing("smi", "canary", 10);
+        config["spec"]["routes"][0]["route"]["rules"] =
+            json!([{"rule": {"type": "uri", "spec": {"value": "/"}}}]);
+        *traffic_routing = Some(config);
     }
-    let text = fails(&place, "t2", &step(&place, "other", &web("api", "app:2", 1), none), "KUBE-086").await;
-    assert!(text.contains("does not serve TrafficSplit"), "{text}");
+    let text = fails(&place, "t2", &step(&place, "other", &web("api", "app:2", 1), ruled), "KUBE-086").await;
+    assert!(text.contains("serves no HTTPRouteGroup"), "{text}");
     let text = fails(&place, "t3", &step(&place, "rel", "", inherit("canary", 10)), "KUBE-086").await;
     assert!(text.contains("knows no Service of that role"), "{text}");
     let wrong = KubernetesAction::K8sTrafficRouting {
@@ -139,4 +147,23 @@ async fn a_swap_gives_production_the_whole_route() {
         backends().await,
         json!([{"name": "web", "port": 80, "weight": 100}, {"name": "web-stage", "port": 80, "weight": 0}])
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_traffic_split_over_a_first_canary() {
+    let place = Place::new("route-smi").await;
+    smi(&place).await;
+    let mut action = canary(1, 10);
+    if let KubernetesAction::K8sCanaryDeploy { traffic_routing, .. } = &mut action {
+        *traffic_routing = Some(routing("smi", "canary", 10));
+    }
+    // There is no stable pod yet, so that the whole capacity is the canary's and the weight is as asked.
+    ok(&place, "t1", &step(&place, "rel", &web("web", "app:1", 2), action)).await;
+    let split =
+        async || live(&place, "split.smi-spec.io/v1alpha4", "trafficsplits/route").await["spec"].clone();
+    let wanted = json!({"service": "web-stable", "backends": [
+        {"service": "web-stable", "weight": 90}, {"service": "web-canary", "weight": 10}]});
+    assert_eq!(split().await, wanted);
+    ok(&place, "t2", &step(&place, "rel", "", crate::canary::delete(&[]))).await;
+    assert_eq!(split().await["backends"], json!([{"service": "web-stable", "weight": 100}]));
 }
