@@ -7,12 +7,6 @@
 //!                                              release history ◄──────────────────┘
 //! ```
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "The steps of the four helpers land one after another; removed with the last of them."
-)]
-
 mod apply;
 mod bluegreen;
 mod canary;

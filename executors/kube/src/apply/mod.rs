@@ -91,9 +91,7 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Applied {
     pub(crate) reference: Reference,
-    pub(crate) api_version: String,
     pub(crate) uid: String,
-    pub(crate) generation: i64,
     pub(crate) outcome: Outcome,
 }
 

@@ -19,7 +19,6 @@ pub(super) struct Head {
 pub(super) struct HeadMetadata {
     pub(super) uid: String,
     pub(super) resource_version: String,
-    pub(super) generation: i64,
     pub(super) managed_fields: Vec<Entry>,
 }
 

@@ -57,6 +57,9 @@ impl Set {
                 self.founded(session, &definitions, log).await?;
             }
         }
+        let text =
+            format!("{} objects, {} requests to the API server so far", self.len(), session.api.sent());
+        session.say(log, Level::Info, &text).await?;
         Ok(self.done.clone())
     }
 
@@ -200,13 +203,7 @@ async fn one(session: &Session, item: &Prepared, set: &Set) -> Result<Applied, S
     } else {
         Outcome::Changed
     };
-    Ok(Applied {
-        reference,
-        api_version: object.api_version().to_owned(),
-        uid: head.metadata.uid,
-        generation: head.metadata.generation,
-        outcome,
-    })
+    Ok(Applied { reference, uid: head.metadata.uid, outcome })
 }
 
 /// Moves the fields of a client-side apply into our own set.

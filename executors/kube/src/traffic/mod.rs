@@ -10,7 +10,7 @@ mod smi;
 mod tests;
 mod weights;
 
-pub(crate) use config::{Config, Destination, Matching, Provider, Route, Routing, Rule, parse};
+pub(crate) use config::{Config, Matching, Provider, Route, Routing, Rule, parse};
 pub(crate) use istio::manage;
 pub(crate) use weights::{Cap, patched, reweight, withdraw};
 
