@@ -1,7 +1,9 @@
 //! What can be said of a step without asking anybody.
 
+use crate::bluegreen::Color;
+use crate::traffic::parse;
 use executor_api::SpecFault;
-use proto::task::{ClusterCredential, KubernetesAction, KubernetesSpec, Selection};
+use proto::task::{ClusterCredential, Instances, KubernetesAction, KubernetesSpec, Selection};
 
 /// Every fault of a spec.
 pub(crate) fn faults(spec: &KubernetesSpec) -> Vec<SpecFault> {
@@ -52,10 +54,50 @@ pub(crate) fn faults(spec: &KubernetesSpec) -> Vec<SpecFault> {
         }
         _ => false,
     };
+    if let Some((field, problem)) = copies(&spec.action) {
+        fault(field, problem);
+    }
     if rendered && spec.manifest.is_none() {
         fault("manifest", "the service has no primary manifest, and this step renders one".to_owned());
     }
     faults
+}
+
+/// Canary, colours and routes.
+fn copies(action: &KubernetesAction) -> Option<(&'static str, String)> {
+    let routing = |field: &'static str, routing: &serde_json::Value| {
+        let problem = parse(routing).err()?;
+        Some((field, problem.to_string()))
+    };
+    match action {
+        KubernetesAction::K8sCanaryDeploy {
+            instances: Instances::Count(0) | Instances::Percentage(0),
+            ..
+        } => Some(("instances", "0; a canary has at least one pod".to_owned())),
+        KubernetesAction::K8sCanaryDeploy { instances: Instances::Percentage(share), .. } if *share > 100 => {
+            Some(("instances", format!("{share} %; expected 1 to 100")))
+        }
+        KubernetesAction::K8sCanaryDeploy { traffic_routing: Some(config), .. }
+        | KubernetesAction::K8sBlueGreenDeploy { traffic_routing: Some(config), .. }
+            if !config.is_null() =>
+        {
+            routing("trafficRouting", config)
+        }
+        KubernetesAction::K8sTrafficRouting { config } => routing("config", config),
+        KubernetesAction::K8sBGSwapServices { primary_service, stage_service, target_color } => {
+            let wrong = target_color.as_deref().filter(|color| Color::parse(color).is_none());
+            if let Some(color) = wrong {
+                return Some(("targetColor", format!("`{color}`; expected blue or green")));
+            }
+            if primary_service.is_empty() || stage_service.is_empty() || primary_service == stage_service {
+                let text =
+                    format!("`{primary_service}` and `{stage_service}`; expected the names of two Services");
+                return Some(("primaryService", text));
+            }
+            None
+        }
+        _ => None,
+    }
 }
 
 /// A DNS label.
@@ -93,5 +135,17 @@ mod tests {
             ..spec
         };
         assert!(faults(&right).is_empty());
+        let of = |action| faults(&KubernetesSpec { action, ..right.clone() }).into_iter().next();
+        let swap = |primary: &str, color: Option<&str>| KubernetesAction::K8sBGSwapServices {
+            primary_service: primary.into(),
+            stage_service: "web-stage".into(),
+            target_color: color.map(str::to_owned),
+        };
+        assert_eq!(of(swap("web", Some("green"))), None);
+        assert_eq!(of(swap("web", Some("red"))).unwrap().field, "targetColor");
+        assert_eq!(of(swap("web-stage", None)).unwrap().field, "primaryService");
+        let config = serde_json::json!({"type": "config", "trafficRouting": {"provider": "nginx"}});
+        let fault = of(KubernetesAction::K8sTrafficRouting { config }).unwrap();
+        assert!(fault.field == "config" && fault.problem.contains("nginx"), "{fault:?}");
     }
 }

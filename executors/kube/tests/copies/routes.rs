@@ -82,8 +82,21 @@ async fn a_canary_never_gets_more_than_its_share_of_the_pods() {
     assert_eq!(selector, json!({"app": "web", "harness.io/track": "stable"}));
     ok(&place, "t2", &of(3, 40)).await;
     assert_eq!(weights(&place).await, pairs(60, 40));
-    // Fewer pods: the weight has gone down before they go.
-    ok(&place, "t3", &of(1, 40)).await;
+    // Fewer pods: the weight has gone down before they go. More pods: it goes up when they are ready.
+    let (world, result) = crate::run(&place, "t3", &of(1, 40)).await;
+    result.unwrap();
+    assert_eq!(weights(&place).await, pairs(75, 25));
+    let order = |world: &executor_api::testing::World, call: &str| {
+        let calls = world.marks.calls();
+        calls.iter().position(|made| made == call).unwrap_or_else(|| panic!("no {call} among {calls:?}"))
+    };
+    let pods = "apply route-canary/Deployment/web-canary";
+    assert!(order(&world, "set the weights of route-canary/VirtualService/route") < order(&world, pods));
+    let (world, result) = crate::run(&place, "t3b", &of(3, 40)).await;
+    result.unwrap();
+    assert_eq!(weights(&place).await, pairs(60, 40));
+    assert!(order(&world, pods) < order(&world, "apply route-canary/VirtualService/route"));
+    ok(&place, "t3c", &of(1, 40)).await;
     assert_eq!(weights(&place).await, pairs(75, 25));
     // A step of its own sets weights under the same limit.
     ok(&place, "t4", &step(&place, "rel", "", inherit("canary", 10))).await;

@@ -76,7 +76,9 @@ pub(super) fn nothing_to_do(builder: &Builder<'_>, spec: &Spec) -> Option<String
                         .to_owned(),
                 );
             }
-            let swapped = latest(builder, "K8sBGSwapServices", |run| run.status == Status::Success).is_some();
+            // One that died between the two Services has not succeeded, but it has moved production.
+            let moved = |run: &Run| run.status == Status::Success || run.undo.is_some();
+            let swapped = latest(builder, "K8sBGSwapServices", moved).is_some();
             (back && !swapped).then(|| "the Services of this stage were not swapped".to_owned())
         }
         _ => None,
