@@ -64,6 +64,10 @@ async fn four_users_decide_and_the_execution_keeps_it() {
     let execution = run.run("p").await;
     let asked = waiting(&ann, &execution).await;
     assert_eq!((&asked["message"], &asked["status"]), (&json!("Deploy v2?"), &json!("WAITING")));
+    assert_eq!(
+        asked["approverInputs"][1],
+        json!({ "name": "zone", "required": false, "several": false, "defaultValue": "eu" })
+    );
     let path = format!("/approvals/{}/approve", asked["id"].as_str().unwrap());
     let body = json!({ "inputs": { "ticket": "CHG-1" }, "comments": "fine" });
     for (client, part) in [

@@ -92,7 +92,7 @@ async fn it_runs_on_its_host_and_gives_its_outputs_to_later_steps() {
     let agent =
         AgentProcess::start(&world.manager, world.dir.path(), "zone-a", &[("PLANTED", "in the agent")]);
     let hosts = world.sshd.hosts();
-    let first = "echo \"on ${SSH_CONNECTION##* * } as $(id -un) in $(pwd)\"\necho \"agent: ${PLANTED:-nothing}\"\necho \"token $API_TOKEN\"\n[ \"$API_TOKEN\" = planted-token-value ]\nBUILD=\"$LEVEL-7\"\nSEAL=\"sealed-$((40 + 2))-by-host\"";
+    let first = "set -- $SSH_CONNECTION\necho \"on $3 $4 as $(id -un) in $(pwd)\"\necho \"agent: ${PLANTED:-nothing}\"\necho \"token $API_TOKEN\"\n[ \"$API_TOKEN\" = planted-token-value ]\nBUILD=\"$LEVEL-7\"\nSEAL=\"sealed-$((40 + 2))-by-host\"";
     let variables = "environmentVariables:\n  - {name: LEVEL, type: String, value: <+pipeline.name>}\n  - {name: API_TOKEN, type: Secret, value: '<+secrets.getValue(\"api_token\")>'}\noutputVariables:\n  - {name: build, type: String, value: BUILD}\n  - {name: seal, type: Secret, value: SEAL}";
     let second = "echo \"there: $(cat proof 2>/dev/null || echo none)\"\necho \"build <+execution.steps.first.output.outputVariables.build>\"\necho \"length ${#SEAL}\"";
     let seal = "environmentVariables:\n  - {name: SEAL, type: String, value: <+execution.steps.first.output.outputVariables.seal>}";
@@ -119,7 +119,7 @@ async fn it_runs_on_its_host_and_gives_its_outputs_to_later_steps() {
     }
     let work = world.open_folder("work");
     for line in [
-        format!("{} {} as {} in {work}", hosts[0], world.sshd.port, world.sshd.user),
+        format!("on {} {} as {} in {work}", hosts[0], world.sshd.port, world.sshd.user),
         "agent: nothing".to_owned(),
         "build chain-7".to_owned(),
         "length 17".to_owned(),

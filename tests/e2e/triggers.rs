@@ -57,7 +57,7 @@ async fn send(manager: &Manager, tag: Option<&str>) -> String {
 /// An event that was processed, as `trigger events` prints it.
 async fn processed(manager: &Manager, event: &str) -> Value {
     until("the event is processed", LIMIT, || async {
-        let events = manager.json(&["trigger", "events", "image_built", "--output", "json"]);
+        let events = manager.json(&["trigger", "events", "--trigger", "image_built", "--output", "json"]);
         let found = events.as_array().unwrap().iter().find(|one| one["eventId"] == event).cloned();
         found.filter(|one| one["status"] != "QUEUED")
     })

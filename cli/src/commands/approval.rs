@@ -133,14 +133,52 @@ fn text(one: &Value) -> String {
             field(one, "pipeline"),
             field(one, "sequenceId")
         ),
-        field(one, "message"),
+        field(one, "message").trim_end().to_owned(),
     ];
+    if field(one, "status") == "WAITING" {
+        lines.extend(asked(one));
+    }
     for activity in one.get("approvalActivities").and_then(Value::as_array).into_iter().flatten() {
         let who = activity.get("user").map(|user| field(user, "email")).unwrap_or_default();
         let at = time(activity.get("approvedAt").and_then(Value::as_i64));
         lines.push(format!("{at} {} {who} {}", field(activity, "action"), field(activity, "comments")));
     }
     lines.join("\n")
+}
+
+/// Who may decide, until when, and what an approval brings.
+fn asked(one: &Value) -> Vec<String> {
+    let list = |value: Option<&Value>| {
+        let items = value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        items.iter().map(cell).collect::<Vec<_>>().join(", ")
+    };
+    let approvers = one.get("approvers").unwrap_or(&Value::Null);
+    let groups = list(approvers.get("userGroups"));
+    let mut lines = vec![format!(
+        "needs {} of {groups} until {}",
+        field(approvers, "minimumCount"),
+        time(one.get("deadline").and_then(Value::as_i64))
+    )];
+    for input in one.get("approverInputs").and_then(Value::as_array).into_iter().flatten() {
+        let mut rules = Vec::new();
+        if input.get("required") == Some(&Value::Bool(true)) {
+            rules.push("required".to_owned());
+        }
+        for (key, said) in [("label", "label"), ("regex", "matches"), ("defaultValue", "default")] {
+            let value = field(input, key);
+            if !value.is_empty() {
+                rules.push(format!("{said} {value}"));
+            }
+        }
+        let allowed = list(input.get("allowed"));
+        if !allowed.is_empty() {
+            rules.push(format!("one of {allowed}"));
+        }
+        lines.push(
+            format!("  --input {}=…  {}", field(input, "name"), rules.join("; ")).trim_end().to_owned(),
+        );
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -154,6 +192,15 @@ mod tests {
         assert_eq!(
             table(&reply),
             "APPROVAL  PIPELINE  STEP  STATUS   UNTIL                MESSAGE\ne.t       p #2      gate  WAITING  2024-05-06 14:00:00  Deploy?"
+        );
+        let one = json!({"status": "WAITING", "step": "gate", "pipeline": "p", "sequenceId": 2, "message": "Deploy?\n",
+            "deadline": 1_715_004_000_000_i64, "approvers": {"userGroups": ["a", "b"], "minimumCount": 2},
+            "approverInputs": [{"name": "t", "required": true, "regex": "C.*", "allowed": null},
+                {"name": "z", "required": false, "defaultValue": "eu", "allowed": ["eu", "us"]}]});
+        assert_eq!(
+            text(&one),
+            "WAITING gate (p #2)\nDeploy?\nneeds 2 of a, b until 2024-05-06 14:00:00\n  --input t=…  required; matches C.*\n  \
+             --input z=…  default eu; one of eu, us"
         );
         assert_eq!(input("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert!(input("=x").is_err());

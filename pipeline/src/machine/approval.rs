@@ -165,7 +165,9 @@ pub(super) fn ask(
     for rule in &spec.inputs {
         let default = rule.default.as_ref().map(|field| builder.lenient(field)).transpose()?;
         let default_value = default.map(|text| without_secrets(text.0));
-        inputs.push(Ask { rule: rule.clone(), default_value });
+        // What is shown is the resolved default.
+        let rule = ApproverInput { default: None, ..rule.clone() };
+        inputs.push(Ask { rule, default_value });
     }
     let approval = Approval {
         message: without_secrets(builder.lenient(&spec.message)?.0),
