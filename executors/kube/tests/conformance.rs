@@ -32,6 +32,7 @@ enum Kind {
     Apply,
     Delete,
     Diff,
+    DryRun,
 }
 
 struct Kit {
@@ -153,6 +154,10 @@ impl Harness for Kit {
                     KubernetesAction::K8sDelete { resources: Selection::Release, delete_namespaces: false };
                 self.case(self.step(key, delete, None))
             }
+            Kind::DryRun => {
+                let text = web(key, "app:2", true);
+                self.case(self.step(key, KubernetesAction::K8sDryRun {}, Some(&text)))
+            }
             Kind::Diff => {
                 self.before(key, vec![self.rolling(key, "app:1", true)]);
                 let text = web(key, "app:2", false);
@@ -180,7 +185,7 @@ impl Harness for Kit {
                 Kind::Rolling | Kind::Apply => generation.saturating_sub(1),
                 Kind::Rollback => generation.saturating_sub(2),
                 Kind::Delete => usize::from(generation == 0),
-                Kind::Diff => return None,
+                Kind::Diff | Kind::DryRun => return None,
             })
         })
     }
@@ -312,4 +317,9 @@ async fn a_deletion_passes_the_kit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_diff_passes_the_kit() {
     conformance::run(&Kit::new("kit-diff", Kind::Diff).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_passes_the_kit() {
+    conformance::run(&Kit::new("kit-dry-run", Kind::DryRun).await).await;
 }

@@ -462,3 +462,90 @@ async fn a_rollback_after_an_apply_alone_brings_the_last_release_back() {
     assert!(output.notices[0].contains("is applied again"), "{:?}", output.notices);
     assert_eq!(deployment(&place).await.pointer("/spec/template/spec/containers/0/image").unwrap(), "app:1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_executions_at_once_do_not_share_a_number() {
+    let place = Place::new("at-once").await;
+    let one = step(&place, rolling(false), Some(&web("app:1", 1, "a")));
+    let two = step(&place, rolling(false), Some(&web("app:2", 1, "b")));
+    let ((world1, first), (world2, second)) = tokio::join!(run(&place, "x1", &one), run(&place, "x2", &two));
+    let done = [&first, &second].iter().filter(|r| r.is_ok()).count();
+    assert!(done >= 1, "{}\n{}", world1.logs.everything(), world2.logs.everything());
+    match (first, second) {
+        (Ok(a), Ok(b)) => assert_ne!(a.outputs["releaseNumber"].value, b.outputs["releaseNumber"].value),
+        (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
+            println!("{error}");
+            assert_eq!(error.code, "KUBE-027", "{error}");
+            assert!(error.what.contains("written by somebody else"), "{error}");
+        }
+        (Err(a), Err(b)) => panic!("{a}\n{b}"),
+    }
+    let labels = "owner=harness,release=release";
+    let left = place.plane.kubectl(&["-n", "at-once", "get", "secrets", "-l", labels, "-o", "name"]);
+    assert_eq!(left.lines().count(), done, "{left}");
+}
+
+/// A release as Harness' own delegate stores it: made by `gzip`, without what only we write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_of_harness_own_delegate_goes_on_and_comes_back() {
+    use base64::Engine as _;
+    let place = Place::new("inherited").await;
+    let gzip = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("text");
+        std::fs::write(&file, text).unwrap();
+        let out = std::process::Command::new("gzip").args(["-9", "-c"]).arg(&file).output().unwrap();
+        base64::engine::general_purpose::STANDARD.encode(out.stdout)
+    };
+    // The older format: one ConfigMap of the release's name.
+    let text = "---\nversion: \"v1\"\nreleases:\n- number: 6\n  status: \"Succeeded\"\n- number: 5\n  status: \"Failed\"\n";
+    let older = json!({"metadata": {"name": "release"}, "data": {"releaseHistory": gzip(text), "isReleaseHistoryCompressed": "true"}});
+    place.post(&place.path("v1", "configmaps"), older).await.unwrap();
+    // What it deployed by `kubectl apply`, and its newer record.
+    let objects = web("app:1", 1, "a");
+    let file = place.plane.dir().join("inherited.yaml");
+    std::fs::write(&file, &objects).unwrap();
+    place.plane.kubectl(&["-n", "inherited", "apply", "-f", file.to_str().unwrap()]);
+    let (_, output) = succeed(&place, "i1", &step(&place, rolling(false), Some(&web("app:2", 1, "b")))).await;
+    assert_eq!(output.outputs["releaseNumber"].value, 7, "the older numbers go on");
+    place.delete(&place.path("v1", "secrets/harness.release.release.7")).await;
+    let record = json!({"type": "harness.io/release/v2", "metadata": {"name": "harness.release.release.8",
+        "labels": {"release": "release", "release-number": "8", "owner": "harness", "status": "Succeeded"}},
+        "data": {"release": gzip(&objects)}});
+    place.post(&place.path("v1", "secrets"), record).await.unwrap();
+    let bad = step(&place, rolling(false), Some(&web("app:3-image-pull", 1, "c")));
+    let (_, error) = fail(&place, "i2", &bad).await;
+    assert!(error.code.starts_with("KUBE-04"), "{error}");
+    let back = step(&place, KubernetesAction::K8sRollingRollback { pruning_enabled: false }, None);
+    let mut again = world(&place, "i2", &back);
+    again.task_id = "i2-back".into();
+    let output = run_in(&again, &back).await.unwrap_or_else(|e| panic!("{e}\n{}", again.logs.everything()));
+    assert_eq!(output.outputs["releaseNumber"].value, 8);
+    let live = deployment(&place).await;
+    assert_eq!(live.pointer("/spec/template/spec/containers/0/image").unwrap(), "app:1");
+    assert_eq!(live.pointer("/spec/template/spec/containers/0/envFrom/0/configMapRef/name").unwrap(), "conf");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_our_own_scale_wrote_is_no_conflict() {
+    let place = Place::new("rescaled").await;
+    succeed(&place, "z1", &step(&place, rolling(false), Some(&web("app:1", 1, "a")))).await;
+    let scale = KubernetesAction::K8sScale {
+        workload: "Deployment/web".into(),
+        instances: proto::task::Instances::Count(3),
+        skip_steady_state_check: true,
+    };
+    succeed(&place, "z2", &step(&place, scale, None)).await;
+    assert_eq!(deployment(&place).await["spec"]["replicas"], 3);
+    succeed(&place, "z3", &step(&place, rolling(false), Some(&web("app:1", 1, "a")))).await;
+    assert_eq!(deployment(&place).await["spec"]["replicas"], 1);
+    // A restart leaves its mark in the pod template; the next release must not take it away, or pods are replaced again.
+    let restart = KubernetesAction::K8sRollout {
+        command: "restart".into(),
+        resources: Selection::Names(vec!["Deployment/web".into()]),
+    };
+    succeed(&place, "z4", &step(&place, restart, None)).await;
+    let before = deployment(&place).await["metadata"]["generation"].clone();
+    succeed(&place, "z5", &step(&place, rolling(false), Some(&web("app:1", 1, "a")))).await;
+    assert_eq!(deployment(&place).await["metadata"]["generation"], before);
+}

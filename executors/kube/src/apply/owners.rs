@@ -39,9 +39,13 @@ impl Entry {
 }
 
 fn takes_over(manager: &str, operation: &str, subresource: Option<&str>) -> bool {
-    operation == "Update"
-        && subresource.unwrap_or_default().is_empty()
-        && (CLIENT_SIDE.contains(&manager) || manager == MANAGER)
+    let subresource = subresource.unwrap_or_default();
+    let ours = match manager {
+        // Our steps that scale or patch write as the same manager, and later ones go by the manifest again.
+        MANAGER => subresource != "status",
+        other => subresource.is_empty() && CLIENT_SIDE.contains(&other),
+    };
+    ours && operation == "Update"
 }
 
 impl Head {
@@ -127,7 +131,10 @@ pub(super) fn takeover(live: &Value) -> Option<Value> {
             |entry| (*entry).clone(),
         );
     let mut fields = ours.get("fieldsV1").cloned().unwrap_or_else(|| json!({}));
-    for entry in &old {
+    // What another step of ours wrote (a scale, a patch, the mark of a restart) is let go of, not taken over: the next
+    // apply owns what the manifest names, and leaves the rest as it is. Taking a restart's mark over would remove it
+    // and replace every pod.
+    for entry in old.iter().filter(|entry| CLIENT_SIDE.contains(&text(entry, "manager").as_str())) {
         if let Some(more) = entry.get("fieldsV1") {
             union(&mut fields, more);
         }

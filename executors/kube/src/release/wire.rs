@@ -159,7 +159,7 @@ mod tests {
 
     fn release() -> Release {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v\nw"}});
-        let mut release = Release::new(3, vec![Object::new(object, "release:1").unwrap()], Ours::default());
+        let mut release = Release::new(3, vec![Object::new(object, "release").unwrap()], Ours::default());
         release.color = Some("blue".into());
         release.ours.task = "t1".into();
         release.annotations = vec![("harness.io/service".into(), "s".into())];
