@@ -8,9 +8,11 @@
 //! agent goes on with the same window. The command unit is `Verify`.
 //! **Source**: settled facts §3.2, ecs-ssh-steps facts C3.
 
+mod canary;
 mod config;
 mod error;
 pub mod judge;
+pub mod mannwhitney;
 mod prometheus;
 mod recover;
 mod spec;
@@ -85,6 +87,9 @@ impl VerifyExecutor {
         cx: &StepContext,
         log: &dyn UnitLog,
     ) -> Result<StepOutput, Error> {
+        if let Some(analysis) = &spec.canary {
+            return self.canary(spec, analysis, cx, log).await;
+        }
         let Some(MetricProvider::Prometheus { connector }) = &spec.provider else {
             let notice = "no health source is configured; the verification is skipped".to_owned();
             log.line(Level::Warn, &notice).await?;

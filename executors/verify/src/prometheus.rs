@@ -187,6 +187,44 @@ impl Server {
         end_ms: i64,
         step: Duration,
     ) -> Result<Vec<Point>, Error> {
+        let series = self.matrix(query, start_ms, end_ms, step).await?;
+        match series.as_slice() {
+            [] => Ok(vec![]),
+            [one] => Ok(points(&one.values)),
+            several => Err(Error::Series {
+                target: self.target.clone(),
+                count: several.len(),
+                labels: several.iter().take(SHOWN_SERIES).map(Series::labels).collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
+    /// The same by the value of `label`. Series without it are left out; several of one value are joined, the mean of
+    /// those of one time counts.
+    pub(crate) async fn by_label(
+        &self,
+        query: &str,
+        label: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step: Duration,
+    ) -> Result<BTreeMap<String, Vec<Point>>, Error> {
+        let mut nodes: BTreeMap<String, Vec<Vec<Point>>> = BTreeMap::new();
+        for series in self.matrix(query, start_ms, end_ms, step).await? {
+            if let Some(node) = series.metric.get(label).filter(|node| !node.is_empty()) {
+                nodes.entry(node.clone()).or_default().push(points(&series.values));
+            }
+        }
+        Ok(nodes.into_iter().map(|(node, series)| (node, joined(series))).collect())
+    }
+
+    async fn matrix(
+        &self,
+        query: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step: Duration,
+    ) -> Result<Vec<Series>, Error> {
         let form = [
             ("query", query.to_owned()),
             ("start", seconds(start_ms)),
@@ -238,17 +276,8 @@ impl Server {
         let Some(data) = data.filter(|data| data.result_type == "matrix") else {
             return Err(self.answer(status, "this is not a range of samples".into(), None));
         };
-        let series: Vec<Series> = serde_json::from_str(data.result.get())
-            .map_err(|_| self.answer(status, "its samples cannot be read".into(), None))?;
-        match series.as_slice() {
-            [] => Ok(vec![]),
-            [one] => Ok(points(&one.values)),
-            several => Err(Error::Series {
-                target: self.target.clone(),
-                count: several.len(),
-                labels: several.iter().take(SHOWN_SERIES).map(Series::labels).collect::<Vec<_>>().join(", "),
-            }),
-        }
+        serde_json::from_str(data.result.get())
+            .map_err(|_| self.answer(status, "its samples cannot be read".into(), None))
     }
 
     fn answer(&self, status: u16, problem: String, retry_after: Option<Duration>) -> Error {
@@ -338,6 +367,23 @@ fn points(values: &[(f64, String)]) -> Vec<Point> {
     points.sort_by_key(|point| point.at_ms);
     points.dedup_by_key(|point| point.at_ms);
     points
+}
+
+/// Several series of one node as one.
+fn joined(mut series: Vec<Vec<Point>>) -> Vec<Point> {
+    if series.len() == 1 {
+        return series.pop().unwrap_or_default();
+    }
+    let mut by_time: BTreeMap<i64, (f64, u32)> = BTreeMap::new();
+    for point in series.into_iter().flatten() {
+        let (sum, count) = by_time.entry(point.at_ms).or_insert((0.0, 0));
+        *sum += point.value;
+        *count += 1;
+    }
+    by_time
+        .into_iter()
+        .map(|(at_ms, (sum, count))| Point { at_ms, value: sum / f64::from(count.max(1)) })
+        .collect()
 }
 
 /// Milliseconds as the API takes them: seconds with a fraction.

@@ -2,7 +2,7 @@
 
 use crate::judge::{Direction, Formula, Rule};
 use executor_api::SpecFault;
-use proto::task::{Comparison, MetricProvider, Threshold, VerifySpec};
+use proto::task::{Comparison, HttpConnector, MetricProvider, Threshold, VerifySpec};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -74,20 +74,16 @@ pub(crate) struct Analysis {
 pub(crate) fn check(spec: &VerifySpec) -> Result<(), Vec<SpecFault>> {
     let mut faults = Vec::new();
     let mut fault = |field: &str, problem: String| faults.push(SpecFault { field: field.into(), problem });
+    if let Some(canary) = &spec.canary {
+        return crate::canary::check(spec, canary);
+    }
     // Without a source the step is skipped, whatever else it says.
     let Some(MetricProvider::Prometheus { connector }) = &spec.provider else { return Ok(()) };
     if spec.query.trim().is_empty() {
         fault("query", "is empty; expected a PromQL expression".into());
     }
-    match url::Url::parse(connector.url.trim()) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {}
-        _ => fault(
-            "connectorRef",
-            format!(
-                "the URL `{}` of connector `{}` is not an http or https URL",
-                connector.url, connector.identifier
-            ),
-        ),
+    if let Some(problem) = bad_url(connector) {
+        fault("connectorRef", problem);
     }
     match spec.threshold {
         None => fault(
@@ -106,6 +102,17 @@ pub(crate) fn check(spec: &VerifySpec) -> Result<(), Vec<SpecFault>> {
         fault("duration", "is 0; expected for example `10m`".into());
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// What is wrong with a connector's URL.
+pub(crate) fn bad_url(connector: &HttpConnector) -> Option<String> {
+    match url::Url::parse(connector.url.trim()) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => None,
+        _ => Some(format!(
+            "the URL `{}` of connector `{}` is not an http or https URL",
+            connector.url, connector.identifier
+        )),
+    }
 }
 
 /// Decides how `spec` is judged. `factor` is the rehearsal's. `None` if there is no threshold, which `check` refuses.
@@ -148,13 +155,18 @@ pub(crate) fn decide(spec: &VerifySpec, factor: u32) -> Option<Analysis> {
 
 /// A tenth of the window, within 1 s and 60 s, divided by the rehearsal factor; not below 250 ms, because scrapes are
 /// hardly ever closer than that.
-fn step_of(real: Duration, factor: u32) -> Duration {
+pub(crate) fn step_of(real: Duration, factor: u32) -> Duration {
     let step = (real / 10).clamp(Duration::from_secs(1), Duration::from_secs(60));
     (step / factor.max(1)).max(Duration::from_millis(250))
 }
 
 fn direction_of(spec: &VerifySpec) -> (Direction, String) {
-    match spec.comparison {
+    direction_by(spec.comparison, &spec.metric_name, &spec.query)
+}
+
+/// Which side is bad: as written, else as the name says, else the query.
+pub(crate) fn direction_by(comparison: Option<Comparison>, name: &str, query: &str) -> (Direction, String) {
+    match comparison {
         Some(Comparison::LessOrEqual) => {
             return (Direction::HigherIsWorse, "`comparison: LessOrEqual` is written".into());
         }
@@ -163,7 +175,7 @@ fn direction_of(spec: &VerifySpec) -> (Direction, String) {
         }
         None => {}
     }
-    let name = if spec.metric_name.trim().is_empty() { &spec.query } else { &spec.metric_name };
+    let name = if name.trim().is_empty() { query } else { name };
     let lower = name.to_lowercase();
     let said = |words: &[&'static str]| words.iter().find(|word| lower.contains(*word)).copied();
     match (said(&BAD), said(&GOOD)) {
@@ -187,7 +199,7 @@ fn is_count_absent_when_zero(metric_name: &str) -> bool {
 
 /// Puts `$baseline`, `$canary`, `$deploymentTag` and `$__interval` in place, also in the form `${…}`. Values stand
 /// inside quotes of PromQL, so quotes and backslashes in them are escaped. Other dollars stay.
-fn fill(query: &str, variables: &BTreeMap<String, String>, step: Duration) -> String {
+pub(crate) fn fill(query: &str, variables: &BTreeMap<String, String>, step: Duration) -> String {
     let interval = format!("{}ms", step.as_millis());
     let mut out = String::with_capacity(query.len());
     let mut rest = query;
@@ -227,7 +239,7 @@ fn escaped(value: &str) -> String {
 }
 
 /// Whether the query reads a counter as it stands: a name that ends like a counter's, and no function that makes a rate.
-fn is_raw_counter(query: &str) -> bool {
+pub(crate) fn is_raw_counter(query: &str) -> bool {
     let mut counter = false;
     let mut words =
         query.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).peekable();

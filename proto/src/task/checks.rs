@@ -68,6 +68,55 @@ pub struct VerifySpec {
     /// When the stage started, epoch milliseconds: the control window of a percentage threshold ends there.
     #[serde(default)]
     pub stage_started_at: u64,
+    /// Compares nodes with each other instead of one series with a limit; provider, query and threshold above are unused
+    /// then.
+    #[serde(default)]
+    pub canary: Option<CanaryAnalysis>,
+}
+
+/// Canary nodes against the rest, at the same time (Verify `type: Canary`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryAnalysis {
+    /// How small a difference fails.
+    #[serde(default)]
+    pub sensitivity: Sensitivity,
+    /// What is compared: the metrics of the health sources. None: the step is skipped with a notice.
+    pub metrics: Vec<CanaryMetric>,
+    /// Names of the canary's nodes; `web-canary-*` means every name that begins so. Every other node is control.
+    pub canary_nodes: Vec<String>,
+}
+
+/// How small a difference fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sensitivity {
+    /// A tenth worse.
+    High,
+    /// A quarter worse.
+    #[default]
+    Medium,
+    /// Half as much again.
+    Low,
+}
+
+/// One metric of a health source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryMetric {
+    /// Name for messages; gives the direction unless `comparison` does.
+    pub name: String,
+    /// Where the numbers come from.
+    pub provider: MetricProvider,
+    /// A query that gives one series for each node.
+    pub query: String,
+    /// The label that names the node.
+    pub node_label: String,
+    /// `LessOrEqual` or `GreaterOrEqual`; wins over the guessed direction.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
+    /// A canary node beyond this value fails the step at once.
+    #[serde(default)]
+    pub fail_fast: Option<f64>,
 }
 
 fn yes() -> bool {
