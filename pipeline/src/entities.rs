@@ -5,6 +5,7 @@ use crate::input_sets::read_input_set;
 use crate::model::connector::read_connector;
 use crate::model::env_group::read_environment_group;
 use crate::model::infrastructure::read_infrastructure;
+use crate::model::monitored_service::read_monitored_service;
 use crate::model::overrides::{lay_over, read_override};
 use crate::model::policy::{read_policy, read_policy_set};
 use crate::model::read::{Field, Reader};
@@ -39,10 +40,12 @@ pub enum EntityKind {
     Policy,
     #[serde(rename = "policySet")]
     PolicySet,
+    #[serde(rename = "monitoredService")]
+    MonitoredService,
 }
 
 /// Root keys of documents and the kinds they stand for.
-const ROOTS: [(&str, EntityKind); 18] = [
+const ROOTS: [(&str, EntityKind); 19] = [
     ("connector", EntityKind::Connector),
     ("secret", EntityKind::Secret),
     ("service", EntityKind::Service),
@@ -61,6 +64,7 @@ const ROOTS: [(&str, EntityKind); 18] = [
     ("overlayInputSet", EntityKind::InputSet),
     ("policy", EntityKind::Policy),
     ("policySet", EntityKind::PolicySet),
+    ("monitoredService", EntityKind::MonitoredService),
 ];
 
 /// Root keys of override documents.
@@ -83,6 +87,7 @@ impl EntityKind {
             EntityKind::InputSet => "inputSet",
             EntityKind::Policy => "policy",
             EntityKind::PolicySet => "policySet",
+            EntityKind::MonitoredService => "monitoredService",
         }
     }
 
@@ -220,6 +225,9 @@ fn read_entity(
         EntityKind::Secret => read_secret(root, findings).map(|s| (s.identifier, s.name)),
         EntityKind::Policy => read_policy(root, findings).map(|p| (p.identifier, p.name)),
         EntityKind::PolicySet => read_policy_set(root, findings).map(|s| (s.identifier, s.name)),
+        EntityKind::MonitoredService => {
+            read_monitored_service(root, findings).map(|s| (s.identifier, s.name))
+        }
         EntityKind::Pipeline => {
             pipeline::read_pipeline(document, findings).map(|p| (p.identifier, p.name.text()))
         }

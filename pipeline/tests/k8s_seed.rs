@@ -9,8 +9,8 @@ use pipeline::planner::{PlanOptions, plan, preflight, validate};
 use proto::failure::FailureKind;
 use proto::result::{Output, StepResult};
 use proto::task::{
-    ClusterCredential, FileStore, GitReference, Instances, KubernetesAction, KubernetesSpec, ManifestKind,
-    StepSpec,
+    ClusterCredential, Comparison, FileStore, GitReference, Instances, KubernetesAction, KubernetesSpec,
+    ManifestKind, MetricProvider, Sensitivity, StepSpec,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -131,6 +131,10 @@ fn int_stable_skips_what_is_for_production_and_carries_everything_to_the_agent()
 
 /// Past the gates, which the manager itself keeps.
 fn in_production() -> World {
+    in_production_with("")
+}
+
+fn in_production_with(entities: &str) -> World {
     let yaml = seed("k8s-payment-service-cd.yaml");
     // The two gates are the manager's own and have tests of their own; here they are left out.
     let from = yaml.find("              # ============================================\n              # Conditional Approval").unwrap();
@@ -138,9 +142,100 @@ fn in_production() -> World {
         .find("              # ============================================\n              # Fetch and Apply")
         .unwrap();
     let yaml = format!("{}{}", &yaml[..from], &yaml[to..]);
-    let plan = plan("k8s.yaml", &yaml, &catalog(""), &options("prod"))
+    let plan = plan("k8s.yaml", &yaml, &catalog(entities), &options("prod"))
         .unwrap_or_else(|faults| panic!("{faults:#?}"));
     World::start_with(plan)
+}
+
+/// A health source for what the seed deploys; Verify finds it by service and environment.
+const MONITORED: &str = "
+connector:
+  {identifier: prom, name: prom, type: Prometheus, spec: {url: 'http://prometheus.example.com:9090'}}
+---
+monitoredService:
+  identifier: payment-service_prod
+  name: payment-service in prod
+  type: Application
+  serviceRef: payment-service
+  environmentRef: prod
+  sources:
+    healthSources:
+    - identifier: metrics
+      name: metrics
+      type: Prometheus
+      spec:
+        connectorRef: prom
+        metricDefinitions:
+        - identifier: latency
+          metricName: response time
+          query: 'avg by (kubernetes_pod) (latency{version=~\"$deploymentTag|.*\"})'
+          analysis:
+            deploymentVerification: {enabled: true, serviceInstanceFieldName: kubernetes_pod}
+            riskProfile: {riskCategory: Performance_ResponseTime, thresholdTypes: [ACT_WHEN_HIGHER]}
+        - {identifier: errors, metricName: errors, query: 'sum by (pod) (rate(errors_total[1m]))'}
+        - {identifier: live, metricName: live, query: up, analysis: {deploymentVerification: {enabled: false}}}
+";
+
+#[test]
+fn a_canary_is_verified_by_the_metrics_of_its_monitored_service() {
+    let mut world = in_production_with(MONITORED);
+    world.answer(outputs(&[]));
+    world.answer(outputs(&[]));
+    let named = "ns/Deployment/payment-service-canary";
+    world.answer(outputs(&[("canaryWorkload", json!(named))]));
+    let verify = world.answer(outputs(&[("verdict", json!("Pass"))]));
+    assert_eq!(verify.task.step.identifier, "verify_canary_10");
+    let StepSpec::Verify(spec) = &verify.task.step.spec else { panic!("{:?}", verify.task.step) };
+    let canary = spec.canary.as_ref().unwrap();
+    assert_eq!((canary.sensitivity, spec.duration_ms), (Sensitivity::Medium, 300_000));
+    assert_eq!(canary.canary_nodes, ["payment-service-canary-*"]);
+    assert!(spec.variables["deploymentTag"].starts_with("payment-service-"), "{:?}", spec.variables);
+    let metrics: Vec<_> =
+        canary.metrics.iter().map(|m| (m.name.as_str(), m.node_label.as_str(), m.comparison)).collect();
+    let higher = Some(Comparison::LessOrEqual);
+    assert_eq!(metrics, [("response time", "kubernetes_pod", higher), ("errors", "pod", None)]);
+    let MetricProvider::Prometheus { connector } = &canary.metrics[0].provider;
+    assert_eq!(connector.url, "http://prometheus.example.com:9090");
+    world.answer(outputs(&[("canaryWorkload", json!(named))]));
+    // The second verification gives only its length.
+    let verify = world.answer(failed(FailureKind::Verification));
+    assert_eq!(verify.task.step.identifier, "verify_canary_50");
+    let StepSpec::Verify(spec) = &verify.task.step.spec else { panic!("{:?}", verify.task.step) };
+    assert_eq!(spec.duration_ms, 600_000);
+    let rollback = world.answer(success());
+    assert_eq!(rollback.task.step.identifier, "rollback");
+    assert_eq!(world.finished.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn a_monitored_service_that_is_named_must_be_there_and_a_wrong_one_is_refused() {
+    let verify = |service: &str| {
+        format!(
+            "- step: {{type: Verify, identifier: v, name: v, spec: {{type: Canary, monitoredService: {service}, spec: {{duration: 5m}}}}}}\n"
+        )
+    };
+    let named = verify("{type: Configured, spec: {monitoredServiceRef: nobody}}");
+    let faults = made(INLINE, &named, "").unwrap_err();
+    assert!(faults.contains("nobody"), "{faults}");
+    let faults = made(INLINE, &verify("{type: Template, spec: {}}"), "").unwrap_err();
+    assert!(faults.contains("Template"), "{faults}");
+    for (text, said) in [
+        (
+            "monitoredService: {identifier: m, name: m, sources: {healthSources: [{identifier: a, type: Splunk, spec: {}}]}}",
+            "Splunk",
+        ),
+        (
+            "monitoredService: {identifier: m, name: m, sources: {healthSources: [{identifier: a, type: Prometheus}]}}",
+            "spec",
+        ),
+        (
+            "monitoredService: {identifier: m, name: m, sources: {healthSources: [{identifier: a, type: Prometheus, spec: {connectorRef: c, metricDefinitions: [{metricName: x}]}}]}}",
+            "query",
+        ),
+    ] {
+        let faults = parse_entities("m.yaml", text).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.to_string().contains(said)), "{faults:?}");
+    }
 }
 
 #[test]

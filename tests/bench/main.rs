@@ -32,7 +32,8 @@ fn main() -> Result<()> {
     {
         return fanout::executor(rest);
     }
-    let all = ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions", "pipelines", "growth", "kube"];
+    let all =
+        ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions", "pipelines", "growth", "kube"];
     let sections: Vec<&str> =
         if asked.is_empty() { all.to_vec() } else { asked.iter().map(String::as_str).collect() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

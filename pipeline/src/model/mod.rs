@@ -11,6 +11,7 @@ pub mod failure;
 pub mod infrastructure;
 pub mod looping;
 pub mod manifest;
+pub mod monitored_service;
 pub mod overrides;
 pub mod pipeline;
 pub mod policy;

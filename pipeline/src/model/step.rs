@@ -2,6 +2,7 @@
 
 use super::failure::Strategies;
 pub use super::looping::Looping;
+use super::monitored_service::HealthMetric;
 use super::read::Field;
 use crate::fault::Place;
 use proto::task::{CopySource, OutputVariable, Shell};
@@ -184,6 +185,23 @@ pub struct Verify {
     pub fail_on_no_analysis: bool,
     /// `baseline`, `canary`, `deploymentTag`.
     pub labels: Vec<(String, Field)>,
+    /// `type: Canary`: nodes against the rest.
+    #[serde(default)]
+    pub canary: Option<CanaryVerify>,
+}
+
+/// What a Verify step of `type: Canary` says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryVerify {
+    /// `HIGH`, `MEDIUM` or `LOW`, in any case; MEDIUM when it is not written.
+    pub sensitivity: Option<Field>,
+    /// Reference to the monitored service; `None`: that of service and environment.
+    pub monitored_service: Option<Field>,
+    /// Identifiers of the health sources; empty: all of them.
+    pub health_sources: Vec<String>,
+    /// Their metrics, frozen when the run is planned.
+    pub metrics: Vec<HealthMetric>,
 }
 
 /// Kinds of thresholds.

@@ -138,6 +138,13 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
             fields.extend(verify.threshold.as_ref().map(|(_, value)| value));
             fields.extend(&verify.duration);
             fields.extend(verify.labels.iter().map(|(_, value)| value));
+            if let Some(canary) = &verify.canary {
+                fields.extend(&canary.sensitivity);
+                for metric in &canary.metrics {
+                    fields.extend([&metric.name, &metric.query]);
+                    fields.extend(&metric.node_label);
+                }
+            }
         }
         Spec::Policy { sets, payload } => fields.extend([sets, payload]),
         Spec::Approval(approval) => {

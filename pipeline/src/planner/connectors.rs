@@ -77,7 +77,11 @@ fn step_connectors(spec: &Spec, index: usize, wanted: &mut Vec<(usize, Field)>) 
         Spec::Kubernetes(step) => {
             wanted.extend(step.connectors().into_iter().map(|field| (index, field.clone())));
         }
-        Spec::Verify(verify) => wanted.extend(verify.connector.iter().map(|field| (index, field.clone()))),
+        Spec::Verify(verify) => {
+            wanted.extend(verify.connector.iter().map(|field| (index, field.clone())));
+            let metrics = verify.canary.iter().flat_map(|canary| &canary.metrics);
+            wanted.extend(metrics.map(|metric| (index, metric.connector.clone())));
+        }
         // A script's credential is a login, frozen by itself.
         Spec::Policy { .. }
         | Spec::Approval(_)

@@ -11,6 +11,7 @@ mod input_rules;
 mod inputs;
 mod kubernetes;
 mod logins;
+mod monitored;
 mod order;
 mod overrides;
 mod preflight;
@@ -195,6 +196,7 @@ fn make(
     // A document with faults of its own would only give the same ones again through its references.
     if faults_of_the_text == 0 {
         tree::timeouts(&mut plan, findings);
+        monitored::freeze(&mut plan, &lookups, findings);
         connectors::freeze(&mut plan, &lookups, findings);
         logins::freeze(&mut plan, &lookups, findings);
         order::loops(&plan, findings);

@@ -3,7 +3,7 @@
 use crate::fault::{Fault, Findings, did_you_mean};
 use crate::model::duration::show_duration;
 use crate::model::read::{Field, Reader, one_of};
-use crate::model::step::{Spec, ThresholdKind, Verify};
+use crate::model::step::{CanaryVerify, Spec, ThresholdKind, Verify};
 use crate::yaml::Node;
 
 /// Metric providers of the inline form, and those that come later.
@@ -26,7 +26,8 @@ pub fn r10_r11_verify(
     let kind = spec.field("type", findings);
     let inner_node = spec.node("spec");
     let flat_duration = spec.any("duration").or_else(|| step.any("duration"));
-    spec.known(&["monitoredService", "healthSources", "isMultiServicesOrEnvs"]);
+    spec.known(&["isMultiServicesOrEnvs"]);
+    let canary = read_canary(spec, findings);
     let at = spec.at().clone();
     let path = spec.path().to_owned();
 
@@ -40,6 +41,7 @@ pub fn r10_r11_verify(
         duration: None,
         fail_on_no_analysis: true,
         labels: Vec::new(),
+        canary: None,
     };
     let harness_kind =
         kind.as_ref().is_some_and(|kind| HARNESS_KINDS.iter().any(|k| k.eq_ignore_ascii_case(&kind.text())));
@@ -52,6 +54,16 @@ pub fn r10_r11_verify(
         verify.duration = Some(duration);
     }
     match &kind {
+        // Whether there is a health source is known when the service is.
+        Some(kind) if kind.text().eq_ignore_ascii_case("Canary") => {
+            let sensitivity = inner_node.and_then(|node| node.get("sensitivity"));
+            let sensitivity =
+                sensitivity.map(|node| Field::new(node, format!("{}.sensitivity", spec.sub("spec"))));
+            verify.canary = Some(CanaryVerify { sensitivity, ..canary });
+            if verify.duration.is_none() {
+                findings.fault(&at, &path, "`duration` of the verification is missing");
+            }
+        }
         Some(_) if harness_kind => {
             let assumed = "no health source is configured: the step is skipped";
             findings.notice("verify.no-health-source", &at, &path, assumed);
@@ -102,6 +114,29 @@ pub fn r10_r11_verify(
     }
     earlier.push(verify.clone());
     Some(Spec::Verify(Box::new(verify)))
+}
+
+/// Where the metrics of a canary verification come from.
+fn read_canary(spec: &mut Reader<'_>, findings: &mut Findings) -> CanaryVerify {
+    let mut canary = CanaryVerify::default();
+    if let Some(mut service) = spec.map("monitoredService", findings) {
+        let kind = service.required("type", findings);
+        let known = [("Default", false), ("Configured", true)];
+        let configured = kind.and_then(|kind| one_of(&kind, "type of monitored service", &known, findings));
+        if let Some(mut inner) = service.map("spec", findings) {
+            let reference = inner.field("monitoredServiceRef", findings);
+            inner.finish(findings);
+            canary.monitored_service = reference.filter(|_| configured == Some(true));
+        }
+        service.finish(findings);
+    }
+    let path = spec.sub("healthSources");
+    for (index, node) in spec.list("healthSources", findings).iter().enumerate() {
+        let mut source = Reader::new(node, format!("{path}[{index}]"), findings);
+        canary.health_sources.extend(source.required("identifier", findings).map(|field| field.text()));
+        source.finish(findings);
+    }
+    canary
 }
 
 /// R11: what is missing is taken from the nearest earlier Verify of the same stage.

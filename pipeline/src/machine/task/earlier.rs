@@ -41,6 +41,18 @@ pub(super) fn latest<'a>(builder: &Builder<'a>, kind: &str, fits: impl Fn(&Run) 
     forward(builder, kind).into_iter().find(|run| fits(run))
 }
 
+/// What belongs to the canary of this stage: `[namespace/]Kind/name`.
+pub(super) fn canary_workloads(builder: &Builder<'_>) -> Vec<String> {
+    let of = |run: &Run| match output(run, "canaryWorkload") {
+        Some(text) => Some(text),
+        // A canary that failed or was aborted left no outcome; what it announced stands in its undo data.
+        None => run.undo.as_ref().and_then(|undo| undo.get("canaryWorkload")?.as_str().map(str::to_owned)),
+    };
+    let named = latest(builder, "K8sCanaryDeploy", |run| of(run).is_some()).and_then(of);
+    let workloads = named.iter().flat_map(|text| text.split(',')).map(str::trim);
+    workloads.filter(|text| !text.is_empty()).map(str::to_owned).collect()
+}
+
 /// Why a step has nothing to do, if so: rollback steps of what never began, a deletion that was done.
 pub(super) fn nothing_to_do(builder: &Builder<'_>, spec: &Spec) -> Option<String> {
     let Spec::Kubernetes(step) = spec else { return None };

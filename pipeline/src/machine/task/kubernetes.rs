@@ -1,9 +1,8 @@
 //! The typed document of Kubernetes steps, and when one of them has nothing to do.
 
-use super::super::state::Run;
 use super::artifact::file_store;
 use super::build::{Builder, bad_field, bug, field_value};
-use super::earlier::{began, in_rollback, latest, output};
+use super::earlier::{began, canary_workloads, in_rollback, latest, output};
 use crate::model::Field;
 use crate::model::connector::ConnectorSpec;
 use crate::model::connector_k8s::{K8sCredential, OpenIdConnect};
@@ -356,17 +355,7 @@ fn action(builder: &mut Builder<'_>, step: &K8sStep) -> Result<KubernetesAction,
             }
         }
         K8sAction::K8sCanaryDelete {} => {
-            let of = |run: &Run| match output(run, "canaryWorkload") {
-                Some(text) => Some(text),
-                // A canary that failed or was aborted left no outcome; what it announced stands in its undo data.
-                None => {
-                    run.undo.as_ref().and_then(|undo| undo.get("canaryWorkload")?.as_str().map(str::to_owned))
-                }
-            };
-            let named = latest(builder, "K8sCanaryDeploy", |run| of(run).is_some()).and_then(of);
-            let workloads = named.iter().flat_map(|text| text.split(',')).map(str::trim);
-            let workloads = workloads.filter(|text| !text.is_empty()).map(str::to_owned).collect();
-            KubernetesAction::K8sCanaryDelete { workloads }
+            KubernetesAction::K8sCanaryDelete { workloads: canary_workloads(builder) }
         }
         K8sAction::K8sBlueGreenDeploy {
             skip_dry_run,

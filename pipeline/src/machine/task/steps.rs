@@ -2,12 +2,12 @@
 
 use super::build::{Builder, bad_field};
 use crate::model::Field;
-use crate::model::step::{Spec, ThresholdKind, Unit, UnitKind, Verify};
+use crate::model::step::{CanaryVerify, Spec, ThresholdKind, Unit, UnitKind, Verify};
 use expr::Target;
-use proto::failure::Failure;
+use proto::failure::{Failure, FailureKind};
 use proto::task::{
-    CommandSpec, CommandUnit, Comparison, DownloadSource, HttpSpec, MetricProvider, NoopSpec, OutputVariable,
-    ShellScriptSpec, StepSpec, Threshold, VerifySpec,
+    CanaryAnalysis, CanaryMetric, CommandSpec, CommandUnit, Comparison, DownloadSource, HttpSpec,
+    MetricProvider, NoopSpec, OutputVariable, Sensitivity, ShellScriptSpec, StepSpec, Threshold, VerifySpec,
 };
 use proto::text::Text;
 use serde_json::Value as Json;
@@ -147,6 +147,9 @@ fn insert(tree: &mut Json, names: &[String], value: Json) {
 }
 
 fn build_verify(builder: &mut Builder<'_>, verify: &Verify) -> Result<VerifySpec, Box<Failure>> {
+    if let Some(canary) = &verify.canary {
+        return build_canary(builder, verify, canary);
+    }
     let (Some(connector), Some(query)) = (&verify.connector, &verify.query) else {
         return Err(super::build::bug("a Verify step without connector or query was planned"));
     };
@@ -203,5 +206,79 @@ fn build_verify(builder: &mut Builder<'_>, verify: &Verify) -> Result<VerifySpec
         fail_on_no_analysis: verify.fail_on_no_analysis,
         variables,
         stage_started_at,
+        canary: None,
+    })
+}
+
+/// Nodes of the canary of this stage against the rest.
+fn build_canary(
+    builder: &mut Builder<'_>,
+    verify: &Verify,
+    canary: &CanaryVerify,
+) -> Result<VerifySpec, Box<Failure>> {
+    let sensitivity = match &canary.sensitivity {
+        None => Sensitivity::default(),
+        Some(field) => match builder.strict(field)?.trim().to_ascii_lowercase().as_str() {
+            "high" => Sensitivity::High,
+            "medium" => Sensitivity::Medium,
+            "low" => Sensitivity::Low,
+            other => {
+                return Err(bad_field(
+                    field,
+                    format!("`{other}` is no sensitivity; known are HIGH, MEDIUM, LOW"),
+                ));
+            }
+        },
+    };
+    let mut metrics = Vec::new();
+    for metric in &canary.metrics {
+        let comparison = match metric.comparison.as_deref() {
+            Some("LessOrEqual") => Some(Comparison::LessOrEqual),
+            Some("GreaterOrEqual") => Some(Comparison::GreaterOrEqual),
+            _ => None,
+        };
+        metrics.push(CanaryMetric {
+            name: builder.strict(&metric.name)?,
+            provider: MetricProvider::Prometheus { connector: builder.prometheus(&metric.connector)? },
+            query: builder.strict(&metric.query)?,
+            node_label: match &metric.node_label {
+                Some(field) => builder.strict(field)?,
+                None => "pod".to_owned(),
+            },
+            comparison,
+            fail_fast: None,
+        });
+    }
+    let mut variables = BTreeMap::new();
+    for (name, field) in &verify.labels {
+        variables.insert(name.clone(), builder.lenient(field)?.0);
+    }
+    // Pods have the name of their workload and a suffix.
+    let canary_nodes: Vec<String> = super::earlier::canary_workloads(builder)
+        .iter()
+        .filter_map(|text| text.rsplit('/').next())
+        .map(|name| format!("{name}-*"))
+        .collect();
+    if canary_nodes.is_empty() {
+        let text =
+            "a canary verification needs a canary: no K8sCanaryDeploy step of this stage ran before it";
+        return Err(Box::new(Failure::new(FailureKind::BadSpec, "PIPE-045", text)));
+    }
+    Ok(VerifySpec {
+        provider: None,
+        metric_name: String::new(),
+        query: String::new(),
+        threshold: None,
+        comparison: None,
+        duration_ms: verify
+            .duration
+            .as_ref()
+            .map(|field| builder.duration(field))
+            .transpose()?
+            .unwrap_or_default(),
+        fail_on_no_analysis: verify.fail_on_no_analysis,
+        variables,
+        stage_started_at: builder.stage_started_at(),
+        canary: Some(CanaryAnalysis { sensitivity, metrics, canary_nodes }),
     })
 }
