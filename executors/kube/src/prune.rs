@@ -11,7 +11,7 @@ use executor_api::{Class, Level, StepError, UnitLog};
 use futures::StreamExt as _;
 use http::Method;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// What a deletion that fails means.
@@ -99,8 +99,9 @@ pub(crate) async fn delete(
     let mut found = present(session, items, log).await?;
     let mut order: Vec<Object> = found.iter().map(|found| found.object.clone()).collect();
     crate::objects::sort(&mut order);
-    let place = |reference: &Reference| order.iter().position(|object| object.reference() == *reference);
-    found.sort_by_key(|found| std::cmp::Reverse(place(&found.object.reference())));
+    let place: HashMap<Reference, usize> =
+        order.iter().enumerate().map(|(at, object)| (object.reference(), at)).collect();
+    found.sort_by_cached_key(|found| std::cmp::Reverse(place.get(&found.object.reference()).copied()));
     if found.is_empty() {
         return Ok(Vec::new());
     }
