@@ -363,7 +363,7 @@ pub(crate) async fn plan(
     let objects = ready.set.objects().cloned().collect();
     let mut changes = changes::of(&session, objects, deploy::options(spec, true)?).await?;
     if let Some(plan) = &ready.routes {
-        changes.text.push_str(&routes::difference(&session, plan).await?);
+        changes.absorb(routes::difference(&session, plan, None).await?);
     }
     Ok(changes.plan())
 }

@@ -47,6 +47,15 @@ impl Changes {
         self.text.push_str(text);
     }
 
+    /// Adds the changes of another set that the same step applies.
+    pub(crate) fn absorb(&mut self, more: Changes) {
+        self.text.push_str(&more.text);
+        self.created += more.created;
+        self.changed += more.changed;
+        self.deleted += more.deleted;
+        self.same += more.same;
+    }
+
     /// Adds objects that would be deleted.
     pub(crate) async fn deletions(&mut self, session: &Session, items: &[Item]) -> Result<(), StepError> {
         for item in items {

@@ -1,5 +1,6 @@
 //! Routes with weights in the cluster: making them, changing their weights, taking weight away before pods go.
 
+use super::changes;
 use super::copies::{Live, ROUTES, SERVICES};
 use crate::apply::{Applied, Options, validate};
 use crate::bluegreen;
@@ -321,25 +322,20 @@ pub(crate) async fn capacity(session: &Session, log: &dyn UnitLog) -> Result<Opt
     Ok(Some(canary::capacity_share(canary, stable)))
 }
 
-/// What the plan would change.
-pub(crate) async fn difference(session: &Session, plan: &Plan) -> Result<String, StepError> {
-    let mut text = String::new();
-    let failed = |fault: crate::error::Fault| fault.step("compare routes", &session.api.target);
-    for object in plan.objects(session, None)? {
-        let path = session.path(&object)?;
-        let before: Option<Value> = session.api.find(&path).await.map_err(failed)?;
-        match &before {
-            // What only the server adds to a route is its status and bookkeeping, which a diff leaves out.
-            Some(live) if live.get("spec") == object.at("/spec") => {}
-            before => text.push_str(&diff(before.as_ref(), Some(&object.value), &session.mask).1),
-        }
-    }
+/// What the plan would change. `percent` is the share of the capacity.
+pub(crate) async fn difference(
+    session: &Session,
+    plan: &Plan,
+    percent: Option<u32>,
+) -> Result<changes::Changes, StepError> {
+    let objects = plan.objects(session, percent)?;
+    let mut changes = changes::of(session, objects, Options::default()).await?;
     if let Routing::Inherit(_) = &plan.routing {
         for (host, weight) in plan.wanted()? {
-            text.push_str(&format!("weight of {host}: {weight}\n"));
+            changes.text.push_str(&format!("weight of {host}: {weight}\n"));
         }
     }
-    Ok(text)
+    Ok(changes)
 }
 
 /// The objects of a plan, for the log.

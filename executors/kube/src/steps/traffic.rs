@@ -1,6 +1,5 @@
 //! `K8sTrafficRouting`: a route, or other weights on the route that an earlier step made.
 
-use super::copies::planned;
 use super::routes;
 use super::unit::Unit;
 use crate::KubeExecutor;
@@ -59,5 +58,6 @@ pub(crate) async fn plan(
     let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
     session.learn_places(log.as_ref()).await?;
     let plan = routes::alone(&session, config(spec)?, log.as_ref()).await?;
-    Ok(planned(routes::difference(&session, &plan).await?))
+    let percent = routes::capacity(&session, log.as_ref()).await?;
+    Ok(routes::difference(&session, &plan, percent).await?.plan())
 }

@@ -2,7 +2,7 @@
 
 use super::{Cap, Config, Matching, Names, Place, Rule, fault, metadata, shares};
 use crate::variant::{Fault, set};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 pub(super) fn objects(
     config: &Config,
@@ -84,8 +84,11 @@ fn matches(rule: &Rule, number: usize, at: &str) -> Result<Value, Fault> {
         }
         Rule::Method(method) => Ok(json!({"name": name, "pathRegex": ".*", "methods": [method]})),
         Rule::Headers(headers) => {
-            let all: Map<String, Value> =
-                headers.iter().map(|(key, m, value)| (key.clone(), expression(*m, value).into())).collect();
+            // A list with one header in each item, as the definitions of SMI want it.
+            let all: Vec<Value> = headers
+                .iter()
+                .map(|(key, matching, value)| json!({key: expression(*matching, value)}))
+                .collect();
             Ok(json!({"name": name, "headers": all}))
         }
         Rule::Text { field, .. } => Err(fault(at, format!("SMI cannot match by {field}"))),

@@ -89,7 +89,8 @@ fn an_http_route_for_a_gateway_and_for_a_mesh() {
 
 #[test]
 fn a_traffic_split_with_rules() {
-    let rules = json!([{"rule": {"type": "uri", "spec": {"value": "/a.b"}}}, {"rule": {"type": "method", "spec": {"value": "get"}}}]);
+    let rules = json!([{"rule": {"type": "uri", "spec": {"value": "/a.b"}}}, {"rule": {"type": "method", "spec": {"value": "get"}}},
+        {"rule": {"type": "headers", "spec": {"values": [{"key": "a", "value": "b"}, {"key": "c", "value": "d"}]}}}]);
     let config = config("smi", rules);
     let objects = objects(&config, &names(), None, place("split.smi-spec.io/v1alpha4")).unwrap();
     assert_eq!(
@@ -105,6 +106,7 @@ fn a_traffic_split_with_rules() {
         json!([
             {"name": "rule-1", "pathRegex": "^/a\\.b$", "methods": ["*"]},
             {"name": "rule-2", "pathRegex": ".*", "methods": ["GET"]},
+            {"name": "rule-3", "headers": [{"a": "^b$"}, {"c": "^d$"}]},
         ])
     );
     let old = super::objects(&config, &names(), None, place("split.smi-spec.io/v1alpha2")).unwrap_err();

@@ -9,18 +9,51 @@ use serde_json::{Value, json};
 async fn define(place: &Place, group: &str, version: &str, kind: &str, plural: &str) {
     let name = format!("{plural}.{group}");
     let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}}, "spec": {"group": group, "scope": "Namespaced",
+        "metadata": {"name": name}, "spec": {"group": group, "scope": "Namespaced",
             "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
             "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": {
                 "type": "object", "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}]}});
     // Another test may have made it.
     let _there = place.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
-    let list = place.path(&format!("{group}/{version}"), plural);
-    until("the definition is served", async || place.get(&list).await.is_some()).await;
+    discovered(place, group, kind).await;
+}
+
+/// Waits until the discovery document names a kind: a moment after its first list is answered.
+async fn discovered(place: &Place, group: &str, kind: &str) {
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    until("the kind is discovered", async || {
+        let request = http::Request::get("/apis").header("accept", accept).body(Vec::new()).unwrap();
+        let found: Value = place.client.request(request).await.unwrap();
+        found["items"].as_array().unwrap().iter().any(|item| {
+            item["metadata"]["name"] == group && item.to_string().contains(&format!("\"kind\":\"{kind}\""))
+        })
+    })
+    .await;
+}
+
+/// Definitions of the project that made them (`scripts/install-test-peers`), once for all tests.
+async fn define_from(place: &Place, name: &'static str, group: &str, kind: &str) {
+    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _one_after_another = ONE.lock().await;
+    static MADE: std::sync::Mutex<Vec<&str>> = std::sync::Mutex::new(Vec::new());
+    if MADE.lock().unwrap().contains(&name) {
+        return;
+    }
+    let plane = place.plane;
+    let file = crate::peer::plane::tool("kube-peer").with_file_name(format!("../crds/{name}.yaml"));
+    assert!(file.exists(), "{}: scripts/install-test-peers makes it", file.display());
+    let apply = move || plane.kubectl(&["apply", "--server-side", "-f", file.to_str().unwrap()]);
+    tokio::task::spawn_blocking(apply).await.unwrap();
+    discovered(place, group, kind).await;
+    MADE.lock().unwrap().push(name);
 }
 
 pub async fn istio(place: &Place) {
-    define(place, "networking.istio.io", "v1", "VirtualService", "virtualservices").await;
+    define_from(place, "istio", "networking.istio.io", "VirtualService").await;
+}
+
+async fn gateway(place: &Place) {
+    define_from(place, "gateway", "gateway.networking.k8s.io", "HTTPRoute").await;
 }
 
 async fn smi(place: &Place) {
@@ -142,24 +175,22 @@ async fn what_cannot_be_routed_is_said_before_anything_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swap_gives_production_the_whole_route() {
     let place = Place::new("route-colours").await;
-    define(&place, "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes").await;
+    gateway(&place).await;
     let mut action = crate::blue_green::deploy();
     if let KubernetesAction::K8sBlueGreenDeploy { traffic_routing, .. } = &mut action {
         *traffic_routing = Some(routing("gatewayApi", "stage", 20));
     }
     ok(&place, "d1", &step(&place, "rel", &web("web", "app:1", 1), action)).await;
     let backends = async || {
-        live(&place, "gateway.networking.k8s.io/v1", "httproutes/route").await["spec"]["rules"][0]["backendRefs"].clone()
+        let route = live(&place, "gateway.networking.k8s.io/v1", "httproutes/route").await;
+        let all = route["spec"]["rules"][0]["backendRefs"].as_array().unwrap().clone();
+        all.iter()
+            .map(|b| format!("{} {} {}", b["name"].as_str().unwrap(), b["port"], b["weight"]))
+            .collect::<Vec<_>>()
     };
-    assert_eq!(
-        backends().await,
-        json!([{"name": "web", "port": 80, "weight": 80}, {"name": "web-stage", "port": 80, "weight": 20}])
-    );
+    assert_eq!(backends().await, ["web 80 80", "web-stage 80 20"]);
     ok(&place, "s1", &step(&place, "rel", "", crate::blue_green::swap(Some("blue")))).await;
-    assert_eq!(
-        backends().await,
-        json!([{"name": "web", "port": 80, "weight": 100}, {"name": "web-stage", "port": 80, "weight": 0}])
-    );
+    assert_eq!(backends().await, ["web 80 100", "web-stage 80 0"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,4 +210,52 @@ async fn a_traffic_split_over_a_first_canary() {
     assert_eq!(split().await, wanted);
     ok(&place, "t2", &step(&place, "rel", "", crate::canary::delete(&[]))).await;
     assert_eq!(split().await["backends"], json!([{"service": "web-stable", "weight": 100}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rule_that_is_written_is_one_that_the_definitions_know() {
+    let place = Place::new("route-rules").await;
+    istio(&place).await;
+    gateway(&place).await;
+    let text = |kind: &str, value: &str, matching: &str| json!({"rule": {"type": kind, "spec": {"value": value, "matchType": matching}}});
+    let headers = json!({"rule": {"type": "headers", "spec": {"values": [{"key": "x-beta", "value": "y.*", "matchType": "regex"}]}}});
+    let common = [
+        text("uri", "/a", "prefix"),
+        text("uri", "/b", "exact"),
+        text("uri", "/c.*", "regex"),
+        text("method", "get", ""),
+        headers,
+    ];
+    let only_istio = [
+        text("scheme", "https", "exact"),
+        text("authority", "a.example.com", "exact"),
+        text("port", "8080", ""),
+    ];
+    let config = |provider: &str, rules: Vec<Value>| {
+        let destinations =
+            json!([{"host": "a", "weight": 1, "port": 80}, {"host": "b", "weight": 2, "port": 81}]);
+        let spec = json!({"name": provider.to_lowercase(), "hosts": ["web.example.com"], "gateways": ["infra/public"],
+            "routes": [{"name": "first", "rules": rules, "destinations": destinations}, {"destinations": destinations}]});
+        let config = json!({"type": "config", "trafficRouting": {"provider": provider, "spec": spec}});
+        step(&place, "rel", "", KubernetesAction::K8sTrafficRouting { config })
+    };
+    let all = [&common[..], &only_istio].concat();
+    let spec = config("istio", all);
+    let shown = plan(&place, "p", &spec).await;
+    assert!(shown.contains("create route-rules/VirtualService/istio"), "{shown}");
+    ok(&place, "t1", &spec).await;
+    let route = live(&place, "networking.istio.io/v1", "virtualservices/istio").await;
+    assert_eq!(route["spec"]["http"][0]["match"].as_array().unwrap().len(), 8);
+    let repeated = plan(&place, "p", &spec).await;
+    assert_eq!(repeated, "0 to create, 0 to change, 0 to delete, 1 unchanged\n");
+    let spec = config("gatewayApi", common.to_vec());
+    ok(&place, "t2", &spec).await;
+    let route = live(&place, "gateway.networking.k8s.io/v1", "httproutes/gatewayapi").await;
+    assert_eq!(route["spec"]["rules"][0]["matches"].as_array().unwrap().len(), 5);
+    assert_eq!(route["spec"]["rules"][1]["backendRefs"][1]["weight"], 66);
+    let repeated = plan(&place, "p", &spec).await;
+    assert_eq!(
+        repeated, "0 to create, 0 to change, 0 to delete, 1 unchanged\n",
+        "whatever the server fills in"
+    );
 }
