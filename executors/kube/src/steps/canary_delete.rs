@@ -4,10 +4,11 @@
 //! of the release, so that a canary of which nobody wrote anything down is found too. Traffic leaves first.
 
 use super::copies::{CONFIGURATION, GUARDS, Live, ROUTES, SERVICES, WORKLOADS, planned};
+use super::routes;
 use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::canary::{self, SUFFIX, TRACK};
-use crate::error::{bad_spec, cancelled};
+use crate::error::bad_spec;
 use crate::objects::{Mask, Reference, diff};
 use crate::session::Session;
 use crate::traffic;
@@ -20,7 +21,9 @@ use std::collections::BTreeSet;
 struct Found {
     /// In the order of deletion.
     objects: Vec<Live>,
-    /// Routes that send requests to it, with the patch that ends that.
+    /// Its Services.
+    services: Vec<String>,
+    /// Routes that send requests to them, with the patch that ends that.
     routes: Vec<(Live, Value)>,
 }
 
@@ -73,31 +76,7 @@ async fn find(session: &Session, spec: &KubernetesSpec, log: &dyn UnitLog) -> Re
             }
         }
     }
-    Ok(Found { objects, routes })
-}
-
-/// Takes the canary out of the routes. A route that changed since it was read is left to the deletion of the Service,
-/// and told: its weights are somebody else's now.
-async fn withdraw(session: &Session, found: &Found, log: &dyn UnitLog) -> Result<(), StepError> {
-    if found.routes.is_empty() {
-        return Ok(());
-    }
-    let call = |live: &Live| format!("withdraw the canary from {}", live.name());
-    let calls = found.routes.iter().map(|(live, _)| call(live)).collect();
-    session.api.announce("withdraw the canary from its routes", calls, json!({"v": 1}), None).await?;
-    for (live, patch) in &found.routes {
-        if let Some((reason, _)) = session.cx.cancel.requested() {
-            return Err(cancelled(reason, "the canary runs and keeps its traffic"));
-        }
-        match session.merge(&live.path, &call(live), patch).await {
-            Ok(_) => {
-                session.say(log, Level::Info, &format!("{} sends nothing to the canary", live.name())).await?
-            }
-            Err(fault) if fault.is_not_found() => {}
-            Err(fault) => return Err(fault.step(&call(live), &session.api.target)),
-        }
-    }
-    Ok(())
+    Ok(Found { objects, services, routes })
 }
 
 /// Runs the step.
@@ -127,7 +106,7 @@ pub(crate) async fn run(
     let skipped = found.objects.is_empty() && !again;
     let unit = Unit::begin(cx, "Delete").await?;
     let work = async {
-        withdraw(&session, &found, unit.log()).await?;
+        routes::leave(&session, &found.services, unit.log()).await?;
         let state = json!({"v": 1, "deleted": found.objects.iter().map(Live::name).collect::<Vec<_>>()});
         session.delete_all(&found.objects, "delete the canary", state, None, unit.log()).await
     };

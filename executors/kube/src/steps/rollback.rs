@@ -4,6 +4,7 @@ use super::changes;
 use super::flags;
 use super::pods;
 use super::rolling::ids;
+use super::routes;
 use super::shape;
 use super::unit::Unit;
 use crate::KubeExecutor;
@@ -250,6 +251,10 @@ async fn roll_back(
     log: &dyn UnitLog,
 ) -> Result<Vec<Object>, StepError> {
     if !found.canaries.is_empty() {
+        let services = found.canaries.iter().map(|item| &item.reference).filter(|r| r.kind == "Service");
+        let services: Vec<String> = services.map(|reference| reference.name.clone()).collect();
+        session.learn_places(log).await?;
+        routes::leave(session, &services, log).await?;
         prune::delete(session, found.canaries.clone(), Strictness::Lenient, log).await?;
     }
     let mut back = Vec::new();

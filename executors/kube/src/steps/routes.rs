@@ -242,6 +242,18 @@ pub(crate) async fn lower(session: &Session, percent: u32, log: &dyn UnitLog) ->
     Ok(())
 }
 
+/// Before a canary goes: no route of the release sends anything to these Services any more.
+pub(crate) async fn leave(
+    session: &Session,
+    services: &[String],
+    log: &dyn UnitLog,
+) -> Result<(), StepError> {
+    if services.is_empty() {
+        return Ok(());
+    }
+    reweight(session, |live| Ok(traffic::withdraw(live, services)), log).await
+}
+
 /// After a swap: the primary Service gets everything.
 pub(crate) async fn settle(
     session: &Session,

@@ -217,7 +217,19 @@ async fn the_rolling_step_completes_the_release_of_the_canary() {
         skip_dry_run: false,
         traffic_routing: Some(routing),
     };
-    ok_in(&place, "e2", "c2", &step(&place, "rel", &web("web", "app:3", 2), action)).await;
+    let again = step(&place, "rel", &web("web", "app:3", 2), action);
+    ok_in(&place, "e2", "c2", &again).await;
+    // A rollback alone takes the canary out of the route, and then away.
+    let back = KubernetesAction::K8sRollingRollback { pruning_enabled: false };
+    ok_in(&place, "e2", "b2", &step(&place, "rel", "", back)).await;
+    assert!(absent(&place, "apps/v1", "deployments/web-canary").await);
+    assert!(absent(&place, "v1", "services/web-canary").await);
+    let route = live(&place, "networking.istio.io/v1", "virtualservices/route").await;
+    assert_eq!(
+        route["spec"]["http"][0]["route"],
+        json!([{"destination": {"host": "web-stable"}, "weight": 100}])
+    );
+    ok_in(&place, "e2", "c3", &again).await;
     // A rolling step that prunes keeps what the route needs, although the manifest does not name it.
     ok_in(&place, "e2", "r2", &rolling(&place, "app:3", true)).await;
     ok_in(&place, "e2", "x2", &step(&place, "rel", "", delete(&[]))).await;
