@@ -32,8 +32,23 @@ fn main() -> Result<()> {
     {
         return fanout::executor(rest);
     }
+<<<<<<< HEAD
     let all =
-        ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions", "pipelines", "growth", "kube"];
+        ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions", "pipelines", "growth", "kubernetes"];
+=======
+    let all = [
+        "idle",
+        "start",
+        "dispatch",
+        "fanout",
+        "logs",
+        "mask",
+        "expressions",
+        "pipelines",
+        "growth",
+        "kubernetes",
+    ];
+>>>>>>> 8341b4f (Kubernetes: a chart with hooks, definition, dependency and library through its whole life; 410, expired token and restarts in the middle of a rolling step; bench section kubernetes; a rollback remembers what it made anew)
     let sections: Vec<&str> =
         if asked.is_empty() { all.to_vec() } else { asked.iter().map(String::as_str).collect() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -49,7 +64,7 @@ fn main() -> Result<()> {
             "mask" => mask::measure()?,
             "expressions" => expressions::measure()?,
             "pipelines" => runtime.block_on(pipelines::measure())?,
-            "kube" => kube::measure()?,
+            "kubernetes" => kube::measure()?,
             "growth" => runtime.block_on(pipelines::growth())?,
             other => anyhow::bail!("unknown section `{other}`; sections: {} fanout-executor", all.join(" ")),
         }

@@ -444,9 +444,15 @@ impl<'a> Waiter<'a> {
                     _ => Class::Connectivity,
                 };
                 let text = format!("{what} cannot be watched: {message}");
-                StepError::new(class, "KUBE-053", text).target(what).hint(
-                    "allow the account the verbs list and watch on it; check that the cluster knows the kind",
-                )
+                let hint = match code {
+                    401 => {
+                        "the token or certificate has expired or was revoked while the step waited; renew it, and let it live longer than a rollout takes"
+                    }
+                    _ => {
+                        "allow the account the verbs list and watch on it; check that the cluster knows the kind"
+                    }
+                };
+                StepError::new(class, "KUBE-053", text).target(what).hint(hint)
             }
             Ended::Cancelled(reason) => {
                 let lines = self.unfinished();

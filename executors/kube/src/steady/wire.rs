@@ -118,6 +118,9 @@ struct Status {
     code: u16,
 }
 
+const AGENT: http::HeaderValue =
+    http::HeaderValue::from_static(concat!("delegate/", env!("CARGO_PKG_VERSION")));
+
 impl Wire {
     pub(crate) fn new(client: Client) -> Wire {
         Wire { client, requests: Arc::default() }
@@ -130,7 +133,10 @@ impl Wire {
 
     async fn send(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Body>, Trouble> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.client.send(request.map(Body::from)).await.map_err(|e| unreachable(&e))?;
+        let mut request = request.map(Body::from);
+        // Named like every other request of ours, so that an audit log shows all of them.
+        request.headers_mut().insert(http::header::USER_AGENT, AGENT);
+        let answer = self.client.send(request).await.map_err(|e| unreachable(&e))?;
         let code = answer.status().as_u16();
         if code < 400 {
             return Ok(answer);

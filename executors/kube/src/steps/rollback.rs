@@ -16,7 +16,7 @@ use crate::prune::{self, Strictness, candidates};
 use crate::release::{History, Item, Release, Status};
 use crate::session::Session;
 use crate::steady;
-use executor_api::{Level, Plan, StepContext, StepError, StepOutput, UnitLog};
+use executor_api::{Class, Level, Plan, StepContext, StepError, StepOutput, UnitLog};
 use proto::result::Output;
 use proto::task::{KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};
@@ -257,7 +257,7 @@ async fn roll_back(
         routes::leave(session, &services, log).await?;
         prune::delete(session, found.canaries.clone(), Strictness::Lenient, log).await?;
     }
-    let mut back = Vec::new();
+    let (mut back, mut remade) = (Vec::new(), Vec::<Item>::new());
     if let Some(target) = &found.target {
         let objects = restored(session, target, log).await?;
         shape::rights(session, objects.clone(), shape::Records::Releases).await?;
@@ -265,12 +265,43 @@ async fn roll_back(
         let state = pods::noted(json!({"v": 1, "release": target.number}), &found.pods_before);
         set.apply(session, &state, None, log).await?;
         back = set.objects().cloned().collect();
+        remade = set.done().iter().map(Item::from).collect();
     }
+    remember(session, found.target.as_mut(), &remade, log).await?;
     if let Some(current) = found.current.as_mut().filter(|current| current.status != Status::Failed) {
         current.status = Status::Failed;
         History::store(session, current).await?;
     }
     Ok(back)
+}
+
+/// Notes which objects of the release that came back were made anew: by their old uids nobody would take them for ours
+/// when the release is deleted. Only for releases of our own; the rollback itself does not fail for the note.
+async fn remember(
+    session: &Session,
+    target: Option<&mut Release>,
+    remade: &[Item],
+    log: &dyn UnitLog,
+) -> Result<(), StepError> {
+    let Some(target) = target else { return Ok(()) };
+    let mut changed = false;
+    for item in &mut target.ours.inventory {
+        let now = remade.iter().find(|now| now.reference == item.reference && now.uid != item.uid);
+        if let Some(now) = now.filter(|now| !now.uid.is_empty()) {
+            item.uid.clone_from(&now.uid);
+            changed = true;
+        }
+    }
+    if !changed {
+        return Ok(());
+    }
+    match History::store(session, target).await {
+        Err(error) if !matches!(error.class, Class::Cancelled { .. }) => {
+            let text = format!("the objects that were made anew could not be noted: {}", error.what);
+            session.say(log, Level::Warn, &text).await
+        }
+        other => other,
+    }
 }
 
 /// What the step would change.
