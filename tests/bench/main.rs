@@ -32,10 +32,6 @@ fn main() -> Result<()> {
     {
         return fanout::executor(rest);
     }
-<<<<<<< HEAD
-    let all =
-        ["idle", "start", "dispatch", "fanout", "logs", "mask", "expressions", "pipelines", "growth", "kubernetes"];
-=======
     let all = [
         "idle",
         "start",
@@ -48,7 +44,6 @@ fn main() -> Result<()> {
         "growth",
         "kubernetes",
     ];
->>>>>>> 8341b4f (Kubernetes: a chart with hooks, definition, dependency and library through its whole life; 410, expired token and restarts in the middle of a rolling step; bench section kubernetes; a rollback remembers what it made anew)
     let sections: Vec<&str> =
         if asked.is_empty() { all.to_vec() } else { asked.iter().map(String::as_str).collect() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
