@@ -7,7 +7,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "Tests may panic and print."
+    clippy::disallowed_methods,
+    reason = "Tests may panic and print, and compare with wall clocks of the peer."
 )]
 
 mod peer;
