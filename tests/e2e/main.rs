@@ -8,6 +8,8 @@
 
 mod approvals;
 mod journey;
+mod k8s_seed;
+mod k8s_world;
 mod secrets;
 mod shell_on_host;
 mod shell_script;

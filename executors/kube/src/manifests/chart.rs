@@ -189,7 +189,7 @@ async fn pull(
                 "username": user.expose_secret(), "password": password.expose_secret(),
             });
         }
-        let list = json!({"apiVersion": "", "repositories": [entry]});
+        let list = json!({"apiVersion": "v1", "repositories": [entry]});
         let config = program::put(work, "repositories.yaml", &list.to_string()).await?;
         let with = |program: Program| {
             program
@@ -198,9 +198,14 @@ async fn pull(
                 .arg("--repository-cache")
                 .arg(work.join("repository").display().to_string())
         };
-        let update = with(program::helm(work).arg("repo").arg("update"));
+        // Without the flag a repository that cannot be read is no failure to helm.
+        let update = with(program::helm(work).arg("repo").arg("update").arg("--fail-on-repo-update-fail"));
         let wanted = "reading the index of a chart repository";
-        program::output(&update, "helm repo update", wanted, program::NO_HELM, fetch.cx).await?;
+        let updated = program::output(&update, program::UPDATE, wanted, program::NO_HELM, fetch.cx).await;
+        updated.map_err(|failed| match failed.code {
+            "KUBE-061" => error::chart(format!("the repository {url} cannot be read: {}", failed.what)),
+            _ => failed,
+        })?;
         helm = with(helm).arg(format!("charts/{name}"));
     }
     if let Some(version) = version {

@@ -52,6 +52,9 @@ pub(super) fn helm(work: &Path) -> Program {
 pub(super) const NO_HELM: &str =
     "install helm 3 or 4 on the agent (in its PATH), or choose an agent that has it by `delegateSelectors`";
 
+/// The one command whose standard output is quoted when it fails.
+pub(super) const UPDATE: &str = "helm repo update";
+
 /// Runs a program and gives what it printed.
 ///
 /// **Errors**: KUBE-060 it is missing; KUBE-061 it refused.
@@ -70,7 +73,11 @@ pub(super) async fn output(
         return Err(error::cancelled(reason));
     }
     if !ended.exit.success() {
-        let said = kept.text(Stream::Stderr);
+        let mut said = kept.text(Stream::Stderr);
+        if name == UPDATE {
+            // Here the reason stands on the other stream. Rendered text, which may hold secrets, is never quoted.
+            said = format!("{}{said}", kept.text(Stream::Stdout));
+        }
         // The end of what it said holds the reason; the beginning may be pages of warnings.
         let from = said.char_indices().rev().nth(1999).map_or(0, |(at, _)| at);
         return Err(error::refused(name, ended.exit.status(), said.get(from..).unwrap_or_default()));

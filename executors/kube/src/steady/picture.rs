@@ -212,6 +212,15 @@ impl Picture {
 
     /// ReplicaSet of the revision that is being rolled out.
     fn new_set(&self, object: &Value) -> Option<&ReplicaSet> {
+        // Until the controller has seen a change, the revision is that of before: after a rollback its pods would be the
+        // failing ones that are on their way out.
+        let count = |path: &str| object.pointer(path).and_then(Value::as_i64);
+        if let (Some(generation), Some(observed)) =
+            (count("/metadata/generation"), count("/status/observedGeneration"))
+            && observed < generation
+        {
+            return None;
+        }
         let uid = text(object, "/metadata/uid");
         let revision =
             object.pointer("/metadata/annotations").and_then(|a| a.get("deployment.kubernetes.io/revision"));

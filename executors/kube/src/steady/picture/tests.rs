@@ -94,6 +94,27 @@ fn pods_of_an_older_revision_are_no_evidence() {
 }
 
 #[test]
+fn the_revision_of_a_change_that_nobody_has_seen_is_that_of_before() {
+    let mut picture = picture();
+    let mut changed = deployment(1, 1);
+    changed["metadata"]["generation"] = json!(3);
+    changed["status"]["observedGeneration"] = json!(2);
+    picture.all_objects(&[0], vec![changed.clone()]);
+    picture.put_set(1, set("failing", "2", json!([])));
+    picture.put_pod(2, pod("p", "failing", "2026-01-01T00:10:01Z", pull_error()));
+    assert_eq!(cause(&one(&mut picture, at(0))), None);
+    assert_eq!(
+        cause(&one(&mut picture, at(600))),
+        None,
+        "the pods of a rollback's predecessor are no evidence"
+    );
+    changed["status"]["observedGeneration"] = json!(3);
+    picture.all_objects(&[0], vec![changed]);
+    assert_eq!(cause(&one(&mut picture, at(600))), None);
+    assert_eq!(cause(&one(&mut picture, at(700))), Some(Cause::ImagePull), "it is the revision after all");
+}
+
+#[test]
 fn a_container_that_has_ended_must_prove_itself_before_its_pod_counts() {
     let mut picture = picture();
     picture.all_objects(&[0], vec![deployment(2, 2)]);
