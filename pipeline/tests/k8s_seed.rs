@@ -661,3 +661,23 @@ fn every_login_of_a_cluster_is_read_and_credentials_in_clear_are_refused() {
         assert!(faults.contains(words), "{words}: {faults}");
     }
 }
+
+#[test]
+fn the_sample_is_planned_and_its_first_task_carries_the_tag() {
+    let sample = |name: &str| {
+        let path = format!("{}/../deploy/examples/kubernetes/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let inputs = [("tag".to_owned(), "1.4.0".to_owned())].into();
+    let options = PlanOptions { inputs, ..support::options() };
+    let plan = plan("p.yaml", &sample("pipeline.yaml"), &catalog(&sample("entities.yaml")), &options)
+        .unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let mut world = World::start_with(plan);
+    let diff = world.answer(success());
+    assert_eq!(diff.task.service.as_ref().unwrap().variables["imageTag"].as_str(), "1.4.0");
+    let Some(FileStore::Inline { content, .. }) = &kubernetes(&diff).manifest.as_ref().unwrap().store else {
+        panic!()
+    };
+    assert!(content.as_str().contains("environment: \"prod\""), "{}", content.as_str());
+    assert!(content.as_str().contains("shop:PLACEHOLDER_TAG"), "the agent puts it in");
+}
