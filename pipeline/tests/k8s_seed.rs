@@ -165,6 +165,10 @@ monitoredService:
       type: Prometheus
       spec:
         connectorRef: prom
+        metricPacks:
+        - identifier: Custom
+          metricThresholds:
+          - {type: FailImmediately, metricType: Custom, metricName: errors, spec: {action: FailImmediately}, criteria: {type: Absolute, spec: {greaterThan: 5}}}
         metricDefinitions:
         - identifier: latency
           metricName: response time
@@ -193,7 +197,8 @@ fn a_canary_is_verified_by_the_metrics_of_its_monitored_service() {
     let metrics: Vec<_> =
         canary.metrics.iter().map(|m| (m.name.as_str(), m.node_label.as_str(), m.comparison)).collect();
     let higher = Some(Comparison::LessOrEqual);
-    assert_eq!(metrics, [("response time", "kubernetes_pod", higher), ("errors", "pod", None)]);
+    assert_eq!(metrics, [("response time", "kubernetes_pod", higher), ("errors", "pod", higher)]);
+    assert_eq!((canary.metrics[0].fail_fast, canary.metrics[1].fail_fast), (None, Some(5.0)));
     let MetricProvider::Prometheus { connector } = &canary.metrics[0].provider;
     assert_eq!(connector.url, "http://prometheus.example.com:9090");
     world.answer(outputs(&[("canaryWorkload", json!(named))]));

@@ -1,6 +1,6 @@
 //! Verify `type: Canary` against a real Prometheus: pods of a canary against the rest.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test ends at the first surprise.")]
+#![expect(clippy::unwrap_used, reason = "A test ends at the first surprise.")]
 
 mod peer;
 

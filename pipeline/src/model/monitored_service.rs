@@ -34,6 +34,10 @@ pub struct HealthMetric {
     /// `LessOrEqual` when higher values are worse, `GreaterOrEqual` when lower ones are; guessed from the name if both
     /// or none are written.
     pub comparison: Option<String>,
+    /// A node of the canary beyond this value fails the verification at once (a metric threshold `FailImmediately` with
+    /// an absolute criterion).
+    #[serde(default)]
+    pub fail_fast: Option<Field>,
 }
 
 /// Metric providers of health sources that are asked.
@@ -76,7 +80,12 @@ fn read_source(node: &Node, path: &str, metrics: &mut Vec<HealthMetric>, finding
         return;
     };
     reader.finish(findings);
-    spec.known(&["feature", "metricPacks", "dataSourceType"]);
+    spec.known(&["feature", "dataSourceType"]);
+    let mut limits: Vec<Limit> = Vec::new();
+    let packs = spec.sub("metricPacks");
+    for (index, pack) in spec.list("metricPacks", findings).iter().enumerate() {
+        read_pack(pack, &format!("{packs}[{index}]"), &mut limits, findings);
+    }
     let connector = spec.required("connectorRef", findings);
     let list = spec.sub("metricDefinitions");
     let nodes = spec.list("metricDefinitions", findings);
@@ -84,8 +93,67 @@ fn read_source(node: &Node, path: &str, metrics: &mut Vec<HealthMetric>, finding
     let (Some(()), Some(connector), Some(identifier)) = (known, connector, identifier) else { return };
     for (index, node) in nodes.iter().enumerate() {
         let metric = read_metric(node, &format!("{list}[{index}]"), &identifier.text(), &connector, findings);
-        metrics.extend(metric);
+        let Some(mut metric) = metric else { continue };
+        if let Some(limit) = limits.iter().find(|limit| limit.metric == metric.name.text()) {
+            metric.fail_fast = Some(limit.value.clone());
+            // The side of the limit is the bad one.
+            metric.comparison = Some(limit.comparison.to_owned());
+        }
+        metrics.push(metric);
     }
+}
+
+/// A threshold that fails at once.
+struct Limit {
+    metric: String,
+    value: Field,
+    comparison: &'static str,
+}
+
+fn read_pack(node: &Node, path: &str, limits: &mut Vec<Limit>, findings: &mut Findings) {
+    let mut reader = Reader::new(node, path, findings);
+    reader.known(&["identifier", "metrics"]);
+    let list = reader.sub("metricThresholds");
+    for (index, node) in reader.list("metricThresholds", findings).iter().enumerate() {
+        let mut threshold = Reader::new(node, format!("{list}[{index}]"), findings);
+        threshold.known(&["metricType", "groupName", "spec", "metricIdentifier"]);
+        let metric = threshold.required("metricName", findings);
+        let at_once = match threshold.required("type", findings) {
+            Some(kind) if kind.text() == "FailImmediately" => true,
+            Some(kind) => {
+                let text =
+                    format!("a metric threshold of type `{}` has no effect in this version", kind.text());
+                findings.remark("not-supported-yet", &kind.at, &kind.path, text);
+                false
+            }
+            None => false,
+        };
+        if let Some(mut criteria) = threshold.map("criteria", findings) {
+            let known = [("Absolute", true), ("Percentage", false)];
+            let kind = criteria.required("type", findings);
+            let absolute = kind.as_ref().and_then(|kind| one_of(kind, "type of criteria", &known, findings));
+            if let (Some(false), Some(kind)) = (absolute, &kind) {
+                let text =
+                    "a percentage is judged by the sensitivity of the step; this threshold has no effect";
+                findings.remark("not-supported-yet", &kind.at, &kind.path, text);
+            }
+            if let Some(mut spec) = criteria.map("spec", findings) {
+                let sides = [("greaterThan", "LessOrEqual"), ("lessThan", "GreaterOrEqual")];
+                for (key, comparison) in sides {
+                    if let (Some(value), Some(metric)) = (spec.field(key, findings), &metric)
+                        && at_once
+                        && absolute == Some(true)
+                    {
+                        limits.push(Limit { metric: metric.text(), value, comparison });
+                    }
+                }
+                spec.finish(findings);
+            }
+            criteria.finish(findings);
+        }
+        threshold.finish(findings);
+    }
+    reader.finish(findings);
 }
 
 fn read_metric(
@@ -144,6 +212,7 @@ fn read_metric(
         query: query?,
         node_label,
         comparison,
+        fail_fast: None,
     };
     enabled.then_some(metric)
 }

@@ -143,6 +143,7 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
                 for metric in &canary.metrics {
                     fields.extend([&metric.name, &metric.query]);
                     fields.extend(&metric.node_label);
+                    fields.extend(&metric.fail_fast);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! A real Kubernetes control plane (`tests/peers/kube`), and the programs that tests use beside it.
 //!
 //! This file stands alone: `executors/kube/tests` takes it by `#[path]`, so that there is one starter.
-#![allow(dead_code, reason = "Each test program uses a part of it.")]
+#![allow(dead_code, unreachable_pub, reason = "Each test program uses a part of it.")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -66,6 +66,8 @@ pub(crate) struct Waiter<'a> {
     sender: mpsc::Sender<(usize, Change)>,
     changes: mpsc::Receiver<(usize, Change)>,
     pub(super) start: Instant,
+    /// The state of each target now; it is told a little later.
+    current: Vec<String>,
     /// What was said last about each target, and when.
     said: Vec<(String, Option<Instant>)>,
     told_warnings: HashSet<(String, String)>,
@@ -96,6 +98,7 @@ impl<'a> Waiter<'a> {
             sender,
             changes,
             start: cx.clock.mono(),
+            current: vec![String::new(); targets.len()],
             said: vec![(String::new(), None); targets.len()],
             told_warnings: HashSet::new(),
             pods_of: HashSet::new(),
@@ -125,6 +128,9 @@ impl<'a> Waiter<'a> {
                         None => text,
                     },
                 };
+                if let Some(current) = self.current.get_mut(index) {
+                    current.clone_from(&text);
+                }
                 if let Some(at) = self.say(index, text, now).await? {
                     again = Some(again.map_or(at, |other| other.min(at)));
                 }
@@ -176,6 +182,8 @@ impl<'a> Waiter<'a> {
                     Delta::All(pods) => {
                         picture.all_pods(source, pods);
                         picture.pods_known(&members);
+                        // Warnings that came before what they are about.
+                        return self.tell_warnings().await;
                     }
                     Delta::Put(pod) => picture.put_pod(source, pod),
                     Delta::Gone(pod) => picture.gone_pod(&pod),
@@ -187,6 +195,7 @@ impl<'a> Waiter<'a> {
                     Delta::All(sets) => {
                         picture.all_sets(source, sets);
                         picture.sets_known(&members);
+                        return self.tell_warnings().await;
                     }
                     Delta::Put(set) => picture.put_set(source, set),
                     Delta::Gone(set) => picture.gone_set(&set),
@@ -352,7 +361,7 @@ impl<'a> Waiter<'a> {
         let id = self.sources.len();
         self.sources.push(source);
         let (wire, sender) = (self.wire.clone(), self.sender.clone());
-        self.watches.spawn(async move { follow(&wire, &path, &selector, &sender, id, wrap).await });
+        self.watches.spawn(async move { follow(&wire, &path, &selector, None, &sender, id, wrap).await });
     }
 
     /// Once, when a pod finds no node: whether something may bring one.
@@ -421,9 +430,9 @@ impl<'a> Waiter<'a> {
         let one = |(index, watched): (usize, &picture::Watched)| TargetReport {
             target: watched.target.clone(),
             summary: self
-                .said
+                .current
                 .get(index)
-                .map(|(text, _)| text.trim_start_matches("ready: ").to_owned())
+                .map(|text| text.trim_start_matches("ready: ").to_owned())
                 .unwrap_or_default(),
             object: watched.object.clone().unwrap_or_default(),
             pods: self.picture.instances(index),
@@ -479,13 +488,14 @@ impl<'a> Waiter<'a> {
     }
 
     fn is_ready(&self, index: usize) -> bool {
-        self.said.get(index).is_some_and(|(text, _)| text.starts_with("ready: "))
+        self.current.get(index).is_some_and(|text| text.starts_with("ready: "))
     }
 
     fn unfinished(&self) -> Vec<String> {
-        let said = self.picture.watched.iter().zip(&self.said);
-        said.filter(|(_, (text, _))| !text.starts_with("ready: "))
-            .map(|(w, (text, _))| format!("{}: {text}", w.target))
+        let states = self.picture.watched.iter().zip(&self.current);
+        states
+            .filter(|(_, text)| !text.starts_with("ready: "))
+            .map(|(w, text)| format!("{}: {text}", w.target))
             .collect()
     }
 }

@@ -38,17 +38,21 @@ pub(crate) enum News<T> {
 /// Follows a collection until the receiver is gone or the server refuses.
 ///
 /// **Cancel**: safe to drop at any point.
+///
+/// It goes on from the place `from` in history, or begins with a list.
+#[expect(clippy::too_many_arguments, reason = "What to watch, and where it is told.")]
 pub(crate) async fn follow<T: DeserializeOwned>(
     wire: &Wire,
     path: &str,
     selector: &Selector,
+    from: Option<String>,
     to: &Sender<(usize, super::Change)>,
     id: usize,
     wrap: fn(News<T>) -> super::Change,
 ) {
     let mut pause = FIRST_PAUSE;
     let mut well = true;
-    let mut version: Option<String> = None;
+    let mut version = from;
     loop {
         let trouble =
             match round(wire, path, selector, &mut version, &mut well, &mut pause, to, id, wrap).await {
@@ -152,3 +156,7 @@ impl<T> News<T> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

@@ -1,5 +1,7 @@
 //! A real Prometheus with its own history, scraping itself, behind a password; ends with the value.
 
+#![allow(dead_code, reason = "Each test file uses a part of it.")]
+
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

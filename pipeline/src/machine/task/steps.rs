@@ -246,7 +246,17 @@ fn build_canary(
                 None => "pod".to_owned(),
             },
             comparison,
-            fail_fast: None,
+            fail_fast: match &metric.fail_fast {
+                None => None,
+                Some(field) => {
+                    let text = builder.strict(field)?;
+                    let value = text.trim().parse().ok().filter(|value: &f64| value.is_finite());
+                    Some(
+                        value
+                            .ok_or_else(|| bad_field(field, format!("expected a number, found `{text}`")))?,
+                    )
+                }
+            },
         });
     }
     let mut variables = BTreeMap::new();
