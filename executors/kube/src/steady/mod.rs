@@ -22,12 +22,12 @@ mod wire;
 pub use cause::{Cause, Limits};
 pub use rules::{Verdict, judge};
 
-use executor_api::{StepContext, StepError, UnitLog};
+use executor_api::{CancelReason, StepContext, StepError, UnitLog};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use view::{ClusterEvent, Pod, ReplicaSet};
-use waiter::{Ended, Waiter};
+use waiter::Waiter;
 use watch::News;
 use wire::Wire;
 
@@ -129,6 +129,20 @@ pub(crate) enum Change {
     Pod(News<Pod>),
     Set(News<ReplicaSet>),
     Event(News<ClusterEvent>),
+}
+
+/// Why a wait ended without success.
+pub(crate) enum Ended {
+    Cancelled(CancelReason),
+    LogClosed,
+    Failed { index: usize, cause: Cause, text: String, exit: Option<i32> },
+    Refused { what: String, code: u16, message: String },
+}
+
+impl From<executor_api::LogClosed> for Ended {
+    fn from(_: executor_api::LogClosed) -> Ended {
+        Ended::LogClosed
+    }
 }
 
 /// Waits until every target is ready, or one of them can never be, with [`Limits::default`].

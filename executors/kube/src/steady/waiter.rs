@@ -6,7 +6,7 @@ use super::picture::{self, Conclusion, Picture};
 use super::resources::{self, Collection, resource};
 use super::watch::{Delta, News, follow};
 use super::wire::{Selector, Trouble, Wire};
-use super::{Change, LOOK_BACK, Report, Target, TargetReport, evidence};
+use super::{Change, Ended, LOOK_BACK, Report, Target, TargetReport, evidence};
 use executor_api::{CancelReason, Class, Level, StepContext, StepError, UnitLog};
 use k8s_openapi::jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
@@ -23,20 +23,6 @@ const SELECTIVE: usize = 8;
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// So many different warnings are told as they come.
 const TOLD_WARNINGS: usize = 30;
-
-/// Why a wait ended without success.
-pub(crate) enum Ended {
-    Cancelled(CancelReason),
-    LogClosed,
-    Failed { index: usize, cause: Cause, text: String, exit: Option<i32> },
-    Refused { what: String, code: u16, message: String },
-}
-
-impl From<executor_api::LogClosed> for Ended {
-    fn from(_: executor_api::LogClosed) -> Ended {
-        Ended::LogClosed
-    }
-}
 
 /// What a watch brings, as far as a refusal matters.
 #[derive(Clone, Copy)]
