@@ -24,6 +24,18 @@ impl History {
     ///
     /// **Errors**: `KUBE-034` when a release cannot be read: it is never taken for absent.
     pub(crate) async fn load(session: &Session) -> Result<History, StepError> {
+        let mut history = History::records(session).await?;
+        if history.releases.is_empty() {
+            let failed = |fault: Fault| fault.step("read the history of releases", &session.api.target);
+            history.older = older(session).await.map_err(failed)?;
+        }
+        Ok(history)
+    }
+
+    /// Reads the releases alone, for a step that makes none: the older format has nothing but numbers for us.
+    ///
+    /// **Errors**: as [`History::load`].
+    pub(crate) async fn records(session: &Session) -> Result<History, StepError> {
         let failed = |fault: Fault| fault.step("read the history of releases", &session.api.target);
         let selector = encode(&format!("owner=harness,release={}", session.release));
         let query =
@@ -43,8 +55,7 @@ impl History {
             })?);
         }
         releases.sort_by_key(|release| release.number);
-        let older = if releases.is_empty() { older(session).await.map_err(failed)? } else { 0 };
-        Ok(History { releases, older })
+        Ok(History { releases, older: 0 })
     }
 
     /// Every release, oldest first.

@@ -50,7 +50,11 @@ async fn shaped(
     log: &dyn UnitLog,
 ) -> Result<Shaped, StepError> {
     let flags = flags::read(&spec.command_flags, "Apply", true)?;
-    let history = History::load(session).await?;
+    // The releases matter to workloads, to what may be pruned and to a manifest that asks for the number.
+    let needed = flags.prune
+        || fetched.asks_for_release()
+        || fetched.preview().iter().any(|o| o.pod_template().is_some());
+    let history = if needed { History::records(session).await? } else { History::default() };
     let number = history.releases().last().map_or(0, |release| release.number);
     let (mut objects, mask) = fetched.objects(number, None, false)?;
     session.mask = mask;

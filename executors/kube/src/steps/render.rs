@@ -46,6 +46,11 @@ pub(crate) async fn read_store(
 }
 
 impl Fetched {
+    /// Whether a document holds a place for the number or colour of the release.
+    pub(crate) fn asks_for_release(&self) -> bool {
+        self.loaded.documents.iter().any(|document| document.text.contains("$__HARNESS_INTERNAL_RELEASE_"))
+    }
+
     /// The objects before they know the number of their release: enough to say which rights they take. What cannot be
     /// read is left out here and reported by [`Fetched::objects`].
     pub(crate) fn preview(&self) -> Vec<Object> {
