@@ -40,7 +40,6 @@ pub(crate) enum News<T> {
 /// **Cancel**: safe to drop at any point.
 ///
 /// It goes on from the place `from` in history, or begins with a list.
-#[expect(clippy::too_many_arguments, reason = "What to watch, and where it is told.")]
 pub(crate) async fn follow<T: DeserializeOwned>(
     wire: &Wire,
     path: &str,
