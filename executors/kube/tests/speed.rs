@@ -127,7 +127,8 @@ async fn a_thousand_objects_take_two_requests_each_and_little_more_time_than_a_b
     figure("bare-ratio", ours.as_secs_f64() / bare.as_secs_f64());
     figure("apply-seconds", ours.as_secs_f64());
     figure("apply-rss-mib", rss);
-    assert!((2 * OBJECTS..=2 * OBJECTS + 20).contains(&sent), "{sent}");
+    // kubectl takes seven besides two for each object.
+    assert!((2 * OBJECTS..=2 * OBJECTS + 7).contains(&sent), "{sent}");
     // A loaded machine makes single runs noisy; the bench holds the real bar of 2.5.
     assert!(ours < bare * 5 + Duration::from_secs(2), "{ours:?} against {bare:?}");
 
@@ -145,7 +146,6 @@ async fn a_thousand_objects_take_two_requests_each_and_little_more_time_than_a_b
         println!("kubectl: dry run {dry:?}, apply {applied:?}, {theirs} requests");
         figure("kubectl-ratio", ours.as_secs_f64() / applied.as_secs_f64());
         figure("kubectl-requests-ratio", sent as f64 / theirs as f64);
-        assert!(sent <= theirs, "{sent} requests against {theirs}");
     }
 }
 
