@@ -3,7 +3,7 @@
 //! This file stands alone: `executors/kube/tests` takes it by `#[path]`, so that there is one starter.
 #![allow(dead_code, unreachable_pub, reason = "Each test program uses a part of it.")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -69,10 +69,11 @@ impl ControlPlane {
     pub fn start(options: &[&str]) -> ControlPlane {
         // The keeper removes it.
         let dir = tempfile::Builder::new().prefix("delegate-kube-").tempdir().expect("a directory").keep();
-        let log = std::fs::File::create(dir.join("keeper.log")).expect("a log");
+        // Not in the directory: that is gone by the time somebody asks why the start failed.
+        let mut log = tempfile::tempfile().expect("a log");
         let mut command = up();
         command.arg("hold").arg(&dir).arg("--remove").args(options).arg("--bin").arg(tool("kube-peer"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.try_clone().expect("the log again"));
         // An interrupt at the keyboard is for the tests; the keeper hears of it when their pipe closes.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut keeper = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
@@ -86,8 +87,9 @@ impl ControlPlane {
             let _the_limit_is_over = sender.send(kubeconfig);
         });
         if !matches!(ready.recv_timeout(START_LIMIT), Ok(Some(_))) {
-            let log = std::fs::read_to_string(plane.dir.join("keeper.log")).unwrap_or_default();
-            panic!("the control plane is not ready in {START_LIMIT:?}: {log}");
+            let mut said = String::new();
+            let _nothing_more_to_say = log.rewind().and_then(|()| log.read_to_string(&mut said));
+            panic!("the control plane ended before it was ready, or was not in {START_LIMIT:?}: {said}");
         }
         plane
     }
