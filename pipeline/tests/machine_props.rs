@@ -395,9 +395,11 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
         let Some(event) = world.next(choice, outcome, &mut now, &state) else {
             panic!("nothing is under way and it has not ended: {:#?}\n{}", state.runs, yaml(&stages));
         };
-        // An answer for another attempt than the one that is out changes nothing.
+        // An answer for another attempt than the present one changes nothing. After a task that was given up, the answer
+        // at hand may itself be that of an older attempt.
         if let Event::TaskEnded { node, attempt, result, at } = &event {
-            for attempt in [attempt - 1, attempt + 1] {
+            let present = state.runs[node].attempt;
+            for attempt in [attempt - 1, attempt + 1].into_iter().filter(|other| *other != present) {
                 let (node, result, at) = (node.clone(), result.clone(), *at);
                 let before = state.clone();
                 assert!(apply(&mut state, &Event::TaskEnded { node, attempt, result, at }).is_empty());

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
+use tokio::time::Instant;
 
 /// One read of a spool file.
 const READ: usize = 64 << 10;
@@ -212,11 +213,9 @@ impl<'a> Follow<'a> {
             match self.place.look() {
                 Found::Running => {}
                 Found::Ended(code) => {
-                    let now = self.clock.mono();
-                    let since = *missing_since.get_or_insert(now);
+                    let young = self.is_young(&mut missing_since);
                     let lost = self.spools.iter().any(Spool::lost);
-                    let waited = now.saturating_duration_since(since);
-                    if (lost || !self.place.held()) && waited >= MISSING {
+                    if (lost || !self.place.held()) && !young {
                         let text = "The end of the output is missing: the disk of the agent is full, or the spooler \
                                     was killed";
                         self.log.line(Level::Warn, text).await?;
@@ -224,6 +223,8 @@ impl<'a> Follow<'a> {
                         return Ok(code);
                     }
                 }
+                // Just started, it has no environment yet by which it could be found.
+                Found::Never if self.place.token().is_ok() && self.is_young(&mut missing_since) => {}
                 Found::Never | Found::Vanished(_) => {
                     // Its last words may have come between the read and the look.
                     while self.take().await? {}
@@ -239,6 +240,12 @@ impl<'a> Follow<'a> {
             self.clock.sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    /// Whether less than [`MISSING`] has passed since this was first asked.
+    fn is_young(&self, since: &mut Option<Instant>) -> bool {
+        let now = self.clock.mono();
+        now.saturating_duration_since(*since.get_or_insert(now)) < MISSING
     }
 
     /// One round over both streams; whether anything came.

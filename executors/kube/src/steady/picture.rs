@@ -318,6 +318,15 @@ impl Picture {
             .collect()
     }
 
+    /// Whether a workload counts more ready pods than are known here.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.watched.iter().enumerate().any(|(index, watched)| {
+            let count = |field: &str| watched.object.as_ref()?.pointer(field)?.as_u64();
+            let ready = count("/status/readyReplicas").or_else(|| count("/status/numberReady"));
+            ready.is_some_and(|ready| ready > self.instances(index).len() as u64)
+        })
+    }
+
     /// Pods of the new revision, for the screen.
     pub(crate) fn pods_of(&self, index: usize) -> (Vec<&Pod>, usize) {
         let Some(object) = self.watched.get(index).and_then(|w| w.object.as_ref()) else {

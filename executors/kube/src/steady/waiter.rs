@@ -15,6 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// How long a report of ready workloads waits for the news of their last pods.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
 /// Changes that wait to be taken in; a watch pauses when there are more.
 const QUEUE: usize = 512;
 /// Up to this many workloads of a namespace get watches by their selector; more are cheaper with one for all.
@@ -94,6 +97,7 @@ impl<'a> Waiter<'a> {
 
     pub(super) async fn run(&mut self) -> Result<(), Ended> {
         self.watch_objects().await?;
+        let mut caught_up_by = None;
         loop {
             let now = self.cx.clock.mono();
             let assessed = self.picture.assess(now.saturating_duration_since(self.start));
@@ -122,7 +126,13 @@ impl<'a> Waiter<'a> {
                 }
             }
             if ready == self.picture.watched.len() {
-                return Ok(());
+                // The pods come by a watch of their own, which may be a moment later than that of their workload.
+                let behind = !self.pods_of.is_empty() && self.picture.is_behind();
+                let limit = *caught_up_by.get_or_insert(now + CATCH_UP);
+                if !behind || now >= limit {
+                    return Ok(());
+                }
+                again = Some(again.map_or(limit, |other| other.min(limit)));
             }
             self.take_changes(again).await?;
         }
