@@ -147,8 +147,9 @@ pub(super) async fn approve(
     // What a form would have filled in.
     let asks = found.run().and_then(|run| run.approval.as_ref()).map(|asked| asked.inputs.as_slice());
     for ask in asks.unwrap_or_default() {
-        if let Some(default) = &ask.default_value {
-            inputs.entry(ask.rule.name.clone()).or_insert_with(|| default.clone());
+        if ask.default_value.is_some() || !ask.rule.required {
+            let value = || ask.default_value.clone().unwrap_or_default();
+            inputs.entry(ask.rule.name.clone()).or_insert_with(value);
         }
     }
     let action = UserAction::Approve { inputs, comments: decision.comments.unwrap_or_default() };
