@@ -24,7 +24,7 @@ use proto::task::{FileStore, KubernetesAction, KubernetesSpec, Manifest, Manifes
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 const OBJECTS: usize = 1000;
 
