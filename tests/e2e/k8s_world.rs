@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
 /// A folder of this package.
-fn package(path: &str) -> PathBuf {
+pub(crate) fn package(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
@@ -117,7 +117,8 @@ pub(crate) struct World {
     pub(crate) keys: BTreeMap<&'static str, String>,
     git: GitServer,
     revision: u32,
-    aliases: String,
+    /// `name:port=address:port`, for every agent that is connected from then on.
+    pub(crate) aliases: String,
     pub(crate) dir: tempfile::TempDir,
 }
 

@@ -9,6 +9,7 @@
 mod approvals;
 mod journey;
 mod k8s_seed;
+mod k8s_verify;
 mod k8s_world;
 mod secrets;
 mod shell_on_host;

@@ -101,7 +101,8 @@ impl Executors {
     #[cfg(feature = "kube")]
     async fn kube(&self) -> Result<&executor_kube::KubeExecutor, StepError> {
         let make = async || {
-            let executor = executor_kube::KubeExecutor::new(executor_kube::Settings::default());
+            let settings = executor_kube::Settings { ca_pem: self.ca_pem.clone(), ..Default::default() };
+            let executor = executor_kube::KubeExecutor::new(settings);
             Ok(executor.with_sources(self.client().await?.clone()))
         };
         self.kube.get_or_try_init(make).await

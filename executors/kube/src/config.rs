@@ -18,6 +18,9 @@ pub struct Settings {
     pub kept_releases: usize,
     /// Kubeconfig of the agent; `None`: the in-cluster account, else what `KUBECONFIG` names.
     pub kubeconfig: Option<PathBuf>,
+    /// Authorities in PEM that an OpenID provider is trusted by, beside those of the machine. The API server itself has
+    /// its own in the connector.
+    pub ca_pem: Option<Vec<u8>>,
 }
 
 impl Default for Settings {
@@ -29,6 +32,7 @@ impl Default for Settings {
             definition_timeout: Duration::from_secs(60),
             kept_releases: 5,
             kubeconfig: None,
+            ca_pem: None,
         }
     }
 }

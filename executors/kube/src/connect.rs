@@ -1,5 +1,6 @@
 //! A client for the cluster of a connector: every kind of credential, host aliases, in-cluster account, kubeconfig.
 
+use crate::Settings;
 use crate::error::{Fault, bad_spec, no_secret};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,9 +22,9 @@ pub(crate) async fn connect(
     cluster: &Cluster,
     cx: &StepContext,
     log: &dyn UnitLog,
-    kubeconfig: Option<&Path>,
+    settings: &Settings,
 ) -> Result<(Client, String), StepError> {
-    let mut config = configuration(cluster, cx, kubeconfig).await?;
+    let mut config = configuration(cluster, cx, settings).await?;
     config.connect_timeout = Some(Duration::from_secs(10));
     // Watches may be silent for long; every other request has a limit of its own.
     config.read_timeout = None;
@@ -44,10 +45,12 @@ pub(crate) async fn connect(
 async fn configuration(
     cluster: &Cluster,
     cx: &StepContext,
-    kubeconfig: Option<&Path>,
+    settings: &Settings,
 ) -> Result<Config, StepError> {
     match &cluster.credential {
-        ClusterCredential::InheritFromDelegate { context } => inherited(context.as_deref(), kubeconfig).await,
+        ClusterCredential::InheritFromDelegate { context } => {
+            inherited(context.as_deref(), settings.kubeconfig.as_deref()).await
+        }
         ClusterCredential::ServiceAccount { master_url, token, ca } => {
             let mut config = base(master_url, ca.as_ref(), cx)?;
             let token = secret("token", token, cx)?;
@@ -70,7 +73,7 @@ async fn configuration(
         }
         ClusterCredential::OpenIdConnect { master_url, ca, .. } => {
             let mut config = base(master_url, ca.as_ref(), cx)?;
-            let token = crate::oidc::token(&cluster.credential, cx).await?;
+            let token = crate::oidc::token(&cluster.credential, settings.ca_pem.as_deref(), cx).await?;
             config.auth_info.token = Some(token);
             Ok(config)
         }

@@ -52,6 +52,11 @@ impl Fault {
         self.code() == Some(409)
     }
 
+    /// Whether it is not known what became of the request.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self, Fault::Connection { .. } | Fault::Timeout(_))
+    }
+
     /// Whether the same request may do better a moment later.
     pub(crate) fn may_pass(&self) -> bool {
         match self {

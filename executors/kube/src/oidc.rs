@@ -25,11 +25,12 @@ struct Refusal {
     error_description: String,
 }
 
-/// The id token for `credential`. The token is told to the masker.
+/// The id token for `credential`; the provider may be known by an authority of `ca_pem`. The token is told to the masker.
 ///
 /// **Errors**: the provider is away (`KUBE-011`) or refuses (`KUBE-013`).
 pub(crate) async fn token(
     credential: &ClusterCredential,
+    ca_pem: Option<&[u8]>,
     cx: &StepContext,
 ) -> Result<SecretString, StepError> {
     let ClusterCredential::OpenIdConnect {
@@ -49,7 +50,7 @@ pub(crate) async fn token(
     let password = secret("oidcPassword", password, cx)?;
     let client_secret = client_secret.as_ref().map(|s| secret("oidcSecret", s, cx)).transpose()?;
     let issuer = issuer_url.trim_end_matches('/');
-    let client = client(issuer, cx).await?;
+    let client = client(issuer, ca_pem, cx).await?;
     let discovery = format!("{issuer}/.well-known/openid-configuration");
     let away = |error: reqwest::Error| {
         Fault::Connection { cause: error.without_url().to_string(), source: None }
@@ -89,25 +90,35 @@ pub(crate) async fn token(
     Ok(token)
 }
 
-async fn client(issuer: &str, cx: &StepContext) -> Result<reqwest::Client, StepError> {
+async fn client(issuer: &str, ca_pem: Option<&[u8]>, cx: &StepContext) -> Result<reqwest::Client, StepError> {
     let strange = |error: reqwest::Error| {
         Fault::Strange(error.to_string()).step("log in at the OpenID provider", issuer)
     };
     let url = reqwest::Url::parse(issuer)
         .map_err(|error| bad_spec("KUBE-010", format!("oidcIssuerUrl `{issuer}` is not a URL: {error}")))?;
-    let mut builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(Duration::from_secs(20));
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or(443);
+    let mut route = None;
     if let Some((address, to)) = cx.aliases.lookup(host, port) {
         let found = tokio::net::lookup_host((address.as_str(), to)).await.map_err(|error| {
             Fault::Connection { cause: error.to_string(), source: None }
                 .step("log in at the OpenID provider", issuer)
         })?;
-        let found: Vec<_> = found.collect();
-        builder = builder.resolve_to_addrs(host, &found);
+        route = Some(found.collect::<Vec<_>>());
     }
-    builder.build().map_err(strange)
+    let base = || {
+        let builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(Duration::from_secs(20));
+        match &route {
+            Some(addresses) => builder.resolve_to_addrs(host, addresses),
+            None => builder,
+        }
+    };
+    let Some(pem) = ca_pem else { return base().build().map_err(strange) };
+    let extra = reqwest::Certificate::from_pem_bundle(pem).map_err(strange)?;
+    // A machine without any authority of its own (a minimal image) still works with the extra ones.
+    let made = base().tls_certs_merge(extra.clone()).build();
+    made.or_else(|_| base().tls_certs_only(extra).build()).map_err(strange)
 }

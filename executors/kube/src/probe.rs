@@ -46,14 +46,13 @@ impl KubeExecutor {
         let mut stages = Vec::new();
         let log = cx.logs.unit(UNIT);
         let began = Instant::now();
-        let (client, target) =
-            match connect(cluster, cx, log.as_ref(), self.settings.kubeconfig.as_deref()).await {
-                Ok(connected) => connected,
-                Err(failed) => {
-                    stages.push(failed_stage("credentials", began, failed));
-                    return stages;
-                }
-            };
+        let (client, target) = match connect(cluster, cx, log.as_ref(), &self.settings).await {
+            Ok(connected) => connected,
+            Err(failed) => {
+                stages.push(failed_stage("credentials", began, failed));
+                return stages;
+            }
+        };
         stages.push(passed("credentials", began, format!("for {target}")));
         let settings =
             Settings { request_timeout: REQUEST, patience: Duration::ZERO, ..self.settings.clone() };

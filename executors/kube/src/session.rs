@@ -65,7 +65,7 @@ impl Session {
         if let Some((reason, _)) = cx.cancel.requested() {
             return Err(crate::error::cancelled(reason, "nothing was changed"));
         }
-        let (client, target) = connect(&spec.cluster, cx, log, settings.kubeconfig.as_deref()).await?;
+        let (client, target) = connect(&spec.cluster, cx, log, settings).await?;
         let api = Api::new(client, cx, probe.clone(), settings, target);
         skew(&api, log).await?;
         let discovery =

@@ -10,6 +10,7 @@ mod wait;
 mod peers {
     pub mod kube;
     pub mod owned;
+    pub mod registry;
     pub mod web;
 }
 
@@ -17,6 +18,7 @@ use executor_api::testing::World;
 use executor_api::{CancelReason, StepError};
 use executor_kube::manifests::{Loaded, chosen, load};
 use peers::kube::tool;
+use peers::registry::Registry;
 use peers::web::{Artifacts, GitServer};
 use proto::task::{KubernetesSpec, StepTask};
 use proto::text::{SecretRef, placeholder};
@@ -265,16 +267,69 @@ fn charts_come_from_git_and_from_repositories() {
     });
 }
 
+#[test]
+fn charts_come_from_a_registry_behind_a_password() {
+    if !with_tools("charts_come_from_a_registry_behind_a_password") {
+        return;
+    }
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::closed(dir.path(), "reader", "chart-pw-1").await;
+        let host = format!("127.0.0.1:{}", registry.port);
+        let work = dir.path().join("push");
+        let login = ["registry", "login", &host, "--plain-http", "-u", "reader", "-p", "chart-pw-1", "--registry-config", "r.json"];
+        for version in ["1.4.0", "1.5.0"] {
+            pack(&work, version);
+            if version == "1.4.0" {
+                helm(&work, &login);
+            }
+            let (packed, place) = (format!("out/web-{version}.tgz"), format!("oci://{host}/team/charts"));
+            helm(&work, &["push", &packed, &place, "--plain-http", "--registry-config", "r.json"]);
+        }
+        let world = world(None);
+        let from = |path: &str, name: &str, version: Value, password: &str| {
+            let repository = json!({"type": "Oci", "spec": {
+                "identifier": "charts", "url": format!("http://{host}/{path}"),
+                "auth": {"type": "UsernamePassword", "username": "reader", "password": password},
+            }});
+            let kind = json!({"type": "HelmChart", "chartName": name, "chartVersion": version, "repository": repository});
+            spec(json!({"identifier": "m", "kind": kind}), json!([inline("v", "level: debug")]), json!([]), rolling())
+        };
+        let found = loaded(&world, &from("team/charts", "web", json!("1.4.0"), "charts")).await.unwrap();
+        let text = all_text(&found);
+        assert!(text.contains("shop-1.4.0") && text.contains("\"debug\""), "{text}");
+        let about = found.chart.unwrap();
+        assert_eq!((about.version.as_str(), about.repository), ("1.4.0", format!("http://{host}/team/charts")));
+        let found = loaded(&world, &from("team/charts", "web", Value::Null, "charts")).await.unwrap();
+        assert_eq!(found.chart.unwrap().version, "1.5.0", "the newest");
+        for (path, name, version, password, said) in [
+            ("team/charts", "web", json!("9.9.9"), "charts", "9.9.9"),
+            ("team/charts", "nothing", Value::Null, "charts", "nothing"),
+            ("team/charts", "web", json!("1.4.0"), "db", "401"),
+        ] {
+            let error = loaded(&world, &from(path, name, version, password)).await.unwrap_err();
+            assert_eq!(error.code, "KUBE-070", "{}", error.what);
+            assert!(error.what.contains(said) && !error.what.contains("s3cr3t-value"), "{said}: {}", error.what);
+        }
+        assert!(!world.logs.everything().contains("chart-pw-1"));
+    });
+}
+
+/// One version of the chart, packed by helm into `out/`.
+fn pack(work: &Path, version: &str) {
+    let chart = work.join(format!("src-{version}/web"));
+    std::fs::create_dir_all(chart.join("templates")).unwrap();
+    std::fs::write(chart.join("Chart.yaml"), CHART.replace("1.4.0", version)).unwrap();
+    std::fs::write(chart.join("values.yaml"), "level: info\n").unwrap();
+    std::fs::write(chart.join("templates/a.yaml"), CHART_TEMPLATE).unwrap();
+    helm(work, &["package", chart.to_str().unwrap(), "-d", "out"]);
+}
+
 /// Two versions of the chart and an index, packed by helm.
 fn publish(dir: &Path, artifacts: &Artifacts, url: &str) {
     let work = dir.join("publish");
     for version in ["1.4.0", "1.5.0"] {
-        let chart = work.join(format!("src-{version}/web"));
-        std::fs::create_dir_all(chart.join("templates")).unwrap();
-        std::fs::write(chart.join("Chart.yaml"), CHART.replace("1.4.0", version)).unwrap();
-        std::fs::write(chart.join("values.yaml"), "level: info\n").unwrap();
-        std::fs::write(chart.join("templates/a.yaml"), CHART_TEMPLATE).unwrap();
-        helm(&work, &["package", chart.to_str().unwrap(), "-d", "out"]);
+        pack(&work, version);
     }
     helm(&work, &["repo", "index", "out", "--url", url]);
     for entry in std::fs::read_dir(work.join("out")).unwrap().filter_map(Result::ok) {

@@ -2,6 +2,7 @@
 
 pub mod kube;
 pub mod owned;
+pub mod pod_metrics;
 pub mod prometheus;
 pub mod registry;
 pub mod sshd;

@@ -69,12 +69,21 @@ impl Prometheus {
     /// # Panics
     /// When the program is missing or no value comes within 30 s.
     pub async fn start(dir: &Path, target: u16) -> Prometheus {
+        Prometheus::scraping(dir, target, "1s", "http_requests_total").await
+    }
+
+    /// As [`Prometheus::start`], with the time between two looks at the target, and the query whose first answer is waited
+    /// for (`up` when the target has nothing to say yet).
+    ///
+    /// # Panics
+    /// When the program is missing or no value comes within 30 s.
+    pub async fn scraping(dir: &Path, target: u16, interval: &str, awaited: &str) -> Prometheus {
         let dir = dir.join("prometheus");
         std::fs::create_dir_all(&dir).expect("folder");
         let port = free_port();
         let config = dir.join("prometheus.yml");
         let text = format!(
-            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: myapp\n  static_configs:\n  - targets: ['127.0.0.1:{target}']\n"
+            "global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\nscrape_configs:\n- job_name: myapp\n  static_configs:\n  - targets: ['127.0.0.1:{target}']\n"
         );
         std::fs::write(&config, text).expect("config");
         let mut command = Command::new("prometheus");
@@ -86,7 +95,7 @@ impl Prometheus {
         let server = Owned::listening(command, &dir.join("out"), port).await;
         let prometheus = Prometheus { _server: server, port };
         until("the first scrape", Duration::from_secs(30), || async {
-            let reply = prometheus.query("http_requests_total").await;
+            let reply = prometheus.query(awaited).await;
             reply["data"]["result"].as_array().is_some_and(|r| !r.is_empty()).then_some(())
         })
         .await;

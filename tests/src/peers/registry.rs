@@ -5,7 +5,7 @@ use crate::wait::free_port;
 use std::path::Path;
 use std::process::Command;
 
-/// A registry without authentication.
+/// A registry, open unless it is [`Registry::closed`].
 #[derive(Debug)]
 pub struct Registry {
     _server: Owned,
@@ -19,12 +19,30 @@ impl Registry {
     /// # Panics
     /// When the program is missing or does not start.
     pub async fn start(dir: &Path) -> Registry {
+        Registry::with(dir, "").await
+    }
+
+    /// Starts it under `dir` for one user.
+    ///
+    /// # Panics
+    /// When a program is missing or it does not start.
+    pub async fn closed(dir: &Path, user: &str, password: &str) -> Registry {
+        // bcrypt is the only kind that it reads.
+        let made = Command::new("htpasswd").args(["-Bbn", user, password]).output().expect("htpasswd runs");
+        assert!(made.status.success(), "htpasswd: {}", String::from_utf8_lossy(&made.stderr));
+        let users = dir.join("registry-users");
+        std::fs::write(&users, made.stdout).expect("users");
+        Registry::with(dir, &format!("auth: {{htpasswd: {{realm: closed, path: {}}}}}\n", users.display()))
+            .await
+    }
+
+    async fn with(dir: &Path, auth: &str) -> Registry {
         let dir = dir.join("registry");
         std::fs::create_dir_all(&dir).expect("folder");
         let port = free_port();
         let config = dir.join("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}/data}}\nhttp: {{addr: '127.0.0.1:{port}', secret: test}}\n",
+            "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}/data}}\nhttp: {{addr: '127.0.0.1:{port}', secret: test}}\n{auth}",
             dir.display()
         );
         std::fs::write(&config, text).expect("config");

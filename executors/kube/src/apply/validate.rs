@@ -240,14 +240,18 @@ async fn elsewhere(
 pub(super) async fn explain<T>(session: &Session, object: &Object, fault: Fault) -> Result<T, StepError> {
     let forbidden = fault.code() == Some(403) && !fault.has_cause("NamespaceTerminating");
     let said = fault.to_string();
+    let code = fault.code().unwrap_or(403);
+    // A webhook is asked after the rights were judged and refuses with any status: the server takes 400 when it names
+    // none, which would read as a wrong field.
+    let webhook = (400..500).contains(&code) && said.starts_with("admission webhook ");
     let error = refused(session, object, fault);
-    if !forbidden {
+    if !forbidden && !webhook {
         return Err(error);
     }
     let resource = session.resource(object)?;
-    if is_allowed(session, resource, object.namespace(), "patch").await {
+    if webhook || is_allowed(session, resource, object.namespace(), "patch").await {
         let text = format!("{} ({}): admission refuses it: {said}", object.reference(), object.source);
-        return Err(StepError::new(Class::RemoteFailed { code: 403 }, "KUBE-021", text)
+        return Err(StepError::new(Class::RemoteFailed { code: i32::from(code) }, "KUBE-021", text)
             .target(session.api.target.clone())
             .hint("a quota, a policy or an admission webhook refuses the object; its message says which"));
     }

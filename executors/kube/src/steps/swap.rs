@@ -78,7 +78,14 @@ impl Swap<'_> {
     async fn run(&mut self, log: &dyn UnitLog) -> Result<Color, StepError> {
         let mut lost: Option<String> = None;
         for _ in 0..TRIES {
-            let (primary, stage, target, changes) = self.look().await?;
+            let looked = self.look().await.map_err(|mut error| {
+                if let Some(service) = &lost {
+                    let text = format!("; whether {service} was changed is not known: run the step again");
+                    error.what.push_str(&text);
+                }
+                error
+            });
+            let (primary, stage, target, changes) = looked?;
             self.target = Some(target);
             for live in [&primary, &stage] {
                 let selects = bluegreen::selects(&live.object.value, &self.session.namespace)
@@ -179,6 +186,12 @@ impl Swap<'_> {
                 }
                 Err(fault) if fault.is_conflict() => {
                     let text = format!("{} was changed at the same time; it is read again", live.name());
+                    self.session.say(log, Level::Warn, &text).await?;
+                    return Ok(Some(live.name()));
+                }
+                // The change names the version that was read, so looking again and sending what is left is safe.
+                Err(fault) if fault.is_unanswered() => {
+                    let text = format!("{}: {fault}; it is read again", live.name());
                     self.session.say(log, Level::Warn, &text).await?;
                     return Ok(Some(live.name()));
                 }

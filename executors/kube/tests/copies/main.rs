@@ -10,9 +10,13 @@
 mod blue_green;
 mod canary;
 mod conformance;
+#[path = "../../../../tests/src/peers/https.rs"]
+mod https;
 #[path = "../peer/mod.rs"]
 mod peer;
+mod restarts;
 mod routes;
+mod webhook;
 
 use executor_api::testing::World;
 use executor_api::{CancelHandle, Executor, Plan, StepContext, StepError, StepOutput};
