@@ -73,12 +73,9 @@ async fn gate(store: &dyn Store, id: &str) -> Option<(String, Run)> {
 }
 
 /// Waits for `condition` with a limit.
-async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    let limit = tokio::time::Instant::now() + Duration::from_secs(10);
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < limit, "not within 10 s: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    executor_api::testing::until(what, Duration::from_secs(10), async || condition().await.then_some(()))
+        .await;
 }
 
 fn actor() -> Actor {

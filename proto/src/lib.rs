@@ -16,6 +16,7 @@ pub mod limits;
 pub mod logs;
 pub mod package;
 pub mod register;
+pub mod reply;
 pub mod response;
 pub mod result;
 pub mod seal;

@@ -6,7 +6,8 @@
 use proto::events::TaskEvents;
 use proto::logs::{LogLine, decode_lines};
 use proto::package::TaskPackage;
-use proto::register::{DelegateParams, HeartbeatResponse, RegisterResponse, UnregisterRequest, Wrapped};
+use proto::register::{DelegateParams, HeartbeatResponse, RegisterResponse, UnregisterRequest};
+use proto::reply::Wrapped;
 use proto::response::TaskResponse;
 use proto::task::StepTask;
 use proto::token::Claims;

@@ -5,10 +5,9 @@ use executor_api::Executor;
 use executor_api::testing::World;
 use proto::task::{
     CommandSpec, CommandUnit, ExecutionRef, HostKeyMode, HostKeys, Shell, SshCredential, SshTarget, Step,
-    StepSpec, StepTask, TASK_VERSION, UnitKind,
+    StepSpec, StepTask, UnitKind,
 };
 use proto::text::SecretRef;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Runs the commands as units of one step on every host at once, each host key checked against `known`.
@@ -70,22 +69,13 @@ fn spec(known: &str, user: &str, port: u16, host: &str, commands: &[String]) -> 
 
 fn task(spec: CommandSpec) -> StepTask {
     StepTask {
-        version: TASK_VERSION,
-        step: Step { identifier: "fan".into(), name: "fan".into(), spec: StepSpec::Command(spec) },
         execution: ExecutionRef {
             execution_id: "bench".into(),
             node: "fan".into(),
             attempt: 1,
             ..ExecutionRef::default()
         },
-        infrastructure: None,
-        service: None,
-        artifact: None,
-        manifests: Vec::new(),
-        config_files: Vec::new(),
-        undo: None,
-        env: BTreeMap::new(),
         secret_token: 1,
-        rehearsal: None,
+        ..StepTask::of(Step { identifier: "fan".into(), name: "fan".into(), spec: StepSpec::Command(spec) })
     }
 }

@@ -19,9 +19,8 @@ use executor_api::{Checkpoint, Clock};
 use proto::events::TaskEvents;
 use proto::limits;
 use proto::package::TaskPackage;
-use proto::register::{
-    DelegateParams, ErrorCode, Feature, HeartbeatResponse, RegisterResponse, UnregisterRequest, Wrapped,
-};
+use proto::register::{DelegateParams, Feature, HeartbeatResponse, RegisterResponse, UnregisterRequest};
+use proto::reply::{ErrorCode, Wrapped};
 use proto::result::UnitProgress;
 use reqwest::{Certificate, Identity, Method, StatusCode};
 use serde::de::DeserializeOwned;

@@ -15,7 +15,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use proto::task::{ExecutionRef, HttpSpec, NoopSpec, Step, StepSpec, StepTask, TASK_VERSION};
+use proto::task::{HttpSpec, NoopSpec, Step, StepSpec, StepTask};
 use proto::token::{DelegateToken, bearer_of};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -124,18 +124,8 @@ impl Manager {
     pub(crate) fn queue(&self, id: &str, spec: StepSpec, timeout_ms: u64) {
         let task_type = spec.task_type().to_owned();
         let task = StepTask {
-            version: TASK_VERSION,
-            step: Step { identifier: id.to_owned(), name: id.to_owned(), spec },
-            execution: ExecutionRef::default(),
-            infrastructure: None,
-            service: None,
-            artifact: None,
-            manifests: vec![],
-            config_files: vec![],
-            undo: None,
-            env: BTreeMap::new(),
             secret_token: 7,
-            rehearsal: None,
+            ..StepTask::of(Step { identifier: id.to_owned(), name: id.to_owned(), spec })
         };
         self.queue_raw(id, &task_type, serde_json::to_value(&task).unwrap(), timeout_ms);
     }

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use peer::{NAME, Nginx};
 use proto::failure::FailureKind;
 use proto::result::UnitStatus;
-use proto::task::{ExecutionRef, HttpSpec, Step, StepSpec, StepTask, TASK_VERSION};
+use proto::task::{HttpSpec, Step, StepSpec, StepTask};
 use proto::text::{SecretRef, placeholder};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -28,18 +28,12 @@ fn spec(value: Value) -> HttpSpec {
 
 fn task(spec: &HttpSpec) -> StepTask {
     StepTask {
-        version: TASK_VERSION,
-        step: Step { identifier: "call".into(), name: "Call".into(), spec: StepSpec::Http(spec.clone()) },
-        execution: ExecutionRef::default(),
-        infrastructure: None,
-        service: None,
-        artifact: None,
-        manifests: vec![],
-        config_files: vec![],
-        undo: None,
-        env: Default::default(),
         secret_token: SECRET_TOKEN,
-        rehearsal: None,
+        ..StepTask::of(Step {
+            identifier: "call".into(),
+            name: "Call".into(),
+            spec: StepSpec::Http(spec.clone()),
+        })
     }
 }
 

@@ -12,12 +12,12 @@ mod peer;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use executor_api::testing::World;
+use executor_api::testing::{self, World};
 use executor_api::{Class, Executor, StepError, StepOutput};
 use executor_kube::{KubeExecutor, Settings};
-use http_body_util::BodyExt as _;
 use kube::client::Body;
 use peer::plane::{Component, ControlPlane};
+use peer::proxy::{Fault, Proxy};
 use peer::{Place, cluster, spec, task, until};
 use proto::task::{
     ClusterCredential, ExecutionRef, FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind,
@@ -26,138 +26,7 @@ use proto::text::SecretRef;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-
-/// How a watch ends after a second.
-#[derive(Clone, Copy, PartialEq)]
-enum End {
-    /// With the event that tells of 410, as a server whose history was compacted sends it.
-    Expired,
-    /// In order, as a server does when the time of the watch is over.
-    InOrder,
-}
-
-/// Plain HTTP in front of the real server; the first `times` watches end early.
-struct Proxy {
-    end: End,
-    times: AtomicUsize,
-    cut: AtomicUsize,
-    /// Lists of the pods of a workload.
-    lists: AtomicUsize,
-    requests: AtomicUsize,
-    client: kube::Client,
-}
-
-impl Proxy {
-    async fn start(client: kube::Client, end: End, times: usize) -> (Arc<Proxy>, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let count = AtomicUsize::default;
-        let proxy = Proxy {
-            end,
-            times: AtomicUsize::new(times),
-            cut: count(),
-            lists: count(),
-            requests: count(),
-            client,
-        };
-        let proxy = Arc::new(proxy);
-        let shared = proxy.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let proxy = shared.clone();
-                tokio::spawn(async move {
-                    let _ended = proxy.serve(stream).await;
-                });
-            }
-        });
-        (proxy, url)
-    }
-
-    async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
-        let (read, mut write) = stream.into_split();
-        let mut read = BufReader::new(read);
-        loop {
-            let mut line = String::new();
-            if read.read_line(&mut line).await? == 0 {
-                return Ok(());
-            }
-            let mut parts = line.split_whitespace();
-            let (method, path) = (parts.next().unwrap().to_owned(), parts.next().unwrap().to_owned());
-            let mut request = http::Request::builder().method(method.as_str()).uri(&path);
-            let mut length = 0;
-            loop {
-                let mut header = String::new();
-                read.read_line(&mut header).await?;
-                let Some((name, value)) = header.trim().split_once(": ") else { break };
-                if name.eq_ignore_ascii_case("content-length") {
-                    length = value.parse().unwrap();
-                } else if ["accept", "content-type", "authorization"].contains(&&*name.to_ascii_lowercase()) {
-                    request = request.header(name, value);
-                }
-            }
-            let mut body = vec![0; length];
-            read.read_exact(&mut body).await?;
-            self.requests.fetch_add(1, Ordering::SeqCst);
-            let answer = self.client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
-            let status = answer.status();
-            let watch = path.contains("watch=");
-            if !watch && path.contains("/pods?") && path.contains("labelSelector=app%3Dweb") {
-                self.lists.fetch_add(1, Ordering::SeqCst);
-            }
-            if watch && status.is_success() {
-                return self.watch(answer.into_body(), write).await;
-            }
-            let body = answer.into_body().collect_bytes().await.unwrap();
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                body.len()
-            );
-            write.write_all(head.as_bytes()).await?;
-            write.write_all(&body).await?;
-        }
-    }
-
-    async fn watch(&self, mut body: Body, mut write: tokio::net::tcp::OwnedWriteHalf) -> std::io::Result<()> {
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
-        write.write_all(head.as_bytes()).await?;
-        let cut = self.times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
-        let over = tokio::time::sleep(Duration::from_secs(if cut { 1 } else { 3600 }));
-        tokio::pin!(over);
-        let mut whole = true;
-        loop {
-            let bytes = tokio::select! {
-                frame = body.frame() => match frame {
-                    Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-                    _ => return write.write_all(b"0\r\n\r\n").await,
-                },
-                () = &mut over, if whole => break,
-            };
-            whole = bytes.last().is_none_or(|last| *last == b'\n') && (whole || !bytes.is_empty());
-            if !bytes.is_empty() {
-                chunk(&mut write, &bytes).await?;
-            }
-        }
-        self.cut.fetch_add(1, Ordering::SeqCst);
-        if self.end == End::Expired {
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "message": "too old resource version: 1 (2)", "reason": "Expired", "code": 410});
-            let event = format!("{}\n", json!({"type": "ERROR", "object": status}));
-            chunk(&mut write, event.as_bytes()).await?;
-        }
-        write.write_all(b"0\r\n\r\n").await
-    }
-}
-
-async fn chunk(write: &mut tokio::net::tcp::OwnedWriteHalf, bytes: &[u8]) -> std::io::Result<()> {
-    write.write_all(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
-    write.write_all(bytes).await?;
-    write.write_all(b"\r\n").await
-}
 
 /// Three pods that become ready `seconds` after their start.
 fn web(image: &str, seconds: u32) -> String {
@@ -226,23 +95,22 @@ async fn image(place: &Place) -> String {
 async fn a_watch_whose_history_is_gone_lists_again_and_goes_on() {
     let place = Place::new("expired-watch").await;
     // Enough for several rounds of every watch of the wait.
-    let (proxy, url) = Proxy::start(place.client.clone(), End::Expired, 20).await;
-    let spec = through(&url, rolling(&place, web("app:1", 6)));
+    let proxy = Proxy::start(place.client.clone(), Fault::Expired(20)).await;
+    let spec = through(&proxy.url, rolling(&place, web("app:1", 6)));
     let (world, output) = succeed(&place, "x1", &spec).await;
     assert_eq!(output.outputs["podIps"].value.as_array().unwrap().len(), 3);
     let log = world.logs.everything();
-    let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
     println!(
         "{} watches cut, {} lists of pods, {} requests",
-        of(&proxy.cut),
-        of(&proxy.lists),
-        of(&proxy.requests)
+        proxy.hits(),
+        proxy.pod_lists(),
+        proxy.requests()
     );
-    assert!(of(&proxy.cut) >= 4, "the fault did not happen\n{log}");
-    assert!(of(&proxy.lists) >= 2, "410 is answered by a new list");
+    assert!(proxy.hits() >= 4, "the fault did not happen\n{log}");
+    assert!(proxy.pod_lists() >= 2, "410 is answered by a new list");
     // Nothing that a user has to know of, and no storm: at most a list and a watch for each.
     assert!(!log.contains("in trouble") && !log.contains("410"), "{log}");
-    assert!(of(&proxy.requests) <= 60 + 2 * of(&proxy.cut), "{} requests", of(&proxy.requests));
+    assert!(proxy.requests() <= 60 + 2 * proxy.hits(), "{} requests", proxy.requests());
 }
 
 /// A token of a service account, signed with the cluster's own key, that is good until `expires` (seconds since 1970).
@@ -304,19 +172,30 @@ async fn a_token_that_expires_is_named_before_and_in_the_middle_of_a_rollout() {
     assert!(refused.marks.calls().is_empty() && image(&place).await == "app:1");
     assert!(!error.to_string().contains(&old) && !refused.logs.everything().contains(&old));
 
-    // Good for a while: the server forgives a minute, and remembers for ten seconds that it was good. Each watch ends
-    // after a second, so that the next request is soon.
+    // Good for a while: the server forgives a minute, and remembers for ten seconds that it was good. Once it refuses
+    // the token, the watches end and the step has to ask again.
     let address =
         std::net::SocketAddr::from(([127, 0, 0, 1], server.rsplit(':').next().unwrap().parse().unwrap()));
     let mut anonymous = kube::Config::new(format!("https://{address}").parse().unwrap());
     anonymous.default_retry = false;
     anonymous.accept_invalid_certs = true;
     let anonymous = kube::Client::try_from(anonymous).unwrap();
-    let (_proxy, url) = Proxy::start(anonymous, End::InOrder, usize::MAX).await;
+    let proxy = Proxy::start(anonymous.clone(), Fault::None).await;
     let soon = token(&place, &account, now() - 60 + 15);
-    let spec = through(&url, rolling(&place, web("app:3", 600)));
+    let spec = through(&proxy.url, rolling(&place, web("app:3", 600)));
     let expiring = world(&place, "t3", &soon, &spec);
-    let error = run(&expiring, &spec).await.unwrap_err();
+    let refused = async {
+        let (path, bearer) = (place.path("apps/v1", "deployments/web"), format!("Bearer {soon}"));
+        until("the token is refused", async || {
+            let request =
+                http::Request::get(&path).header("authorization", &bearer).body(Body::empty()).unwrap();
+            anonymous.send(request).await.unwrap().status() == http::StatusCode::UNAUTHORIZED
+        })
+        .await;
+        proxy.end_watches();
+    };
+    let (result, ()) = tokio::join!(run(&expiring, &spec), refused);
+    let error = result.unwrap_err();
     let log = expiring.logs.everything();
     println!("{} {error}\n  hint: {:?}\n{log}", error.code, error.hint);
     assert_eq!((error.code, error.class), ("KUBE-053", Class::Authentication), "{error}\n{log}");
@@ -365,12 +244,11 @@ async fn an_api_server_restarted_in_the_middle_of_a_rolling_step_is_waited_for()
         until("some objects", async || place.get(&place.path("v1", "configmaps/c1")).await.is_some()).await;
         restart().await;
         // A loaded machine takes its time to start a server, so this wait is longer than others.
-        let log = || deploying.logs.everything();
-        let deadline = std::time::Instant::now() + Duration::from_secs(120);
-        while !log().contains(" of 3 pods are made") {
-            assert!(std::time::Instant::now() < deadline, "the step does not get to its wait\n{}", log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        testing::until_ok("the step is at its wait", Duration::from_secs(120), async || {
+            let log = deploying.logs.everything();
+            if log.contains(" of 3 pods are made") { Ok(()) } else { Err(log) }
+        })
+        .await;
         restart().await;
     };
     let slowly = KubeExecutor::new(Settings {

@@ -8,7 +8,7 @@
 
 mod peer;
 
-use executor_api::testing::World;
+use executor_api::testing::{self, World};
 use executor_api::{CancelReason, CancelStage, Class, LogSink, StepError};
 use executor_kube::steady::{self, Limits, Report, Target};
 use peer::plane::{Component, ControlPlane};
@@ -40,8 +40,7 @@ async fn fails(place: &Place, targets: &[Target], code: &str, seconds: u64) -> (
     let took = start.elapsed();
     let log = world.logs.everything();
     assert_eq!(error.code, code, "{error}\n{log}");
-    // Three times what a quiet machine is granted: this is a limit, not a measurement.
-    assert!(took < Duration::from_secs(3 * seconds), "{took:?}\n{log}");
+    assert!(took < Duration::from_secs(seconds), "{took:?}\n{log}");
     let screen: String = log.split('✗').next_back().unwrap_or_default().to_owned();
     assert!(screen.lines().count() <= 24, "more than a screen:\n{screen}");
     assert!(error.target.is_some() && error.hint.is_some());
@@ -321,7 +320,7 @@ async fn cancel_and_deadline_end_the_wait_at_once_and_say_what_is_there() {
         };
         let (error, asked) = tokio::join!(waiting, cancel);
         // Far below any deadline of the step; a loaded machine takes its time.
-        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
         let error = error.unwrap_err();
         assert_eq!((error.class, error.code), (Class::Cancelled { reason }, "KUBE-054"));
         assert!(error.what.contains("0 of 2 new pods ready"), "{}", error.what);
@@ -443,44 +442,37 @@ async fn an_api_server_that_asks_to_slow_down_gets_what_it_asks_for() {
         .post("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", webhook)
         .await
         .unwrap();
-    let holder = tokio::spawn({
-        let (client, path) = (viewer.client.clone(), viewer.path("v1", "configmaps"));
-        async move {
-            // The webhook acts a moment after it was made; from then on the seat is taken for three times four seconds.
-            let mut held = 0;
-            for name in 0..200 {
+    let holder = async {
+        // The webhook acts a moment after it was made; from then on the seat is taken for three times four seconds.
+        let (path, mut name) = (viewer.path("v1", "configmaps"), 0);
+        for turn in 0..3 {
+            testing::until(&format!("request {turn} is held"), Duration::from_secs(60), async || {
+                name += 1;
                 let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("c{name}")}});
-                let body = serde_json::to_vec(&object).unwrap();
-                let request =
-                    http::Request::post(&path).header("content-type", "application/json").body(body).unwrap();
                 let start = Instant::now();
-                let _refused_or_made = client.request::<Value>(request).await;
-                if start.elapsed() > Duration::from_secs(3) {
-                    held += 1;
-                } else {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                if held == 3 {
-                    break;
-                }
-            }
+                let _refused_or_made = viewer.post(&path, object).await;
+                (start.elapsed() > Duration::from_secs(3)).then_some(())
+            })
+            .await;
         }
-    });
-    let mut refused_in_a_row = 0;
-    until("the seat is taken for long", async || {
-        let refused = viewer.get(&viewer.path("v1", "secrets")).await.is_none();
-        refused_in_a_row = if refused { refused_in_a_row + 1 } else { 0 };
-        refused_in_a_row == 10
-    })
-    .await;
+    };
     let world = world(&viewer);
-    let report = wait(&viewer, &world, &[deployment(&viewer, "web")]).await;
+    let waiting = async {
+        let mut refused_in_a_row = 0;
+        until("the seat is taken for long", async || {
+            let refused = viewer.get(&viewer.path("v1", "secrets")).await.is_none();
+            refused_in_a_row = if refused { refused_in_a_row + 1 } else { 0 };
+            refused_in_a_row == 10
+        })
+        .await;
+        wait(&viewer, &world, &[deployment(&viewer, "web")]).await
+    };
+    let ((), report) = tokio::join!(holder, waiting);
     let log = world.logs.everything();
     let report = report.unwrap_or_else(|e| panic!("{e}\n{log}"));
     assert!(log.contains("it asks to wait 1 s (429)"), "{log}");
     // As often as it was asked for, and not in a loop.
     assert!(report.requests < 40, "{} requests\n{log}", report.requests);
-    holder.await.unwrap();
     drop(silent);
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "Tests may panic.")]
 mod support;
 
-use executor_api::testing::World;
+use executor_api::testing::{self, World};
 use executor_api::{CancelReason, CancelStage, Class, Executor, Recovery, StepError, StepOutput, Stream};
 use executor_shell::{Settings, ShellExecutor};
 use proto::task::{Shell, ShellScriptSpec};
@@ -226,15 +226,11 @@ async fn a_new_agent_attaches_without_losing_or_doubling_a_line() {
     assert_eq!(executor().recover(&spec, &cx).await.unwrap(), Recovery::Running);
     std::fs::write(place.join("go"), "").unwrap();
     // It ends while no agent is there.
-    let recovered = async {
-        loop {
-            match executor().recover(&spec, &cx).await.unwrap() {
-                Recovery::Running => tokio::time::sleep(Duration::from_millis(10)).await,
-                other => break other,
-            }
-        }
-    };
-    assert_eq!(tokio::time::timeout(Duration::from_secs(20), recovered).await.unwrap(), Recovery::Ended(4));
+    let recovered = testing::until("it ends", Duration::from_secs(20), async || {
+        let found = executor().recover(&spec, &cx).await.unwrap();
+        (found != Recovery::Running).then_some(found)
+    });
+    assert_eq!(recovered.await, Recovery::Ended(4));
     let error = run(&world, &spec).await.unwrap_err();
     assert_eq!((error.class, error.code), (Class::RemoteFailed { code: 4 }, "SHELL-001"));
     let lines = out(&world);

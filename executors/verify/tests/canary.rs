@@ -4,12 +4,12 @@
 
 mod peer;
 
-use executor_api::testing::World;
+use executor_api::testing::{World, until};
 use executor_api::{CancelReason, CancelStage, Class, Executor, StepError, StepOutput};
 use executor_verify::{Config, UNIT, VerifyExecutor};
 use peer::{PASSWORD, Prometheus, USER};
 use proto::result::UnitStatus;
-use proto::task::{ExecutionRef, Step, StepSpec, StepTask, TASK_VERSION, VerifySpec};
+use proto::task::{Step, StepSpec, StepTask, VerifySpec};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -43,22 +43,13 @@ fn spec(server: &Prometheus, metrics: &[Value], more: Value) -> VerifySpec {
 
 fn world(spec: &VerifySpec) -> World {
     let task = StepTask {
-        version: TASK_VERSION,
-        step: Step {
+        secret_token: 4711,
+        rehearsal: Some(REHEARSAL),
+        ..StepTask::of(Step {
             identifier: "verify".into(),
             name: "Verify".into(),
             spec: StepSpec::Verify(spec.clone()),
-        },
-        execution: ExecutionRef::default(),
-        infrastructure: None,
-        service: None,
-        artifact: None,
-        manifests: vec![],
-        config_files: vec![],
-        undo: None,
-        env: Default::default(),
-        secret_token: 4711,
-        rehearsal: Some(REHEARSAL),
+        })
     };
     World::new("t1", task, [("org.prom".to_owned(), PASSWORD.to_owned())])
 }
@@ -175,9 +166,10 @@ async fn faults_are_named_and_a_restarted_agent_goes_on_with_its_window() {
     let world = world(&good);
     let (handle, cx) = world.context();
     let (result, ()) = tokio::join!(executor.run(&good, &cx), async {
-        while !world.logs.everything().contains("window: 4 s") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the window is known", Duration::from_secs(20), async || {
+            world.logs.everything().contains("window: 4 s").then_some(())
+        })
+        .await;
         handle.cancel(CancelReason::Drain, CancelStage::Ask);
     });
     assert_eq!(result.unwrap_err().class, Class::Cancelled { reason: CancelReason::Drain });

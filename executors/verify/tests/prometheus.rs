@@ -5,7 +5,7 @@
 mod peer;
 
 use executor_api::testing::conformance::{self, Case, ErrorCase, Harness};
-use executor_api::testing::{FixedSecrets, World};
+use executor_api::testing::{FixedSecrets, World, until};
 use executor_api::{
     CancelReason, CancelStage, Checkpoints as _, Class, Clock, Executor, HostAliases, Recovery, StepError,
     StepOutput, SystemClock, TransportProbe,
@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use peer::{PASSWORD, Prometheus, USER, free};
 use proto::failure::FailureKind;
 use proto::result::UnitStatus;
-use proto::task::{ExecutionRef, Step, StepSpec, StepTask, TASK_VERSION, VerifySpec};
+use proto::task::{Step, StepSpec, StepTask, VerifySpec};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -40,22 +40,13 @@ fn spec(url: &str, more: Value) -> VerifySpec {
 
 fn task(spec: &VerifySpec) -> StepTask {
     StepTask {
-        version: TASK_VERSION,
-        step: Step {
+        secret_token: SECRET_TOKEN,
+        rehearsal: Some(REHEARSAL),
+        ..StepTask::of(Step {
             identifier: "verify".into(),
             name: "Verify".into(),
             spec: StepSpec::Verify(spec.clone()),
-        },
-        execution: ExecutionRef::default(),
-        infrastructure: None,
-        service: None,
-        artifact: None,
-        manifests: vec![],
-        config_files: vec![],
-        undo: None,
-        env: Default::default(),
-        secret_token: SECRET_TOKEN,
-        rehearsal: Some(REHEARSAL),
+        })
     }
 }
 
@@ -212,9 +203,10 @@ async fn a_server_that_comes_back_is_waited_for() {
     let work = run_in(&world, &spec);
     let come_back = async {
         // The first refusal stands in the log before anything listens; then the port leads to a real server.
-        while !world.logs.everything().contains("failed query 1 of 4") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the first refusal", Duration::from_secs(20), async || {
+            world.logs.everything().contains("failed query 1 of 4").then_some(())
+        })
+        .await;
         let server = Prometheus::start("").await;
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let forward = async {
@@ -242,9 +234,10 @@ async fn a_restarted_agent_goes_on_with_the_same_window() {
     let (handle, cx) = world.context();
     let first = executor();
     let drain = async {
-        while !server.queries().contains("vector(1)") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("a query", Duration::from_secs(20), async || {
+            server.queries().contains("vector(1)").then_some(())
+        })
+        .await;
         handle.cancel(CancelReason::Drain, CancelStage::Ask);
     };
     let (result, ()) = tokio::join!(first.run(&spec, &cx), drain);
@@ -417,16 +410,12 @@ impl Harness for Kit {
 async fn conformance() {
     let kit = Kit { server: Prometheus::start("").await };
     // The live series must be there before the case that counts on several of them.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    loop {
+    until("the server scrapes itself", Duration::from_secs(10), async || {
         let asked =
             client.get(kit.server.url("/api/v1/series?match[]=up")).basic_auth(USER, Some(PASSWORD)).send();
-        if asked.await.unwrap().text().await.unwrap().contains("__name__") {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "the server does not scrape itself");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        asked.await.unwrap().text().await.unwrap().contains("__name__").then_some(())
+    })
+    .await;
     conformance::run(&kit).await;
 }

@@ -9,11 +9,10 @@ use axum::http::StatusCode;
 use futures::{StreamExt, TryStreamExt, stream};
 use pipeline::machine::SelectorSet;
 use proto::ids::Id;
-use proto::task::{ExecutionRef, NoopSpec, Step, StepSpec, StepTask, TASK_VERSION};
+use proto::task::{ExecutionRef, NoopSpec, Step, StepSpec, StepTask};
 use proto::text::SecretRef;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// At most so many probes at once: a bench needs thousands, nobody needs more.
@@ -91,22 +90,12 @@ impl Internal {
             secrets: Vec::new(),
             secret_token: 0,
             task: StepTask {
-                version: TASK_VERSION,
                 execution: ExecutionRef {
                     node: step.identifier.clone(),
                     attempt: 1,
                     ..ExecutionRef::default()
                 },
-                step,
-                infrastructure: None,
-                service: None,
-                artifact: None,
-                manifests: Vec::new(),
-                config_files: Vec::new(),
-                undo: None,
-                env: BTreeMap::new(),
-                secret_token: 0,
-                rehearsal: None,
+                ..StepTask::of(step)
             },
         }
     }

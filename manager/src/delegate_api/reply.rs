@@ -5,7 +5,7 @@ use crate::store::StoreError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use proto::register::{ERROR_HEADER, ErrorCode, Wrapped};
+use proto::reply::{ERROR_HEADER, ErrorCode, Wrapped};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use crate::app::App;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use proto::register::ErrorCode;
+use proto::reply::ErrorCode;
 use serde_json::{Value, json};
 
 pub(super) async fn empty(_caller: Caller) -> Response {

@@ -277,16 +277,6 @@ pub(crate) fn task(id: &str, task_type: &str, selectors: &[&str]) -> NewTask {
 }
 
 /// Waits for a condition, at most ten seconds.
-pub(crate) async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
-    let limit = tokio::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(tokio::time::Instant::now() < limit, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+pub(crate) async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    executor_api::testing::until(what, Duration::from_secs(10), look).await
 }

@@ -64,6 +64,27 @@ pub struct StepTask {
     pub rehearsal: Option<u32>,
 }
 
+impl StepTask {
+    /// A task of this step alone: of no run, without target, variables and rehearsal. Whoever has more adds it by struct
+    /// update.
+    pub fn of(step: Step) -> Self {
+        StepTask {
+            version: TASK_VERSION,
+            step,
+            execution: ExecutionRef::default(),
+            infrastructure: None,
+            service: None,
+            artifact: None,
+            manifests: Vec::new(),
+            config_files: Vec::new(),
+            undo: None,
+            env: BTreeMap::new(),
+            secret_token: 0,
+            rehearsal: None,
+        }
+    }
+}
+
 /// Which run a task belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -222,24 +243,9 @@ mod tests {
     use super::*;
 
     fn noop() -> StepTask {
-        StepTask {
-            version: TASK_VERSION,
-            step: Step {
-                identifier: "ping".into(),
-                name: "Ping".into(),
-                spec: StepSpec::Noop(NoopSpec { line: "hi".into() }),
-            },
-            execution: ExecutionRef::default(),
-            infrastructure: None,
-            service: None,
-            artifact: None,
-            manifests: vec![],
-            config_files: vec![],
-            undo: None,
-            env: BTreeMap::new(),
-            secret_token: 7,
-            rehearsal: None,
-        }
+        let spec = StepSpec::Noop(NoopSpec { line: "hi".into() });
+        let step = Step { identifier: "ping".into(), name: "Ping".into(), spec };
+        StepTask { secret_token: 7, ..StepTask::of(step) }
     }
 
     #[test]

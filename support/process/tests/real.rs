@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "Tests may panic.")]
 
+use executor_api::testing;
 use executor_api::{Cancel, CancelReason, CancelStage, Stream, SystemClock};
 use process::{Collected, End, Exit, ProcessError, Program, Tree, detach, random_mark, run};
 use std::path::Path;
@@ -15,11 +16,7 @@ fn sh(script: &str) -> Program {
 }
 
 async fn until(what: &str, mut met: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !met() {
-        assert!(begun.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    testing::until(what, LIMIT, async || met().then_some(())).await;
 }
 
 fn pid_in(file: &Path) -> Option<i32> {

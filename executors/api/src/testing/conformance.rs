@@ -3,7 +3,7 @@
 //! An executor writes a [`Harness`] over its real peer and calls [`run`] in one of its tests. Each case has a key of
 //! its own, so that effects on the target can be told apart; every fault of a case is a panic that names the case.
 
-use super::{CrashAt, World};
+use super::{CrashAt, World, until, until_ok};
 use crate::{
     CancelReason, CancelStage, Class, Executor, Recovery, StepError, StepOutput, Stream, TransportProbe,
 };
@@ -167,33 +167,22 @@ impl<H: Harness> Suite<'_, H> {
     }
 
     async fn expect_effects(&self, name: &str, key: &str, wanted: usize) {
-        let start = tokio::time::Instant::now();
-        while let Some(found) = self.harness.effects(key).await {
-            // A target may show an effect a moment after it answered (a server writes its log last); it never shows
-            // one too many first.
-            if found < wanted && start.elapsed() < EFFECT_LIMIT {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
-            }
-            assert_eq!(found, wanted, "{name}: the effect took place {found} times, wanted {wanted}");
-            return;
-        }
+        // A target may show an effect a moment after it answered (a server writes its log last); it never shows one
+        // too many first.
+        let what = format!("{name}: the effect takes place {wanted} times");
+        let found = until_ok(&what, EFFECT_LIMIT, async || match self.harness.effects(key).await {
+            Some(found) if found < wanted => Err(found),
+            found => Ok(found.unwrap_or(wanted)),
+        });
+        assert_eq!(found.await, wanted, "{what}");
     }
 
     async fn expect_clean(&self, name: &str, key: &str, world: &World) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-        loop {
+        until_ok(&format!("{name}: nothing is left on the target"), Duration::from_secs(5), async || {
             let left = self.harness.left_behind(key).await;
-            if left.is_empty() {
-                break;
-            }
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "{name}: left on the target: {left:?}\n{}",
-                world.logs.everything()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            if left.is_empty() { Ok(()) } else { Err((left, world.logs.everything())) }
+        })
+        .await;
         self.expect_announced(name, world);
         self.expect_no_secret(name, world, None);
     }
@@ -271,11 +260,8 @@ impl<H: Harness> Suite<'_, H> {
     }
 
     async fn begin(&self, name: &str, key: &str) {
-        let deadline = tokio::time::Instant::now() + self.harness.limit();
-        while !self.harness.begun(key).await {
-            assert!(tokio::time::Instant::now() < deadline, "{name}: the step never began");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let begun = async || self.harness.begun(key).await.then_some(());
+        until(&format!("{name}: the step begins"), self.harness.limit(), begun).await;
     }
 
     async fn cancelled_on_the_way(&self, reason: CancelReason) {

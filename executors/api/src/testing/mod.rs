@@ -14,12 +14,14 @@ pub mod conformance;
 mod logs;
 mod marks;
 mod secrets;
+mod wait;
 mod world;
 
 pub use clock::ManualClock;
 pub use logs::{Line, LineKind, MemoryLogs};
 pub use marks::{CrashAt, Marks};
 pub use secrets::FixedSecrets;
+pub use wait::{until, until_ok};
 pub use world::World;
 
 /// The checkpoint store of the kit; it is the transport probe at the same time, because only the two together can tell

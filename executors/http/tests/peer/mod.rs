@@ -1,5 +1,6 @@
 //! A real nginx with TLS under a CA of its own, on loopback, in its own folder; ends with the value.
 
+use executor_api::testing::until_ok;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -42,15 +43,11 @@ impl Nginx {
             .expect("nginx is installed");
         let nginx = Nginx { child, dir, http, tls, ca };
         for address in [http, tls] {
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                assert!(
-                    tokio::time::Instant::now() < deadline,
-                    "nginx does not listen: {}",
-                    nginx.read("start.log")
-                );
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            until_ok("nginx listens", Duration::from_secs(10), async || {
+                let tried = tokio::net::TcpStream::connect(address).await;
+                tried.map(drop).map_err(|error| (error, nginx.read("start.log")))
+            })
+            .await;
         }
         nginx
     }

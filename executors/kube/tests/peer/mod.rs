@@ -9,19 +9,19 @@
 
 #[path = "../../../../tests/src/peers/kube.rs"]
 pub mod plane;
+pub mod proxy;
 
-use executor_api::testing::World;
+use executor_api::testing::{self, World};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use plane::ControlPlane;
 use proto::task::{
     Cluster, ClusterCredential, ExecutionRef, Instances, KubernetesAction, KubernetesSpec, Step, StepSpec,
-    StepTask, TASK_VERSION,
+    StepTask,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A client as a kubeconfig says.
 pub async fn client(kubeconfig: &Path) -> Client {
@@ -127,11 +127,7 @@ pub fn merge(into: &mut Value, from: Value) {
 
 /// Waits for a condition with a limit of 30 s.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition().await {
-        assert!(Instant::now() < deadline, "not reached: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    testing::until(what, Duration::from_secs(30), async || condition().await.then_some(())).await;
 }
 
 /// The credential of a kubeconfig's administrator as a step names it, and its secrets.
@@ -174,22 +170,13 @@ pub fn spec(place: &Place, action: KubernetesAction) -> KubernetesSpec {
 /// The task document around a step.
 pub fn task(spec: &KubernetesSpec) -> StepTask {
     StepTask {
-        version: TASK_VERSION,
-        step: Step {
+        execution: ExecutionRef { node: "pipeline.stages.s.step".into(), ..ExecutionRef::default() },
+        secret_token: 77,
+        ..StepTask::of(Step {
             identifier: "step".into(),
             name: "Step".into(),
             spec: StepSpec::Kubernetes(Box::new(spec.clone())),
-        },
-        execution: ExecutionRef { node: "pipeline.stages.s.step".into(), ..ExecutionRef::default() },
-        infrastructure: None,
-        service: None,
-        artifact: None,
-        manifests: vec![],
-        config_files: vec![],
-        undo: None,
-        env: BTreeMap::new(),
-        secret_token: 77,
-        rehearsal: None,
+        })
     }
 }
 

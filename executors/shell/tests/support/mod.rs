@@ -1,13 +1,10 @@
 //! Steps for tests, and a look at the process table.
 
-use executor_api::testing::World;
+use executor_api::testing::{self, World};
 use executor_shell::{Settings, ShellExecutor};
-use proto::task::{
-    ExecutionRef, OutputVariable, Shell, ShellScriptSpec, Step, StepSpec, StepTask, TASK_VERSION,
-};
-use std::collections::BTreeMap;
+use proto::task::{ExecutionRef, OutputVariable, Shell, ShellScriptSpec, Step, StepSpec, StepTask};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) const TOKEN: i64 = 77;
 
@@ -26,18 +23,13 @@ pub(crate) fn spec(shell: Shell, script: &str, outputs: &[(&str, bool)]) -> Shel
 
 pub(crate) fn task(spec: &ShellScriptSpec) -> StepTask {
     StepTask {
-        version: TASK_VERSION,
-        step: Step { identifier: "s".into(), name: "s".into(), spec: StepSpec::ShellScript(spec.clone()) },
         execution: ExecutionRef { node: "pipeline.s".into(), ..ExecutionRef::default() },
-        infrastructure: None,
-        service: None,
-        artifact: None,
-        manifests: vec![],
-        config_files: vec![],
-        undo: None,
-        env: BTreeMap::new(),
         secret_token: TOKEN,
-        rehearsal: None,
+        ..StepTask::of(Step {
+            identifier: "s".into(),
+            name: "s".into(),
+            spec: StepSpec::ShellScript(spec.clone()),
+        })
     }
 }
 
@@ -64,14 +56,7 @@ pub(crate) fn carrying(entry: &str) -> Vec<(i32, String)> {
 }
 
 pub(crate) async fn until<T>(what: &str, mut met: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(value) = met() {
-            return value;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    testing::until(what, Duration::from_secs(20), async || met()).await
 }
 
 pub(crate) fn pid_in(file: &Path) -> Option<i32> {

@@ -9,14 +9,13 @@
 )]
 #![allow(dead_code, reason = "Each test file uses a part of it.")]
 
-use executor_api::testing::World;
+use executor_api::testing::{self, World};
 use executor_ssh::{Settings, SshExecutor};
 use proto::task::{
     CommandSpec, CommandUnit, ExecutionRef, HostKeyMode, HostKeys, OutputVariable, Shell, SshCredential,
-    SshTarget, Step, StepSpec, StepTask, TASK_VERSION, UnitKind,
+    SshTarget, Step, StepSpec, StepTask, UnitKind,
 };
 use proto::text::SecretRef;
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -303,28 +302,19 @@ pub(crate) fn command(target: SshTarget, units: Vec<CommandUnit>, outputs: &[&st
 
 pub(crate) fn task(spec: &CommandSpec) -> StepTask {
     StepTask {
-        version: TASK_VERSION,
-        step: Step { identifier: "step".into(), name: "Step".into(), spec: StepSpec::Command(spec.clone()) },
         execution: ExecutionRef { node: "pipeline.stages.s.step".into(), ..ExecutionRef::default() },
-        infrastructure: None,
-        service: None,
-        artifact: None,
-        manifests: vec![],
-        config_files: vec![],
-        undo: None,
-        env: BTreeMap::new(),
         secret_token: 77,
-        rehearsal: None,
+        ..StepTask::of(Step {
+            identifier: "step".into(),
+            name: "Step".into(),
+            spec: StepSpec::Command(spec.clone()),
+        })
     }
 }
 
 /// Waits for a condition with a limit.
 pub(crate) async fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not reached: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    testing::until(what, limit, async || condition().then_some(())).await;
 }
 
 pub(crate) fn exists(path: &Path) -> bool {

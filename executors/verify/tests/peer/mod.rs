@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "Each test file uses a part of it.")]
 
+use executor_api::testing::until_ok;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -78,31 +79,23 @@ impl Prometheus {
             .expect("prometheus is installed");
         let server = Prometheus { child, dir, address };
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let limit = Duration::from_secs(30);
         if tls.is_some() {
             // It listens before it is ready; the test's first query is tolerant of that.
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                assert!(
-                    tokio::time::Instant::now() < deadline,
-                    "prometheus is not ready: {}",
-                    server.read("log")
-                );
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            until_ok("prometheus listens", limit, async || {
+                let tried = tokio::net::TcpStream::connect(address).await;
+                tried.map(drop).map_err(|error| (error, server.read("log")))
+            })
+            .await;
             return server;
         }
-        loop {
+        until_ok("prometheus is ready", limit, async || {
             let ready = client.get(server.url("/-/ready")).basic_auth(USER, Some(PASSWORD)).send().await;
-            if ready.is_ok_and(|answer| answer.status().is_success()) {
-                return server;
-            }
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "prometheus is not ready: {}",
-                server.read("log")
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            let ready = ready.and_then(reqwest::Response::error_for_status);
+            ready.map(drop).map_err(|error| (error, server.read("log")))
+        })
+        .await;
+        server
     }
 
     fn read(&self, name: &str) -> String {

@@ -1,6 +1,7 @@
 //! Starters of the real peers. Each lives in a folder of its own, listens on a free loopback port and ends with the test.
 
 use crate::{PASSWORD, USER};
+use executor_api::testing::until_ok;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -126,15 +127,11 @@ impl Nginx {
 }
 
 async fn log_with(dir: &Path, needle: &str, times: usize) -> String {
-    let begin = Instant::now();
-    loop {
+    until_ok(&format!("{times} times {needle:?} in the log"), Duration::from_secs(10), async || {
         let log = fs::read_to_string(dir.join("access.log")).unwrap_or_default();
-        if log.matches(needle).count() >= times {
-            return log;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(10), "{times} times {needle:?} in\n{log}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        if log.matches(needle).count() >= times { Ok(log) } else { Err(log) }
+    })
+    .await
 }
 
 fn nginx(dir: &Path, port: u16, locations: &str) -> Process {
