@@ -1,15 +1,15 @@
 //! A connected cluster for the length of one step.
 
+use crate::KubeExecutor;
 use crate::config::Settings;
 use crate::connect::connect;
 use crate::discovery::{Discovery, Resource};
 use crate::error::{bad_spec, log_closed};
 use crate::objects::{Mask, Object, Reference};
 use crate::rest::Api;
-use executor_api::{Level, StepContext, StepError, TransportProbe, UnitLog};
+use executor_api::{Level, StepContext, StepError, UnitLog};
 use proto::task::KubernetesSpec;
 use serde_json::Value;
-use std::sync::Arc;
 
 /// The minor version of Kubernetes that this agent is tested with.
 const TESTED: u32 = 36;
@@ -56,17 +56,17 @@ pub(crate) struct Session {
 impl Session {
     /// Connects and asks what the server serves.
     pub(crate) async fn open(
+        executor: &KubeExecutor,
         spec: &KubernetesSpec,
         cx: &StepContext,
-        settings: &Settings,
-        probe: &Arc<dyn TransportProbe>,
         log: &dyn UnitLog,
     ) -> Result<Session, StepError> {
+        let settings = &executor.settings;
         if let Some((reason, _)) = cx.cancel.requested() {
             return Err(crate::error::cancelled(reason, "nothing was changed"));
         }
         let (client, target) = connect(&spec.cluster, cx, log, settings).await?;
-        let api = Api::new(client, cx, probe.clone(), settings, target);
+        let api = Api::new(client, cx, executor.probe.clone(), settings, target);
         skew(&api, log).await?;
         let discovery =
             Discovery::load(&api).await.map_err(|fault| fault.step("ask what is served", &api.target))?;

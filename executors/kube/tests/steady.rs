@@ -353,15 +353,17 @@ async fn without_the_right_to_read_the_error_says_so_and_without_events_it_goes_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_of_many_pods_takes_as_many_requests_as_one_of_few() {
     let place = Place::new("many").await;
-    let mut requests = Vec::new();
+    let (mut requests, mut logs) = (Vec::new(), Vec::new());
     for (name, replicas) in [("few", 2), ("many", 200)] {
         place.workload("Deployment", name, "app:1", json!({}), json!({"replicas": replicas})).await;
-        let report = wait(&place, &world(&place), &[deployment(&place, name)]).await.unwrap();
+        let world = world(&place);
+        let report = wait(&place, &world, &[deployment(&place, name)]).await.unwrap();
         assert_eq!(report.targets[0].pods.len(), replicas);
         requests.push(report.requests);
+        logs.push(world.logs.everything());
     }
-    assert!(requests[1] <= requests[0] + 2, "{requests:?}");
-    assert!(requests[1] <= 10, "{requests:?}");
+    assert!(requests[1] <= requests[0] + 2, "{requests:?}\n{}", logs[1]);
+    assert!(requests[1] <= 10, "{requests:?}\n{}", logs[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

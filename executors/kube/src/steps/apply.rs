@@ -101,13 +101,11 @@ pub(crate) async fn run(
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
     let asked = asked(spec)?;
-    let unit = Unit::begin(cx, "Fetch Files").await?;
-    let result = render::fetch(executor, spec, asked.files, cx, unit.log()).await;
-    let mut fetched = unit.end(result).await?;
+    let mut fetched = render::in_unit(executor, spec, asked.files, cx).await?;
 
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         shape::rights(&session, fetched.preview(), shape::Records::Inventory).await?;
         let shaped = shaped(&mut session, spec, &mut fetched, unit.log()).await?;
         if !shaped.flags.needless.is_empty() {
@@ -186,7 +184,7 @@ pub(crate) async fn plan(
     let log = cx.logs.unit("Fetch Files");
     let mut fetched = render::fetch(executor, spec, asked(spec)?.files, cx, log.as_ref()).await?;
     let log = cx.logs.unit("Initialize");
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let shaped = shaped(&mut session, spec, &mut fetched, log.as_ref()).await?;
     let mut changes = changes::of(&session, shaped.objects.clone(), shaped.flags.options).await?;
     changes.deletions(&session, &to_prune(&session, &shaped).await?).await?;

@@ -7,7 +7,7 @@ use super::changes;
 use super::copies::planned;
 use super::deploy::{self, Pods};
 use super::pods;
-use super::render::Fetched;
+use super::render::{self, Fetched};
 use super::rolling;
 use super::routes::{self, Plan as RoutePlan};
 use super::shape::{self, Records};
@@ -259,13 +259,13 @@ pub(crate) async fn run(
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
     let told = told(spec)?;
-    let mut fetched = deploy::fetch(executor, spec, cx).await?;
+    let mut fetched = render::in_unit(executor, spec, &[], cx).await?;
     if told.check_only {
         return check(executor, spec, cx, &mut fetched).await;
     }
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         let look = look(&mut session, spec, &mut fetched, unit.log()).await?;
         Ok((session, look))
     };
@@ -297,9 +297,7 @@ pub(crate) async fn run(
     let result = prepare(&unit, &session, &ready).await;
     unit.end(result).await?;
     if let Some(plan) = &ready.routes {
-        let unit = Unit::begin(cx, "Traffic Routing").await?;
-        let result = unit.say(Level::Info, &session.mask.hide(&plan.shown())).await;
-        unit.end(result).await?;
+        routes::show(&session, plan).await?;
     }
     let objects = ready.set.objects().cloned().collect();
     let mut release = deploy::release(ready.number, ready.earlier.take(), objects, spec, cx);
@@ -308,21 +306,15 @@ pub(crate) async fn run(
     release.manifest_hash = Some(ready.hash.clone());
     let unit = Unit::begin(cx, "Apply").await?;
     let result = apply(&mut session, &mut ready, &mut release, unit.log()).await;
-    if let Err(error) = &result {
-        deploy::failed(&session, &mut release, error, unit.log()).await;
-    }
-    unit.end(result).await?;
+    deploy::end(unit, &session, &mut release, result).await?;
     let unit = Unit::begin(cx, "Wait for Steady State").await?;
     let targets = [deploy::target(&ready.workload, &session.namespace)];
     let result = steady::wait(session.api.client(), &targets, cx, unit.log()).await;
     let result = result.map_err(|error| deploy::with_state(error, &ready.in_cluster()));
-    if let Err(error) = &result {
-        deploy::failed(&session, &mut release, error, unit.log()).await;
-    }
-    let report = unit.end(result).await?;
+    let report = deploy::end(unit, &session, &mut release, result).await?;
     let unit = Unit::begin(cx, "Wrap Up").await?;
     let result = wrap_up(&mut session, &ready, &mut release, &report, &unit).await;
-    let pods = unit.end(result).await?;
+    let pods = deploy::end(unit, &session, &mut release, result).await?;
     let mut pruned = Vec::new();
     if told.pruning {
         let unit = Unit::begin(cx, "Prune").await?;
@@ -397,7 +389,7 @@ async fn check(
 ) -> Result<StepOutput, StepError> {
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         let number = History::load(&session).await?.succeeded().map_or(0, |release| release.number);
         let objects = deploy::objects(&mut session, fetched, number, None)?;
         let watched = objects.iter().filter(|object| object.role() == Role::Managed);
@@ -446,9 +438,9 @@ pub(crate) async fn plan(
     if told(spec)?.check_only {
         return Ok(planned(String::new()));
     }
-    let mut fetched = deploy::fetch(executor, spec, cx).await?;
+    let mut fetched = render::in_unit(executor, spec, &[], cx).await?;
     let log = cx.logs.unit("Initialize");
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     match look(&mut session, spec, &mut fetched, log.as_ref()).await? {
         Look::Unchanged { .. } => Ok(planned(String::new())),
         Look::Deploy(ready) => {

@@ -8,7 +8,7 @@ use super::changes;
 use super::copies::Live;
 use super::deploy::{self, Pods};
 use super::pods;
-use super::render::Fetched;
+use super::render::{self, Fetched};
 use super::routes::{self, Plan as RoutePlan};
 use super::shape::{self, Records};
 use super::unit::Unit;
@@ -272,10 +272,10 @@ pub(crate) async fn run(
     spec: &KubernetesSpec,
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
-    let mut fetched = deploy::fetch(executor, spec, cx).await?;
+    let mut fetched = render::in_unit(executor, spec, &[], cx).await?;
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         let ready = initialize(&mut session, spec, &mut fetched, unit.log()).await?;
         Ok((session, ready))
     };
@@ -285,30 +285,19 @@ pub(crate) async fn run(
     let result = prepare(&unit, &session, &ready).await;
     unit.end(result).await?;
     if let Some(plan) = &ready.routes {
-        let unit = Unit::begin(cx, "Traffic Routing").await?;
-        let result = unit.say(Level::Info, &session.mask.hide(&plan.shown())).await;
-        unit.end(result).await?;
+        routes::show(&session, plan).await?;
     }
     let objects = ready.set.objects().cloned().collect();
     let mut release = deploy::release(ready.number, ready.earlier.take(), objects, spec, cx);
     let unit = Unit::begin(cx, "Apply").await?;
     let result = apply(&mut session, &mut ready, &mut release, unit.log()).await;
-    if let Err(error) = &result {
-        deploy::failed(&session, &mut release, error, unit.log()).await;
-    }
-    unit.end(result).await?;
+    deploy::end(unit, &session, &mut release, result).await?;
     let unit = Unit::begin(cx, "Wait for Steady State").await?;
     let result = wait(&session, &ready, unit.log()).await;
-    if let Err(error) = &result {
-        deploy::failed(&session, &mut release, error, unit.log()).await;
-    }
-    let report = unit.end(result).await?;
+    let report = deploy::end(unit, &session, &mut release, result).await?;
     let unit = Unit::begin(cx, "Wrap Up").await?;
     let result = wrap_up(&mut session, &ready, &mut release, &report, &unit).await;
-    if let Err(error) = &result {
-        deploy::failed(&session, &mut release, error, unit.log()).await;
-    }
-    let pods = unit.end(result).await?;
+    let pods = deploy::end(unit, &session, &mut release, result).await?;
     let [_, (_, list)] = pods::outcomes(&session, &ready.pods_before).await?;
     let outputs = deploy::outputs([
         ("releaseName", session.release.clone().into()),
@@ -356,9 +345,9 @@ pub(crate) async fn plan(
     spec: &KubernetesSpec,
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
-    let mut fetched = deploy::fetch(executor, spec, cx).await?;
+    let mut fetched = render::in_unit(executor, spec, &[], cx).await?;
     let log = cx.logs.unit("Initialize");
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let ready = initialize(&mut session, spec, &mut fetched, log.as_ref()).await?;
     let objects = ready.set.objects().cloned().collect();
     let mut changes = changes::of(&session, objects, deploy::options(spec, true)?).await?;

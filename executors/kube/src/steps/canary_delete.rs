@@ -88,7 +88,7 @@ pub(crate) async fn run(
     let again = !cx.checkpoints.history().is_empty();
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         session.learn_places(unit.log()).await?;
         let found = find(&session, spec, unit.log()).await?;
         let text = match found.objects.len() {
@@ -122,7 +122,7 @@ pub(crate) async fn plan(
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
     let log = cx.logs.unit("Initialize");
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     session.learn_places(log.as_ref()).await?;
     let found = find(&session, spec, log.as_ref()).await?;
     let mut text = String::new();

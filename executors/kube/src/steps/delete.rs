@@ -112,9 +112,7 @@ async fn fetched(
     cx: &StepContext,
 ) -> Result<Option<render::Fetched>, StepError> {
     let (Selection::Manifests(paths), _) = asked(spec)? else { return Ok(None) };
-    let unit = Unit::begin(cx, "Fetch Files").await?;
-    let result = render::fetch(executor, spec, paths, cx, unit.log()).await;
-    unit.end(result).await.map(Some)
+    render::in_unit(executor, spec, paths, cx).await.map(Some)
 }
 
 /// Runs the step.
@@ -126,7 +124,7 @@ pub(crate) async fn run(
     let mut fetched = fetched(executor, spec, cx).await?;
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         let mut chosen = chosen(&mut session, spec, fetched.as_mut(), unit.log()).await?;
         identified(&session, &mut chosen).await?;
         prune::permitted(&session, &chosen.items).await?;
@@ -152,7 +150,7 @@ pub(crate) async fn plan(
 ) -> Result<Plan, StepError> {
     let mut fetched = fetched(executor, spec, cx).await?;
     let log = cx.logs.unit("Initialize");
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let mut chosen = chosen(&mut session, spec, fetched.as_mut(), log.as_ref()).await?;
     identified(&session, &mut chosen).await?;
     let mut changes = Changes::default();

@@ -2,9 +2,8 @@
 
 use super::copies::Live;
 use super::flags;
-use super::render::{self, Fetched};
+use super::render::Fetched;
 use super::unit::Unit;
-use crate::KubeExecutor;
 use crate::apply::{Applied, Definitions, Options};
 use crate::error::bad_spec;
 use crate::objects::Object;
@@ -17,17 +16,6 @@ use proto::result::Output;
 use proto::task::KubernetesSpec;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-/// Fetches and renders the manifest in its own unit.
-pub(crate) async fn fetch(
-    executor: &KubeExecutor,
-    spec: &KubernetesSpec,
-    cx: &StepContext,
-) -> Result<Fetched, StepError> {
-    let unit = Unit::begin(cx, "Fetch Files").await?;
-    let result = render::fetch(executor, spec, &[], cx, unit.log()).await;
-    unit.end(result).await
-}
 
 /// The objects of a release of this number, without those of files that a deployment leaves out. Secrets that went into
 /// them are hidden from now on, and every object lies in its namespace.
@@ -112,9 +100,22 @@ pub(crate) fn note(release: &mut Release, applied: &[Applied]) {
     }
 }
 
+/// Ends a unit of the deployment; when it failed, the release is marked as failed first.
+pub(crate) async fn end<T>(
+    unit: Unit,
+    session: &Session,
+    release: &mut Release,
+    result: Result<T, StepError>,
+) -> Result<T, StepError> {
+    if let Err(error) = &result {
+        failed(session, release, error, unit.log()).await;
+    }
+    unit.end(result).await
+}
+
 /// Ends a release that failed. The step fails with its own error, whatever becomes of this; on a drain the release stays
 /// in progress, because the next agent goes on with it.
-pub(crate) async fn failed(session: &Session, release: &mut Release, error: &StepError, log: &dyn UnitLog) {
+async fn failed(session: &Session, release: &mut Release, error: &StepError, log: &dyn UnitLog) {
     let goes_on =
         matches!(error.class, Class::Cancelled { reason: CancelReason::Drain | CancelReason::LeaseLost });
     // One that was never stored has changed nothing.

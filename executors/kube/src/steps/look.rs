@@ -34,13 +34,11 @@ pub(crate) async fn dry_run(
     spec: &KubernetesSpec,
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
-    let unit = Unit::begin(cx, "Fetch Files").await?;
-    let result = render::fetch(executor, spec, &[], cx, unit.log()).await;
-    let mut fetched = unit.end(result).await?;
+    let mut fetched = render::in_unit(executor, spec, &[], cx).await?;
     let unit = Unit::begin(cx, "K8s Dry Run").await?;
     let work = async {
         let flags = flags::read(&spec.command_flags, "Apply", false)?;
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         let history = History::load(&session).await?;
         let (mut objects, mask) = fetched.objects(history.next(), None, true)?;
         session.mask = mask;
@@ -70,7 +68,7 @@ async fn differences(
     log: &dyn executor_api::UnitLog,
 ) -> Result<changes::Changes, StepError> {
     let flags = flags::read(&spec.command_flags, "Apply", false)?;
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log).await?;
+    let mut session = Session::open(executor, spec, cx, log).await?;
     let objects = rolling::objects(&mut session, spec, fetched, log).await?;
     changes::of(&session, objects, flags.options).await
 }
@@ -81,9 +79,7 @@ pub(crate) async fn diff(
     spec: &KubernetesSpec,
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
-    let unit = Unit::begin(cx, "Fetch Files").await?;
-    let result = render::fetch(executor, spec, &[], cx, unit.log()).await;
-    let mut fetched = unit.end(result).await?;
+    let mut fetched = render::in_unit(executor, spec, &[], cx).await?;
     let unit = Unit::begin(cx, "K8s Diff").await?;
     let work = async {
         let changes = differences(executor, spec, cx, &mut fetched, unit.log()).await?;

@@ -221,7 +221,7 @@ pub(crate) async fn run(
     let (text, mask) = source(executor, &asked, cx).await?;
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         session.mask = mask;
         let patch = prepare(&session, &asked, &text).await?;
         let before = workload::pods_before(&session, &patch.workload, &patch.live, "patch").await;
@@ -255,7 +255,7 @@ pub(crate) async fn plan(
     let asked = asked(spec)?;
     let log = cx.logs.unit("Initialize");
     let (text, mask) = super::render::read_store(executor, asked.source, cx, log.as_ref()).await?;
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     session.mask = mask;
     let patch = prepare(&session, &asked, &text).await?;
     let result = patch.send(&session, true, &format!("patch {}", patch.workload.name())).await?;

@@ -1,5 +1,6 @@
 //! From the manifest of a step to objects, with a mask for every secret that went into them.
 
+use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::cover::Recorder;
 use crate::error::bad_spec;
@@ -13,6 +14,18 @@ use secrecy::ExposeSecret as _;
 pub(crate) struct Fetched {
     pub(crate) loaded: Loaded,
     secrets: Vec<SecretText>,
+}
+
+/// Fetches and renders the manifest of the step in its own unit; `files` chooses among its files.
+pub(crate) async fn in_unit(
+    executor: &KubeExecutor,
+    spec: &KubernetesSpec,
+    files: &[String],
+    cx: &StepContext,
+) -> Result<Fetched, StepError> {
+    let unit = Unit::begin(cx, "Fetch Files").await?;
+    let result = fetch(executor, spec, files, cx, unit.log()).await;
+    unit.end(result).await
 }
 
 /// Fetches and renders the manifest of the step; `files` chooses among its files.

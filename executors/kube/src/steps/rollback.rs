@@ -149,7 +149,7 @@ pub(crate) async fn run(
     let unit = Unit::begin(cx, "Initialize").await?;
     let mut notices = Vec::new();
     let work = async {
-        let session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let session = Session::open(executor, spec, cx, unit.log()).await?;
         let found = find(&session).await?;
         for text in told(&session, &found, &mut notices) {
             session.say(unit.log(), Level::Info, &text).await?;
@@ -311,7 +311,7 @@ pub(crate) async fn plan(
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
     let log = cx.logs.unit("Initialize");
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let found = find(&session).await?;
     let mut changes = changes::Changes::default();
     if let Some(target) = &found.target {

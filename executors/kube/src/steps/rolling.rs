@@ -96,7 +96,7 @@ async fn initialize(
     let asked = asked(spec)?;
     let flags = flags::read(&spec.command_flags, "Apply", false)?;
     let options = crate::apply::Options { skip_dry_run: asked.skip_dry_run, ..flags.options };
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log).await?;
+    let mut session = Session::open(executor, spec, cx, log).await?;
     shape::rights(&session, fetched.preview(), Records::Releases).await?;
     let Shaped { history, number, earlier, objects, versioned } =
         shaped(&mut session, spec, fetched, log).await?;
@@ -236,9 +236,7 @@ pub(crate) async fn run(
     spec: &KubernetesSpec,
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
-    let unit = Unit::begin(cx, "Fetch Files").await?;
-    let result = render::fetch(executor, spec, &[], cx, unit.log()).await;
-    let mut fetched = unit.end(result).await?;
+    let mut fetched = render::in_unit(executor, spec, &[], cx).await?;
     let unit = Unit::begin(cx, "Initialize").await?;
     let result = initialize(executor, spec, cx, &mut fetched, unit.log()).await;
     let mut ready = unit.end(result).await?;
@@ -362,7 +360,7 @@ pub(crate) async fn plan(
     let mut fetched = render::fetch(executor, spec, &[], cx, log.as_ref()).await?;
     let log = cx.logs.unit("Initialize");
     let flags = flags::read(&spec.command_flags, "Apply", false)?;
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let Shaped { history, number, objects, versioned, .. } =
         shaped(&mut session, spec, &mut fetched, log.as_ref()).await?;
     let release = Release::new(number, objects.clone(), Ours { versioned, ..Ours::default() });

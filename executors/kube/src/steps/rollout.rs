@@ -324,16 +324,12 @@ pub(crate) async fn run(
 ) -> Result<StepOutput, StepError> {
     let (command, resources) = asked(spec)?;
     let mut fetched = match resources {
-        Selection::Manifests(paths) => {
-            let unit = Unit::begin(cx, "Fetch Files").await?;
-            let result = render::fetch(executor, spec, paths, cx, unit.log()).await;
-            Some(unit.end(result).await?)
-        }
+        Selection::Manifests(paths) => Some(render::in_unit(executor, spec, paths, cx).await?),
         _ => None,
     };
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         let workloads = chosen(&mut session, resources, fetched.as_mut()).await?;
         let changes = changes(&session, spec, command, &workloads).await?;
         Ok((session, workloads, changes))
@@ -400,7 +396,7 @@ pub(crate) async fn plan(
         Selection::Manifests(paths) => Some(render::fetch(executor, spec, paths, cx, log.as_ref()).await?),
         _ => None,
     };
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let workloads = chosen(&mut session, resources, fetched.as_mut()).await?;
     let mut text = String::new();
     for change in changes(&session, spec, command, &workloads).await? {

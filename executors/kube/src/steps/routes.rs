@@ -2,6 +2,7 @@
 
 use super::changes;
 use super::copies::{Live, ROUTES, SERVICES};
+use super::unit::Unit;
 use crate::apply::{Applied, Options, validate};
 use crate::bluegreen;
 use crate::canary::{self, STABLE, SUFFIX, TRACK};
@@ -353,4 +354,11 @@ pub(crate) async fn difference(
 /// The objects of a plan, for the log.
 pub(crate) fn manifests(session: &Session, plan: &Plan) -> Result<String, StepError> {
     Ok(plan.objects(session, None)?.iter().map(|object| format!("---\n{}", to_yaml(&object.value))).collect())
+}
+
+/// Shows in a unit of its own how the traffic will be routed.
+pub(crate) async fn show(session: &Session, plan: &Plan) -> Result<(), StepError> {
+    let unit = Unit::begin(&session.cx, "Traffic Routing").await?;
+    let result = unit.say(Level::Info, &session.mask.hide(&plan.shown())).await;
+    unit.end(result).await
 }

@@ -107,7 +107,7 @@ pub(crate) async fn run(
     let (_, _, skip_wait) = asked(spec)?;
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let session = Session::open(executor, spec, cx, unit.log()).await?;
         let scale = decide(&session, spec).await?;
         let text = format!("{}: {} replicas → {}", scale.workload.name(), scale.from, scale.to);
         unit.say(Level::Info, &text).await?;
@@ -144,7 +144,7 @@ pub(crate) async fn plan(
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
     let log = cx.logs.unit("Initialize");
-    let session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let scale = decide(&session, spec).await?;
     if scale.to > u64::from(u32::MAX) {
         return Err(StepError::new(

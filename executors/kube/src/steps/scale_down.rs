@@ -125,7 +125,7 @@ pub(crate) async fn run(
     let everything = deletes(spec)?;
     let unit = Unit::begin(cx, "Initialize").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         session.learn_places(unit.log()).await?;
         let found = find(&session, unit.log()).await?;
         Ok((session, found))
@@ -164,7 +164,7 @@ pub(crate) async fn plan(
 ) -> Result<Plan, StepError> {
     let everything = deletes(spec)?;
     let log = cx.logs.unit("Initialize");
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     session.learn_places(log.as_ref()).await?;
     let mut text = String::new();
     if let Some(found) = find(&session, log.as_ref()).await? {

@@ -221,7 +221,7 @@ pub(crate) async fn run(
 ) -> Result<StepOutput, StepError> {
     let unit = Unit::begin(cx, UNIT).await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         session.learn_places(unit.log()).await?;
         let mut swap = told(&session, spec)?;
         let color = swap.run(unit.log()).await?;
@@ -275,7 +275,7 @@ pub(crate) async fn plan(
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
     let log = cx.logs.unit(UNIT);
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     session.learn_places(log.as_ref()).await?;
     let (primary, stage, _, changes) = told(&session, spec)?.look().await?;
     let mut text = String::new();

@@ -25,7 +25,7 @@ pub(crate) async fn run(
     let config = config(spec)?;
     let unit = Unit::begin(cx, "Traffic Routing").await?;
     let work = async {
-        let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, unit.log()).await?;
+        let mut session = Session::open(executor, spec, cx, unit.log()).await?;
         session.learn_places(unit.log()).await?;
         let plan = routes::alone(&session, config, unit.log()).await?;
         unit.say(Level::Info, &plan.shown()).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn plan(
     cx: &StepContext,
 ) -> Result<Plan, StepError> {
     let log = cx.logs.unit("Traffic Routing");
-    let mut session = Session::open(spec, cx, &executor.settings, &executor.probe, log.as_ref()).await?;
+    let mut session = Session::open(executor, spec, cx, log.as_ref()).await?;
     session.learn_places(log.as_ref()).await?;
     let plan = routes::alone(&session, config(spec)?, log.as_ref()).await?;
     let percent = routes::capacity(&session, log.as_ref()).await?;
