@@ -8,6 +8,7 @@
 
 mod approvals;
 mod journey;
+mod k8s_login;
 mod k8s_seed;
 mod k8s_verify;
 mod k8s_world;
