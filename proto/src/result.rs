@@ -111,7 +111,7 @@ pub struct StepResult {
     pub notices: Vec<String>,
 }
 
-/// One stage of a connector test: `connect`, `login`, `query`. The answer of a `ConnectorTest` step has the output
+/// One stage of a connector test, such as `connect`, `login`, `query`. The answer of a `ConnectorTest` step has the output
 /// `stages`, a list of these; the first failed one is the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

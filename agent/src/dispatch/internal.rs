@@ -3,7 +3,7 @@
 use super::UNIT;
 use bytes::Bytes;
 use executor_api::{Class, Level, LogClosed, StepContext, StepError, StepOutput, Stream};
-use proto::result::{Output, UnitStatus};
+use proto::result::{Output, TestStage, UnitStatus};
 use proto::task::{ArtifactSource, NoopSpec, ResolveArtifactSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -99,30 +99,15 @@ pub(super) async fn resolve(
     Ok(StepOutput { outputs, ..StepOutput::default() })
 }
 
-/// One stage of a connector test, as `delegate connector test` prints it (settled facts §1.13).
-pub(super) fn stage(name: &str, duration_ms: u64, ok: bool, message: &str, hint: Option<&str>) -> Value {
-    json!({"stage": name, "durationMs": duration_ms, "ok": ok, "message": message, "hint": hint})
-}
-
-/// All stages.
-pub(super) fn stages<T>(all: &[T], one: impl Fn(&T) -> Value) -> Vec<Value> {
-    all.iter().map(one).collect()
-}
-
 /// The result of a connector test: the test itself succeeds also when the connector does not; `ok` says which.
-pub(super) async fn report(stages: Vec<Value>, cx: &StepContext) -> Result<StepOutput, StepError> {
+pub(super) async fn report(stages: Vec<TestStage>, cx: &StepContext) -> Result<StepOutput, StepError> {
     let unit = cx.logs.unit(UNIT);
-    let text =
-        |stage: &Value, key: &str| stage.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let passed = |stage: &Value| stage.get("ok").and_then(Value::as_bool).unwrap_or(false);
     for one in &stages {
-        let level = if passed(one) { Level::Info } else { Level::Error };
-        let line = format!("{}: {}", text(one, "stage"), text(one, "message"));
-        unit.line(level, &line).await.map_err(closed)?;
+        let level = if one.ok { Level::Info } else { Level::Error };
+        unit.line(level, &format!("{}: {}", one.stage, one.message)).await.map_err(closed)?;
     }
-    let ok = !stages.is_empty() && stages.iter().all(passed);
+    let ok = !stages.is_empty() && stages.iter().all(|one| one.ok);
     unit.status(if ok { UnitStatus::Success } else { UnitStatus::Failure }).await.map_err(closed)?;
-    let outputs =
-        [("ok".to_owned(), Value::from(ok).into()), ("stages".to_owned(), Value::from(stages).into())];
+    let outputs = [("ok".to_owned(), Value::from(ok).into()), ("stages".to_owned(), json!(stages).into())];
     Ok(StepOutput { outputs: outputs.into(), ..StepOutput::default() })
 }

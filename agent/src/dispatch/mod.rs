@@ -9,10 +9,10 @@ use executor_api::{Class, Executor, Recovery, StepContext, StepError, StepOutput
 use executor_http::HttpExecutor;
 use executor_shell::ShellExecutor;
 use executor_verify::VerifyExecutor;
+use proto::result::TestStage;
 use proto::task::{
     CommandSpec, ConnectorTestSpec, HostKeyMode, KUBERNETES_KINDS, STEP_KINDS, StepSpec, StepTask,
 };
-use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -187,31 +187,14 @@ impl Executors {
     ) -> Result<StepOutput, StepError> {
         let stages = match spec {
             #[cfg(feature = "ssh")]
-            ConnectorTestSpec::Ssh(target) => {
-                let report = self.ssh().await?.test_connection(target, cx).await;
-                report
-                    .stages
-                    .iter()
-                    .map(|one| {
-                        internal::stage(one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())
-                    })
-                    .collect()
-            }
+            ConnectorTestSpec::Ssh(target) => self.ssh().await?.test_connection(target, cx).await,
             #[cfg(not(feature = "ssh"))]
             ConnectorTestSpec::Ssh(_) => return Err(unsupported("Command")),
             #[cfg(feature = "kube")]
-            ConnectorTestSpec::Kubernetes(cluster) => {
-                internal::stages(&self.kube().await?.test_connection(cluster, cx).await, |one| {
-                    internal::stage(one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())
-                })
-            }
+            ConnectorTestSpec::Kubernetes(cluster) => self.kube().await?.test_connection(cluster, cx).await,
             #[cfg(not(feature = "kube"))]
             ConnectorTestSpec::Kubernetes(_) => return Err(unsupported("K8sApply")),
-            ConnectorTestSpec::Prometheus(connector) => {
-                internal::stages(&self.verify().await?.test(connector, cx).await, |one| {
-                    internal::stage(&one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())
-                })
-            }
+            ConnectorTestSpec::Prometheus(connector) => self.verify().await?.test(connector, cx).await,
             ConnectorTestSpec::DockerRegistry(connector) => {
                 self.probe(cx, |access| async move { sources::probe_docker(&access, connector).await })
                     .await?
@@ -227,15 +210,12 @@ impl Executors {
         internal::report(stages, cx).await
     }
 
-    async fn probe<F: Future<Output = Vec<sources::Stage>>>(
+    async fn probe<F: Future<Output = Vec<TestStage>>>(
         &self,
         cx: &StepContext,
         probe: impl FnOnce(sources::Access) -> F,
-    ) -> Result<Vec<Value>, StepError> {
-        let access = internal::access(self.client().await?, cx).0;
-        Ok(internal::stages(&probe(access).await, |one| {
-            internal::stage(&one.stage, one.duration_ms, one.ok, &one.message, one.hint.as_deref())
-        }))
+    ) -> Result<Vec<TestStage>, StepError> {
+        Ok(probe(internal::access(self.client().await?, cx).0).await)
     }
 }
 

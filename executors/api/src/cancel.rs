@@ -22,6 +22,16 @@ impl CancelReason {
     pub fn ends_the_target(self) -> bool {
         matches!(self, CancelReason::User | CancelReason::Deadline)
     }
+
+    /// For people: why the step ends.
+    pub fn words(self) -> &'static str {
+        match self {
+            CancelReason::User => "aborted",
+            CancelReason::Deadline => "the step's timeout ran out",
+            CancelReason::Drain => "the agent shuts down",
+            CancelReason::LeaseLost => "the agent lost the task",
+        }
+    }
 }
 
 /// How urgent it is.

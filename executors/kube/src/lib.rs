@@ -30,7 +30,6 @@ mod traffic;
 mod variant;
 
 pub use config::Settings;
-pub use probe::ConnectorStage;
 
 use executor_api::{
     Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe,

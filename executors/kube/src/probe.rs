@@ -7,8 +7,8 @@ use crate::{KubeExecutor, Settings};
 use bytes::Bytes;
 use executor_api::{NoProbe, StepContext, StepError};
 use http::Method;
+use proto::result::TestStage;
 use proto::task::Cluster;
-use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,22 +18,6 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// The unit that takes the lines about host aliases.
 const UNIT: &str = "Execute";
 
-/// One stage.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConnectorStage {
-    /// `credentials`, `server`, `login`, `rights`.
-    pub stage: &'static str,
-    /// Milliseconds.
-    pub duration_ms: u64,
-    /// Whether it passed.
-    pub ok: bool,
-    /// What went wrong, or what was found.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
 /// A stage, what it does in words, what is asked, and the answer in words.
 type Question = (&'static str, &'static str, Ask, fn(&Value) -> String);
 
@@ -42,7 +26,7 @@ impl KubeExecutor {
     /// be changed. Changes nothing. The last stage is the failed one.
     ///
     /// **Cancel**: safe at any point. **Repeat**: safe.
-    pub async fn test_connection(&self, cluster: &Cluster, cx: &StepContext) -> Vec<ConnectorStage> {
+    pub async fn test_connection(&self, cluster: &Cluster, cx: &StepContext) -> Vec<TestStage> {
         let mut stages = Vec::new();
         let log = cx.logs.unit(UNIT);
         let began = Instant::now();
@@ -127,10 +111,16 @@ fn spent(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn passed(stage: &'static str, began: Instant, message: String) -> ConnectorStage {
-    ConnectorStage { stage, duration_ms: spent(began), ok: true, message, hint: None }
+fn passed(stage: &str, began: Instant, message: String) -> TestStage {
+    TestStage { stage: stage.to_owned(), duration_ms: spent(began), ok: true, message, hint: None }
 }
 
-fn failed_stage(stage: &'static str, began: Instant, failed: StepError) -> ConnectorStage {
-    ConnectorStage { stage, duration_ms: spent(began), ok: false, message: failed.what, hint: failed.hint }
+fn failed_stage(stage: &str, began: Instant, failed: StepError) -> TestStage {
+    TestStage {
+        stage: stage.to_owned(),
+        duration_ms: spent(began),
+        ok: false,
+        message: failed.what,
+        hint: failed.hint,
+    }
 }

@@ -35,6 +35,15 @@ pub(crate) enum Error {
     Checkpoint(#[from] executor_api::CheckpointError),
 }
 
+impl From<executor_api::ExportError> for Error {
+    fn from(error: executor_api::ExportError) -> Self {
+        match error {
+            executor_api::ExportError::Secret(error) => Error::Secret(error),
+            other => Error::Spec(other.to_string()),
+        }
+    }
+}
+
 impl From<executor_api::LogClosed> for Error {
     fn from(_: executor_api::LogClosed) -> Self {
         Error::Logs

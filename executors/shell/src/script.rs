@@ -5,9 +5,9 @@ use crate::error::Error;
 use crate::follow::Follow;
 use crate::holder::{Found, Place, interpreter};
 use crate::memory::{Asked, Memory};
-use crate::spec::is_name;
 use executor_api::{
-    Cancel, CancelReason, CancelStage, Level, StepContext, StepError, StepOutput, TransportProbe, UnitLog,
+    Cancel, CancelReason, CancelStage, Exported, Level, StepContext, StepError, StepOutput, TransportProbe,
+    UnitLog,
 };
 use process::{End, Tree};
 use proto::result::{Output, UnitStatus};
@@ -100,7 +100,8 @@ impl<'a> Job<'a> {
 
     async fn launch(&mut self, memory: &mut Memory) -> Result<Child, Error> {
         let (text, crlf) = self.text()?;
-        let env = self.env()?;
+        let Exported { values: env, notices } = self.cx.exported()?;
+        self.notices.extend(notices);
         let directory = self.spec.working_directory.as_ref().filter(|d| !d.is_empty());
         let directory = directory.map(|d| self.cx.secrets.reveal(d)).transpose()?;
         memory.record(self.cx, "start the script on the agent", "launch").await?;
@@ -123,23 +124,6 @@ impl<'a> Job<'a> {
             return Ok((SecretString::from(clear.expose_secret().replace("\r\n", "\n")), true));
         }
         Ok((clear, false))
-    }
-
-    fn env(&mut self) -> Result<Vec<(String, SecretString)>, Error> {
-        let mut env = Vec::new();
-        for (name, value) in &self.cx.task.env {
-            if !is_name(name) {
-                let text = format!("variable `{name}` is not exported: it is no shell variable name");
-                self.notices.push(text);
-                continue;
-            }
-            let value = self.cx.secrets.reveal(value)?;
-            if value.expose_secret().contains('\0') {
-                return Err(Error::Spec(format!("variable `{name}` holds a NUL byte")));
-            }
-            env.push((name.clone(), value));
-        }
-        Ok(env)
     }
 
     /// Follows to the end, or ends it when that is asked for. `asked`: an earlier process was to end it.
@@ -291,13 +275,7 @@ impl<'a> Job<'a> {
 }
 
 fn cancelled(reason: CancelReason, what: &str) -> Error {
-    let why = match reason {
-        CancelReason::User => "aborted",
-        CancelReason::Deadline => "the step's timeout ran out",
-        CancelReason::Drain => "the agent shuts down",
-        CancelReason::LeaseLost => "the agent lost the task",
-    };
-    Error::Cancelled { reason, what: format!("{why}: {what}") }
+    Error::Cancelled { reason, what: format!("{}: {what}", reason.words()) }
 }
 
 /// Kills at once whatever of `tree` is left.

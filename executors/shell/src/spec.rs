@@ -1,6 +1,6 @@
 //! The step's spec, looked at without I/O.
 
-use executor_api::{SpecFault, StepContext};
+use executor_api::{SpecFault, StepContext, is_variable_name};
 use proto::task::{Shell, ShellScriptSpec};
 
 /// A script is held in memory; nobody writes a longer one by hand.
@@ -25,7 +25,7 @@ pub(crate) fn check(spec: &ShellScriptSpec, cx: &StepContext) -> Result<(), Vec<
         fault("shell".into(), problem.into());
     }
     for (n, variable) in spec.output_variables.iter().enumerate() {
-        if !is_name(&variable.value) {
+        if !is_variable_name(&variable.value) {
             let problem =
                 format!("`{}` is no shell variable; expected letters, digits and _", variable.value);
             fault(format!("outputVariables[{n}].value"), problem);
@@ -38,11 +38,4 @@ pub(crate) fn check(spec: &ShellScriptSpec, cx: &StepContext) -> Result<(), Vec<
         );
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }
-}
-
-/// Whether `name` can be a shell variable.
-pub(crate) fn is_name(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

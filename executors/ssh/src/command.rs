@@ -130,13 +130,7 @@ impl<'a> Job<'a> {
     }
 
     pub(crate) fn cancelled(&self, reason: CancelReason, what: String) -> Error {
-        let why = match reason {
-            CancelReason::User => "aborted",
-            CancelReason::Deadline => "the step's timeout ran out",
-            CancelReason::Drain => "the agent shuts down",
-            CancelReason::LeaseLost => "the agent lost the task",
-        };
-        Error::Cancelled { reason, what: format!("{why}: {what}") }
+        Error::Cancelled { reason, what: format!("{}: {what}", reason.words()) }
     }
 
     pub(crate) fn step_error(&self, error: Error) -> StepError {

@@ -4,36 +4,10 @@ use crate::SshExecutor;
 use crate::error::Error;
 use crate::session::{Address, KnownHosts, Stage, connect, login_key};
 use executor_api::StepContext;
+use proto::result::TestStage;
 use proto::task::SshTarget;
-use serde::Serialize;
 use std::sync::Arc;
 use tokio::time::Instant;
-
-/// The answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConnectorReport {
-    /// Whether every stage passed.
-    pub ok: bool,
-    /// Stages in order; the last one is the failed one.
-    pub stages: Vec<ConnectorStage>,
-}
-
-/// One stage.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConnectorStage {
-    /// `dns`, `tcp`, `kex`, `hostKey`, `auth`, `channel`, `sftp`.
-    pub stage: &'static str,
-    /// Milliseconds.
-    pub duration_ms: u64,
-    /// Whether it passed.
-    pub ok: bool,
-    /// What went wrong, or what was found.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
 
 /// A test learns no host key.
 struct ReadOnly(Arc<dyn KnownHosts>);
@@ -59,21 +33,21 @@ fn name(stage: Stage) -> &'static str {
 
 impl SshExecutor {
     /// Connects once, on a connection of its own, runs `true` and opens SFTP. Changes nothing on the host and learns no
-    /// key.
+    /// key. The stages are `dns`, `tcp`, `kex`, `hostKey`, `auth`, `channel`, `sftp`; the last one is the failed one.
     ///
     /// **Cancel**: safe at any point. **Repeat**: safe.
-    pub async fn test_connection(&self, target: &SshTarget, cx: &StepContext) -> ConnectorReport {
+    pub async fn test_connection(&self, target: &SshTarget, cx: &StepContext) -> Vec<TestStage> {
         let mut marks: Vec<(&'static str, Instant)> = Vec::new();
         let mut message = String::new();
         let result = self.stages(target, cx, &mut marks, &mut message).await;
         let end = Instant::now();
-        let mut stages: Vec<ConnectorStage> = marks
+        let mut stages: Vec<TestStage> = marks
             .iter()
             .enumerate()
             .map(|(n, (stage, began))| {
                 let next = marks.get(n + 1).map_or(end, |(_, next)| *next);
-                ConnectorStage {
-                    stage,
+                TestStage {
+                    stage: (*stage).to_owned(),
                     duration_ms: u64::try_from(next.duration_since(*began).as_millis()).unwrap_or(u64::MAX),
                     ok: true,
                     message: if *stage == "hostKey" { message.clone() } else { String::new() },
@@ -81,23 +55,17 @@ impl SshExecutor {
                 }
             })
             .collect();
-        let Err(error) = result else { return ConnectorReport { ok: true, stages } };
+        let Err(error) = result else { return stages };
         let error = error.into_step(&format!("{}:{}", target.host, target.port));
         if stages.is_empty() {
-            stages.push(ConnectorStage {
-                stage: "auth",
-                duration_ms: 0,
-                ok: false,
-                message: String::new(),
-                hint: None,
-            });
+            stages.push(TestStage { stage: "auth".to_owned(), ..TestStage::default() });
         }
         if let Some(last) = stages.last_mut() {
             last.ok = false;
             last.message = error.what;
             last.hint = error.hint;
         }
-        ConnectorReport { ok: false, stages }
+        stages
     }
 
     async fn stages(

@@ -70,6 +70,15 @@ pub(crate) enum Error {
     Source(StepError),
 }
 
+impl From<executor_api::ExportError> for Error {
+    fn from(error: executor_api::ExportError) -> Self {
+        match error {
+            executor_api::ExportError::Secret(error) => Error::Secret(error),
+            other => Error::Spec(other.to_string()),
+        }
+    }
+}
+
 impl From<executor_api::LogClosed> for Error {
     fn from(_: executor_api::LogClosed) -> Self {
         Error::Logs

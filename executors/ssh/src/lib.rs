@@ -28,7 +28,6 @@ mod talk;
 mod transfer;
 
 pub use config::Settings;
-pub use connector::{ConnectorReport, ConnectorStage};
 pub use session::{KnownHosts, KnownHostsFile};
 
 use command::Job;

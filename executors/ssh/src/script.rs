@@ -6,7 +6,7 @@ use crate::error::{Error, signal_name};
 use crate::follow::Follow;
 use crate::holder::{self, Script};
 use crate::memory::{Memory, UnitEnd};
-use executor_api::{Level, Stream, UnitLog};
+use executor_api::{Exported, Level, Stream, UnitLog};
 use proto::task::{CommandSpec, CommandUnit, Shell, UnitKind};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::{Arc, PoisonError};
@@ -69,22 +69,6 @@ impl Job<'_> {
         }
     }
 
-    fn env(&self) -> Result<Vec<(String, SecretString)>, Error> {
-        let mut env = Vec::new();
-        for (name, value) in &self.cx.task.env {
-            if !holder::is_name(name) {
-                self.notice(format!("variable `{name}` is not exported: it is no shell variable name"));
-                continue;
-            }
-            let value = self.cx.secrets.reveal(value)?;
-            if value.expose_secret().contains('\0') {
-                return Err(Error::Spec(format!("variable `{name}` holds a NUL byte")));
-            }
-            env.push((name.clone(), value));
-        }
-        Ok(env)
-    }
-
     fn prepare(&self, unit: &CommandUnit) -> Result<Option<Prepared>, Error> {
         let UnitKind::Script { shell, script, working_directory } = &unit.kind else { return Ok(None) };
         let mut text = self.cx.secrets.reveal(script)?;
@@ -145,7 +129,8 @@ impl Job<'_> {
         if own.crlf && ours {
             log.line(Level::Warn, "Windows line ends (CRLF) were removed from the script").await?;
         }
-        let env = self.env()?;
+        let Exported { values: env, notices } = self.cx.exported()?;
+        notices.into_iter().for_each(|text| self.notice(text));
         let later = if again { Vec::new() } else { self.prepare_later(spec, unit, memory) };
         let variables: Vec<String> = spec.output_variables.iter().map(|v| v.value.clone()).collect();
         let task = &self.cx.task_id;

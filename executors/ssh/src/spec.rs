@@ -1,7 +1,6 @@
 //! The step's spec, looked at without I/O.
 
-use crate::holder;
-use executor_api::{SpecFault, StepContext};
+use executor_api::{SpecFault, StepContext, is_variable_name};
 use proto::task::{CommandSpec, CopySource, Shell, SshTarget, UnitKind};
 
 /// Names that the executor's own log units have.
@@ -74,7 +73,7 @@ pub(crate) fn check(spec: &CommandSpec, cx: &StepContext) -> Result<(), Vec<Spec
         }
     }
     for (n, variable) in spec.output_variables.iter().enumerate() {
-        if !holder::is_name(&variable.value) {
+        if !is_variable_name(&variable.value) {
             fault(
                 format!("outputVariables[{n}].value"),
                 format!("`{}` is no shell variable; expected letters, digits and _", variable.value),

@@ -21,4 +21,4 @@ pub use download::{Downloaded, Located, download, locate, prune};
 pub use git::{FetchedFile, FetchedFiles, fetch_files};
 pub use http::{Access, Answer, Backoff, Call, Client, ClientError, ClientOptions, Notice, Retry};
 pub use near::nearest;
-pub use probe::{Stage, probe_artifactory, probe_docker, probe_git, probe_prometheus};
+pub use probe::{probe_artifactory, probe_docker, probe_git, probe_prometheus};

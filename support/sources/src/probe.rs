@@ -3,33 +3,18 @@
 use crate::http::{Access, Call};
 use crate::{docker, error, git};
 use executor_api::StepError;
+use proto::result::TestStage;
 use proto::task::HttpConnector;
 use reqwest::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::future::Future;
 use url::Url;
-
-/// One stage of a connector test.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Stage {
-    /// `Address`, `Connect`, `Login`.
-    pub stage: String,
-    /// How long it took.
-    pub duration_ms: u64,
-    /// Whether it worked. After the first that did not, no other follows.
-    pub ok: bool,
-    /// What was found, or what went wrong.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
 
 /// Answers are read up to here; more than a greeting is not wanted.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 
 /// A Docker registry: address, connection, login.
-pub async fn probe_docker(access: &Access, connector: &HttpConnector) -> Vec<Stage> {
+pub async fn probe_docker(access: &Access, connector: &HttpConnector) -> Vec<TestStage> {
     probe(access, connector, async {
         docker::ping(access, connector).await?;
         Ok("the registry answers with API version 2".to_owned())
@@ -38,7 +23,7 @@ pub async fn probe_docker(access: &Access, connector: &HttpConnector) -> Vec<Sta
 }
 
 /// An Artifactory, or a plain HTTP server in its place.
-pub async fn probe_artifactory(access: &Access, connector: &HttpConnector) -> Vec<Stage> {
+pub async fn probe_artifactory(access: &Access, connector: &HttpConnector) -> Vec<TestStage> {
     probe(access, connector, async {
         let base = base(connector)?;
         let (status, _) = get(access, connector, join(&base, "api/system/ping")).await?;
@@ -57,12 +42,12 @@ pub async fn probe_artifactory(access: &Access, connector: &HttpConnector) -> Ve
 }
 
 /// A Git repository.
-pub async fn probe_git(access: &Access, connector: &HttpConnector) -> Vec<Stage> {
+pub async fn probe_git(access: &Access, connector: &HttpConnector) -> Vec<TestStage> {
     probe(access, connector, git::ping(access, connector)).await
 }
 
 /// A Prometheus server, or one that answers its queries.
-pub async fn probe_prometheus(access: &Access, connector: &HttpConnector) -> Vec<Stage> {
+pub async fn probe_prometheus(access: &Access, connector: &HttpConnector) -> Vec<TestStage> {
     probe(access, connector, async {
         #[derive(Deserialize)]
         struct Reply {
@@ -89,7 +74,7 @@ async fn probe(
     access: &Access,
     connector: &HttpConnector,
     login: impl Future<Output = Result<String, StepError>>,
-) -> Vec<Stage> {
+) -> Vec<TestStage> {
     let mut stages = Vec::new();
     let url = base(connector);
     let address = async {
@@ -120,7 +105,7 @@ async fn probe(
 
 async fn stage<T>(
     access: &Access,
-    stages: &mut Vec<Stage>,
+    stages: &mut Vec<TestStage>,
     name: &str,
     work: impl Future<Output = Result<(String, T), StepError>>,
 ) -> Option<T> {
@@ -131,12 +116,12 @@ async fn stage<T>(
     let stage = name.to_owned();
     match result {
         Ok((message, value)) => {
-            stages.push(Stage { stage, duration_ms, ok: true, message, hint: None });
+            stages.push(TestStage { stage, duration_ms, ok: true, message, hint: None });
             Some(value)
         }
         Err(error) => {
             let message = format!("{error} [{}]", error.code);
-            stages.push(Stage { stage, duration_ms, ok: false, message, hint: error.hint });
+            stages.push(TestStage { stage, duration_ms, ok: false, message, hint: error.hint });
             None
         }
     }

@@ -10,7 +10,6 @@
 mod wrap;
 
 use crate::error::Error;
-use crate::spec::is_name;
 use executor_api::StepContext;
 use process::{Program, Tree, detach, random_mark};
 use proto::task::{Shell, ShellScriptSpec};
@@ -197,7 +196,7 @@ impl Place {
         let mut fields = raw.split(|byte| *byte == 0);
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
             let name = String::from_utf8_lossy(name).into_owned();
-            if !is_name(&name) {
+            if !executor_api::is_variable_name(&name) {
                 continue;
             }
             match room.checked_sub(value.len()) {

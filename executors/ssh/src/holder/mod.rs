@@ -106,7 +106,7 @@ pub(crate) fn path_word(path: &str) -> String {
                 (tail.get(..length).unwrap_or_default(), length)
             }
         };
-        if is_name(name) {
+        if executor_api::is_variable_name(name) {
             if !literal.is_empty() {
                 word.push_str(&quote(&literal));
                 literal.clear();
@@ -123,13 +123,6 @@ pub(crate) fn path_word(path: &str) -> String {
         word.push_str(&quote(&literal));
     }
     word
-}
-
-/// Whether `name` can be a shell variable.
-pub(crate) fn is_name(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// The functions without their comments: every byte is sent to and parsed on every host.

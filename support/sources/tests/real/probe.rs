@@ -2,9 +2,10 @@
 
 use crate::peers::{Git, Guard, Nginx, Process, Registry, free_port};
 use crate::{Setup, World, anonymous, login};
-use sources::{Stage, probe_artifactory, probe_docker, probe_git, probe_prometheus};
+use proto::result::TestStage;
+use sources::{probe_artifactory, probe_docker, probe_git, probe_prometheus};
 
-fn names(stages: &[Stage]) -> Vec<(&str, bool)> {
+fn names(stages: &[TestStage]) -> Vec<(&str, bool)> {
     stages.iter().map(|stage| (stage.stage.as_str(), stage.ok)).collect()
 }
 
