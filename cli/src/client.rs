@@ -1,5 +1,7 @@
 //! The client of the manager's API (ADR 0003).
 
+mod tls;
+
 use crate::exit::{CliError, Exit};
 use crate::settings::{Env, Settings};
 use futures::StreamExt;
@@ -97,6 +99,9 @@ impl Client {
             let pem = std::fs::read(&path).map_err(|e| CliError::file("read", &path, &e))?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem)
                 .map_err(|e| CliError::usage(format!("{} holds no certificates: {e}", path.display())))?;
+            if certificates.is_empty() {
+                return Err(CliError::usage(format!("{} holds no certificates", path.display())));
+            }
             builder = builder.tls_certs_merge(certificates);
         }
         let http =
@@ -148,11 +153,8 @@ impl Client {
             reason =
                 if error.is_timeout() { "it did not answer in time".to_owned() } else { error.to_string() };
         }
-        CliError::new(
-            Exit::Unavailable,
-            format!("the manager at {} cannot be reached: {reason}", self.base()),
-        )
-        .hint("check that `delegate manager` runs there, and --manager / DELEGATE_MANAGER_URL")
+        let message = format!("the manager at {} cannot be reached: {reason}", self.base());
+        CliError::new(Exit::Unavailable, message).hint(tls::hint(&self.base, error))
     }
 
     fn refusal(&self, status: StatusCode, text: &str) -> CliError {
@@ -208,7 +210,16 @@ impl Client {
 
     /// DELETE.
     pub(crate) async fn delete(&self, segments: &[&str]) -> Result<(), CliError> {
-        self.send(self.request(Method::DELETE, segments, &[]).timeout(ANSWER_LIMIT)).await.map(drop)
+        self.delete_with(segments, &[]).await
+    }
+
+    /// DELETE with a query.
+    pub(crate) async fn delete_with(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<(), CliError> {
+        self.send(self.request(Method::DELETE, segments, query).timeout(ANSWER_LIMIT)).await.map(drop)
     }
 
     /// The view of an execution; with `since` it waits until the version is greater.

@@ -97,6 +97,11 @@ pub(crate) fn duration(ms: u64) -> String {
     }
 }
 
+/// `1 fault`, `2 faults`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

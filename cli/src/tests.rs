@@ -12,7 +12,7 @@ fn the_documented_commands_are_parsed() {
     Cli::command().debug_assert();
     for line in [
         "delegate manager --data-dir d",
-        "delegate manager --data-dir d --listen 127.0.0.1:0 --agent-wait 30s --tls-cert c --tls-key k",
+        "delegate manager --data-dir d --listen 127.0.0.1:0 --agent-wait 30s --host-keys strict --tls-cert c --tls-key k",
         "delegate agent",
         "delegate agent --config f --data-dir d --health-listen 127.0.0.1:0",
         "delegate apply a.yaml dir",
@@ -40,6 +40,7 @@ fn the_documented_commands_are_parsed() {
         "delegate hostkey forget h",
         "delegate connector test c --host h --selectors a,b --output json",
         "delegate expression eval x --context f",
+        "delegate expression eval --mode evaluate --unresolved throw --context f --output json -- x",
         "delegate probe --count 3 --selectors a,b",
         "delegate quickstart --break --serve --embedded-target",
         "delegate init vm --host u@h",

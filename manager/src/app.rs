@@ -9,6 +9,7 @@ use crate::secrets::ManagerKey;
 use crate::store::Store;
 use crate::store::changes::Changes;
 use async_trait::async_trait;
+pub use proto::task::HostKeyMode;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct ManagerConfig {
     pub insecure_http: bool,
     /// How long a task waits while no connected agent satisfies its selectors (settled facts §1.5).
     pub agent_wait: Duration,
+    /// What to do about SSH host keys; an agent's `known_hosts_mode` overrides it for that agent.
+    pub host_keys: HostKeyMode,
     /// Key file outside of the data directory (`DELEGATE_MANAGER_KEY_FILE`).
     pub key_file: Option<PathBuf>,
 }
@@ -44,6 +47,7 @@ impl ManagerConfig {
             tls_key: None,
             insecure_http: false,
             agent_wait: Duration::from_mins(5),
+            host_keys: HostKeyMode::default(),
             key_file: None,
         }
     }

@@ -122,3 +122,69 @@ async fn four_users_decide_and_the_execution_keeps_it() {
     let decided = admin.get(&format!("/approvals/{}", old["id"].as_str().unwrap())).await;
     assert_eq!(decided["status"], "REJECTED");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inputs_that_are_not_required_may_be_left_out_and_required_ones_are_asked_for_by_name() {
+    let manager = Arc::new(TestManager::start().await);
+    let admin = Client::of(&manager);
+    let ann = user(&admin, "ann@x.org", &["ops"]).await;
+    let gate = GATE.replace(
+        "approvers: {userGroups: [qa, ops], minimumCount: 2, disallowPipelineExecutor: true}",
+        "approvers: {userGroups: [ops], minimumCount: 1}",
+    );
+    let gate = gate.replace(
+        "- {name: zone, defaultValue: eu}",
+        "- {name: zone, defaultValue: eu}\n        - {name: note, required: false}\n        - {name: remark}",
+    );
+    assert!(gate.contains("minimumCount: 1") && gate.contains("remark"), "{gate}");
+    admin.apply(&custom("p", "variables: [{name: tag, type: String, value: v2}]", &gate)).await;
+    let execution = ann.run("p").await;
+    let asked = waiting(&ann, &execution).await;
+    let path = format!("/approvals/{}/approve", asked["id"].as_str().unwrap());
+    for inputs in [json!({}), json!({ "ticket": "" }), json!({ "ticket": null }), json!({ "note": "n" })] {
+        let (status, refused) = ann.call(Method::POST, &path, json!({ "inputs": inputs })).await;
+        let message = refused["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{inputs}: {refused}");
+        assert!(message.contains("`ticket`") && !message.contains("note"), "{inputs}: {refused}");
+    }
+    let (status, refused) =
+        ann.call(Method::POST, &path, json!({ "inputs": { "ticket": "CHG-1", "remarks": "x" } })).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("`remarks`"), "{refused}");
+    let waits = ann.get(&format!("/approvals/{}", asked["id"].as_str().unwrap())).await;
+    assert_eq!(waits["status"], "WAITING", "a refusal decides nothing: {waits}");
+
+    let (status, shown) = ann.call(Method::POST, &path, json!({ "inputs": { "ticket": "CHG-1" } })).await;
+    assert_eq!((status, &shown["status"]), (StatusCode::OK, &json!("APPROVED")), "{shown}");
+    let view = admin.ended(&execution).await;
+    assert_eq!(view["status"], "Success", "{view:#}");
+    assert_eq!(
+        find_step(&view, "gate").unwrap()["outputs"]["approverInputs"],
+        json!({ "ticket": "CHG-1", "zone": "eu", "note": "", "remark": "" })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gate_that_nobody_could_open_is_told_of_before_the_run_gets_there() {
+    let manager = Arc::new(TestManager::start().await);
+    let admin = Client::of(&manager);
+    admin.apply("userGroup:\n  identifier: qa\n  name: QA\n  users: [ann@x.org]\n").await;
+    let steps = "- step: {identifier: w, name: w, type: Wait, timeout: 1d, spec: {duration: 1d}}
+- step: {identifier: gate, name: gate, type: HarnessApproval, timeout: 1d, spec: {approvalMessage: m, approvers: {userGroups: [qa, qaa], minimumCount: 1}}}
+- step: {identifier: rule, name: rule, type: Policy, timeout: 1m, spec: {policySets: [nowhere], type: Custom, policySpec: {payload: '{}'}}}
+- step: {identifier: open, name: open, type: HarnessApproval, timeout: 1d, spec: {approvalMessage: m, approvers: {userGroups: [qa, <+pipeline.name>], minimumCount: 1}}}
+";
+    admin.apply(&custom("p", "", steps)).await;
+    let (status, started) = admin.start("p", Value::Null).await;
+    assert_eq!(status, StatusCode::CREATED, "{started}");
+    let warnings = started["warnings"].as_array().unwrap();
+    let of = |code: &str| warnings.iter().filter(|w| w["code"] == code).collect::<Vec<_>>();
+    let (groups, sets) = (of("approval.no-group"), of("policy.no-set"));
+    assert_eq!((groups.len(), sets.len()), (1, 1), "{started:#}");
+    let message = groups[0]["message"].as_str().unwrap();
+    assert!(message.contains("qaa of the approval `gate`"), "{message}");
+    assert!(sets[0]["message"].as_str().unwrap().contains("nowhere"), "{sets:?}");
+    let id = started["executionId"].as_str().unwrap();
+    admin.call(Method::POST, &format!("/executions/{id}/abort"), json!({})).await;
+    admin.ended(id).await;
+}

@@ -191,3 +191,82 @@ async fn a_failed_group_runs_again_from_its_beginning_as_the_store_has_it() {
     assert_eq!(again["stages"], view["stages"]);
     agent.stop().await;
 }
+
+/// Harness' own interrupts, as its clients send them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_decisions_are_taken_in_harness_own_words() {
+    let (manager, client) = manager().await;
+    client.apply(&custom("p", "", &(noop("a", MANUAL) + &noop("b", "")))).await;
+    let mended = Arc::new(AtomicBool::new(false));
+    let answer = mended.clone();
+    let agent = Agent::start(&manager, "zone-a", &[], move |_| match answer.load(Ordering::SeqCst) {
+        true => success().into(),
+        false => failed("exit code 1").into(),
+    })
+    .await;
+    let put = async |path: String, key: &str| -> (StatusCode, Value) {
+        let url = format!("{}{path}", manager.url);
+        let reply = manager.http.put(url).header("x-api-key", key).send().await.unwrap();
+        (reply.status(), reply.json().await.unwrap())
+    };
+    let id = client.run("p").await;
+    let view = until(&client, &id, "a", "InterventionWaiting").await;
+    let node = find_step(&view, "a").unwrap()["node"].as_str().unwrap().to_owned();
+    let base = format!("/gateway/pipeline/api/pipeline/execute/manualIntervention/interrupt/{id}");
+    for (path, status, code, part) in [
+        (format!("{base}/{node}?interruptType=Pray"), 400, "INVALID_REQUEST", "`Pray` is not supported"),
+        (format!("{base}/{node}"), 400, "INVALID_REQUEST", "`interruptType` is missing"),
+        (
+            format!("{base}/{node}?interruptType=Retry&accountIdentifier=other"),
+            400,
+            "INVALID_REQUEST",
+            "other",
+        ),
+        (format!("{base}/nowhere?interruptType=Retry"), 404, "ENTITY_NOT_FOUND", "nowhere"),
+        (format!("{base}/b?interruptType=Retry"), 404, "ENTITY_NOT_FOUND", "b"),
+        (
+            format!("/gateway/pipeline/api/pipeline/execute/interrupt/{id}?interruptType=Pause"),
+            400,
+            "INVALID_REQUEST",
+            "takes AbortAll",
+        ),
+        (
+            "/gateway/pipeline/api/pipeline/execute/interrupt/none?interruptType=AbortAll".to_owned(),
+            404,
+            "ENTITY_NOT_FOUND",
+            "none",
+        ),
+    ] {
+        let (refused, body) = put(path.clone(), &manager.api_key).await;
+        assert_eq!((refused.as_u16(), &body["code"]), (status, &json!(code)), "{path}: {body}");
+        assert!(body["message"].as_str().unwrap().contains(part), "{path}: {body}");
+    }
+    assert_eq!(put(format!("{base}/{node}?interruptType=Retry"), "nokey").await.0, StatusCode::UNAUTHORIZED);
+    let view = client.get(&format!("/executions/{id}")).await;
+    assert_eq!(find_step(&view, "a").unwrap()["status"], "InterventionWaiting", "a refusal decides nothing");
+
+    mended.store(true, Ordering::SeqCst);
+    let (status, body) =
+        put(format!("{base}/{node}?accountIdentifier=default&interruptType=Retry"), &manager.api_key).await;
+    assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("SUCCESS")), "{body}");
+    assert_eq!((&body["data"]["type"], &body["data"]["planExecutionId"]), (&json!("Retry"), &json!(id)));
+    assert!(body["data"]["id"].as_str().is_some_and(|id| !id.is_empty()), "{body}");
+    assert_eq!(client.ended(&id).await["status"], "Success");
+    let (status, body) = put(format!("{base}/{node}?interruptType=Ignore"), &manager.api_key).await;
+    assert_eq!(status, StatusCode::CONFLICT, "the node no longer waits: {body}");
+
+    // By the step's identifier, on the other path, in the words of older clients; without the gateway.
+    mended.store(false, Ordering::SeqCst);
+    let second = client.run("p").await;
+    until(&client, &second, "a", "InterventionWaiting").await;
+    let path = format!("/pipeline/api/pipeline/execute/interrupt/{second}/a?interruptType=UserMarkedFailure");
+    assert_eq!(put(path, &manager.api_key).await.0, StatusCode::OK);
+    assert_eq!(client.ended(&second).await["status"], "Failed");
+    let third = client.run("p").await;
+    until(&client, &third, "a", "InterventionWaiting").await;
+    let path =
+        format!("/prod/gateway/pipeline/api/pipeline/execute/interrupt/{third}?interruptType=AbortAll");
+    assert_eq!(put(path, &manager.api_key).await.0, StatusCode::OK);
+    assert_eq!(client.ended(&third).await["status"], "Aborted");
+    agent.stop().await;
+}

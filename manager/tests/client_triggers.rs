@@ -126,6 +126,50 @@ async fn the_seeds_call_starts_its_pipeline_under_every_prefix() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_token_of_a_trigger_names_it_and_replaces_no_key() {
+    let manager = Arc::new(TestManager::start().await);
+    let client = Client::of(&manager);
+    client.apply(PIPELINE).await;
+    let shown = client.get("/triggers/app_image_trigger").await;
+    let token = shown["webhookToken"].as_str().unwrap().to_owned();
+    assert_eq!(token.len(), 32, "{shown}");
+    let post = async |token: &str, query: &str, key: Option<&str>| -> (StatusCode, Value) {
+        let url = format!(
+            "{}/gateway/pipeline/api/webhook/custom/{token}/v3?accountIdentifier=default{query}",
+            manager.url
+        );
+        let mut request = manager.http.post(url).body(body().to_string());
+        if let Some(key) = key {
+            request = request.header("X-Api-Key", key);
+        }
+        let reply = request.send().await.unwrap();
+        (reply.status(), reply.json().await.unwrap())
+    };
+    let key = Some(manager.api_key.as_str());
+    // The token alone is enough to find the trigger.
+    let (status, reply) = post(&token, "", key).await;
+    assert_eq!((status, &reply["status"]), (StatusCode::OK, &json!("SUCCESS")), "{reply}");
+    let event = reply["data"]["eventCorrelationId"].as_str().unwrap();
+    let details = details(&manager, event).await;
+    assert_eq!(details["webhookProcessingDetails"]["status"], "TARGET_EXECUTION_REQUESTED", "{details:#}");
+    assert_eq!(executions(&client).await, 1);
+    for (token, query, key) in [
+        (token.as_str(), "", None),
+        ("0123456789abcdef0123456789abcdef", "", key),
+        (token.as_str(), "&triggerIdentifier=another", key),
+    ] {
+        let (status, reply) = post(token, query, key).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{query}: {reply}");
+        assert_eq!(reply["code"], "TRIGGER_AUTHENTICATION_FAILED");
+        assert!(!reply.to_string().contains(token), "{reply}");
+    }
+    assert_eq!(executions(&client).await, 1, "nothing was started");
+    // It outlives a change of the document.
+    client.apply(PIPELINE).await;
+    assert_eq!(client.get("/triggers/app_image_trigger").await["webhookToken"], token);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_event_log_says_why_a_trigger_did_not_fire() {
     let manager = Arc::new(TestManager::start().await);
     let client = Client::of(&manager);

@@ -71,6 +71,38 @@ const ROOTS: [(&str, EntityKind); 19] = [
 pub(crate) const OVERRIDE_ROOTS: [&str; 4] = ["override", "overrides", "serviceOverride", "serviceOverrides"];
 
 impl EntityKind {
+    /// Every kind, in the order in which they are listed for people.
+    pub const ALL: [EntityKind; 14] = [
+        EntityKind::Connector,
+        EntityKind::Secret,
+        EntityKind::Service,
+        EntityKind::Environment,
+        EntityKind::EnvironmentGroup,
+        EntityKind::Infrastructure,
+        EntityKind::Override,
+        EntityKind::Pipeline,
+        EntityKind::InputSet,
+        EntityKind::Trigger,
+        EntityKind::UserGroup,
+        EntityKind::Policy,
+        EntityKind::PolicySet,
+        EntityKind::MonitoredService,
+    ];
+
+    /// Names of all kinds, for messages.
+    pub fn names() -> String {
+        EntityKind::ALL.map(EntityKind::name).join(", ")
+    }
+
+    /// The kind that a person means: its name or the root key of its documents, in any case, also in the plural.
+    pub fn meant(word: &str) -> Option<Self> {
+        let many = |name: &str| {
+            name.strip_suffix('y').map_or_else(|| format!("{name}s"), |stem| format!("{stem}ies"))
+        };
+        let is = |name: &str| word.eq_ignore_ascii_case(name) || word.eq_ignore_ascii_case(&many(name));
+        ROOTS.iter().find(|(root, kind)| is(kind.name()) || is(root)).map(|(_, kind)| *kind)
+    }
+
     /// The name as the command line and the API write it.
     pub fn name(self) -> &'static str {
         match self {

@@ -423,3 +423,26 @@ fn a_forged_placeholder_is_refused() {
     let fault = only(&deployment(&script("a", "echo ${ngSecretManager.obtain(\"pem\", 99)}", ""), ""));
     assert!(fault.contains("imitates the placeholder"), "{fault}");
 }
+
+#[test]
+fn a_fault_of_the_text_hides_no_other_one() {
+    let steps = noop("a", "timeout: 1q")
+        + &noop("b", "").replace("line: x", "line: <+execution.steps.c.output.x> <+pipeline.variables.colr>")
+        + &noop("c", "")
+        + "- step: {identifier: d, name: d, type: Nop, spec: {line: x}}\n"
+        + &noop("e", "").replace("line: x", "line: <+execution.steps.d.output.x>")
+        + "- step: {identifier: f, name: f, type: Wait, spec: {duration: 5x}}\n";
+    let found = faults(&custom("variables: [{name: color, type: String, value: blue}]", &steps, ""));
+    let told: Vec<&str> = found.iter().map(|fault| fault.message.as_str()).collect();
+    for part in [
+        "`1q` is not a duration",
+        "runs later than `b`",
+        "`<+pipeline.variables.colr>` leads nowhere",
+        "`Nop` is not a known step type",
+        "`5x` is not a duration",
+    ] {
+        assert!(told.iter().any(|message| message.contains(part)), "{part}: {told:#?}");
+    }
+    // What refers to the step that could not be read is right as it stands.
+    assert_eq!(found.len(), 5, "{told:#?}");
+}

@@ -197,9 +197,55 @@ fn inputs_of_an_environment_count() {
     assert_eq!(target.environment.variables[0].value.text(), "red");
     let level = target.service.definition.variables.iter().find(|variable| variable.name == "LEVEL").unwrap();
     assert_eq!(level.value.text(), "debug");
-    let several = refused(&stage(
+}
+
+#[test]
+fn each_of_several_environments_has_its_own_inputs() {
+    let one = |environment: &str, infrastructure: &str, color: &str, level: &str| {
+        format!(
+            "{{environmentRef: {environment}, environmentInputs: {{identifier: {environment}, variables: [{{name: COLOR, type: String, value: {color}}}]}}, serviceOverrideInputs: {{variables: [{{name: LEVEL, type: String, value: {level}}}]}}, infrastructureDefinitions: [{{identifier: {infrastructure}}}]}}"
+        )
+    };
+    let (qa, prod) = (one("qa", "lab", "red", "debug"), one("prod", "farm", "green", "error"));
+    let said = |plan: &Plan| -> Vec<(String, String, String)> {
+        let targets = plan.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Stage(stage) => stage.target.as_ref(),
+            _ => None,
+        });
+        let variable = |all: &[pipeline::model::Variable], name: &str| {
+            all.iter().find(|one| one.name == name).map(|one| one.value.text()).unwrap_or_default()
+        };
+        targets
+            .map(|target| {
+                (
+                    target.environment.identifier.clone(),
+                    variable(&target.environment.variables, "COLOR"),
+                    variable(&target.service.definition.variables, "LEVEL"),
+                )
+            })
+            .collect()
+    };
+    let expected = [("qa", "red", "debug"), ("prod", "green", "error")]
+        .map(|(environment, color, level)| (environment.to_owned(), color.to_owned(), level.to_owned()));
+    let several =
+        stage("s", &format!("service: {{serviceRef: web}}, environments: {{values: [{qa}, {prod}]}}"));
+    assert_eq!(said(&made(&several)), expected);
+    let group = stage(
         "s",
-        "service: {serviceRef: web}, environments: {values: [{environmentRef: qa, environmentInputs: {identifier: qa}, infrastructureDefinitions: [{identifier: lab}]}]}",
+        &format!(
+            "service: {{serviceRef: web}}, environmentGroup: {{envGroupRef: everywhere, environments: [{qa}, {prod}]}}"
+        ),
+    );
+    assert_eq!(said(&made(&group)), expected);
+    // Without inputs of its own, an environment has none of the others'.
+    let bare = "{environmentRef: prod, infrastructureDefinitions: [{identifier: farm}]}";
+    let mixed =
+        stage("s", &format!("service: {{serviceRef: web}}, environments: {{values: [{qa}, {bare}]}}"));
+    let bare = ("prod".to_owned(), String::new(), "info".to_owned());
+    assert_eq!(said(&made(&mixed)), [expected[0].clone(), bare]);
+    let from = refused(&stage(
+        "s",
+        "service: {serviceRef: web}, environments: {values: [{useFromStage: {stage: x}, environmentRef: qa, infrastructureDefinitions: [{identifier: lab}]}]}",
     ));
-    assert!(several.contains("only where the stage names one environment"), "{several}");
+    assert!(from.contains("not in a list of environments"), "{from}");
 }

@@ -289,6 +289,51 @@ fn a_barrier_expires_and_counts_each_iteration() {
 }
 
 #[test]
+fn iterations_that_can_never_meet_fail_instead_of_waiting() {
+    let looped = |limit: &str| {
+        let strategy = format!("type: Barrier\n    strategy: {{repeat: {{times: 3{limit}}}}}\n");
+        barrier("y", "").replace("type: Barrier\n", &strategy)
+    };
+    // The third begins only when one of the first two has ended, and these wait for it.
+    let world = World::start(&custom(MEET, &looped(", maxConcurrency: 2"), ""));
+    assert_eq!(world.finished.as_deref(), Some("Failed"), "{:#?}", world.state.runs);
+    let failures: Vec<_> = world.state.runs.values().filter_map(|run| run.failure.as_ref()).collect();
+    let own = failures.iter().find(|failure| failure.code == "PIPE-009").unwrap();
+    assert!(own.message.contains("the iterations of `y` wait for each other"), "{own:?}");
+    assert!(own.hint.as_deref().unwrap_or_default().contains("maxConcurrency"), "{own:?}");
+    // All at once they meet.
+    let world = World::start(&custom(MEET, &looped(""), ""));
+    assert_eq!(world.finished.as_deref(), Some("Success"), "{:#?}", world.state.runs);
+    // One that is still on its way keeps nobody from waiting.
+    let slow = format!(
+        "- stepGroup:\n    identifier: g\n    name: g\n    strategy: {{repeat: {{times: 3, maxConcurrency: 2}}}}\n    steps:\n{}",
+        indented(&(noop("a", "") + &barrier("y", "")), 6)
+    );
+    let mut world = World::start(&custom(MEET, &slow, ""));
+    world.answer(success());
+    assert_eq!(world.finished, None, "the second iteration has not arrived");
+    world.answer(success());
+    assert_eq!(world.finished.as_deref(), Some("Failed"));
+}
+
+fn indented(text: &str, by: usize) -> String {
+    text.lines().map(|line| format!("{}{line}\n", " ".repeat(by))).collect()
+}
+
+#[test]
+fn copies_of_a_stage_that_take_turns_cannot_meet() {
+    let step = "{step: {identifier: b, name: b, type: Barrier, spec: {barrierRef: meet}}}";
+    let yaml = |parallel: bool| {
+        format!(
+            "pipeline:\n  identifier: p\n  name: p\n  {MEET}  stages:\n    - stage: {{identifier: s, name: s, type: Deployment, spec: {{deploymentType: Ssh, services: {{metadata: {{parallel: {parallel}}}, values: [{{serviceRef: web}}, {{serviceRef: web}}]}}, environment: {{environmentRef: prod, infrastructureDefinitions: [{{identifier: farm}}]}}, execution: {{steps: [{step}]}}}}}}\n"
+        )
+    };
+    let found = faults(&yaml(false));
+    assert!(found[0].message.contains("neither could ever go on"), "{found:?}");
+    planned(&yaml(true));
+}
+
+#[test]
 fn a_barrier_must_be_declared() {
     let found = faults(&custom("", &barrier("x", ""), ""));
     assert!(found[0].message.contains("`meet` is not declared"), "{found:#?}");

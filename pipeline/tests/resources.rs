@@ -5,7 +5,7 @@ mod support;
 
 use pipeline::Plan;
 use pipeline::machine::state::Status;
-use pipeline::machine::{Action, Event, State, apply, rollback_of};
+use pipeline::machine::{Action, Actor, Event, State, UserAction, apply, rollback_of};
 use pipeline::plan::RunFacts;
 use pipeline::view::execution_view;
 use proptest::prelude::*;
@@ -209,6 +209,67 @@ impl Executions {
 enum Next {
     Answer(usize),
     Grant(String),
+}
+
+/// Two stages beside each other on different infrastructures, whose first steps meet at a barrier. The first one asks for a
+/// variable when it is reached.
+fn meeting_stages() -> Plan {
+    let stage = |id: &str, hosts: &str, more: &str| {
+        format!(
+            "stage: {{identifier: {id}, name: {id}, type: Deployment, {more} spec: {{serviceConfig: {{serviceRef: web}}, infrastructure: {{environmentRef: prod, infrastructureDefinition: {{type: Pdc, spec: {{credentialsRef: key, hosts: [{hosts}]}}}}}}, execution: {{steps: [{{step: {{identifier: b, name: b, type: Barrier, spec: {{barrierRef: meet}}}}}}]}}}}}}"
+        )
+    };
+    let asks = "variables: [{name: v, type: String, value: '<+input>.executionInput()'}],";
+    let (one, two) = (stage("s1", "h1", asks), stage("s2", "h2", ""));
+    planned(&format!(
+        "pipeline:\n  identifier: p\n  name: p\n  flowControl: {{barriers: [{{identifier: meet, name: meet}}]}}\n  stages:\n    - parallel:\n        - {one}\n        - {two}\n"
+    ))
+}
+
+#[test]
+fn stages_that_meet_at_a_barrier_never_block_two_executions_against_each_other() {
+    // Whoever is asked for the input first: the other execution must not get in between.
+    for order in [[0, 1], [1, 0]] {
+        let mut all = Executions {
+            states: vec![State::new(meeting_stages()), State::new(meeting_stages())],
+            tasks: vec![VecDeque::new(); 2],
+            queues: BTreeMap::new(),
+            granted: Vec::new(),
+            arrived: Vec::new(),
+            at: 0,
+        };
+        for index in 0..2 {
+            all.event(index, |at| Event::Started { at });
+        }
+        let mut asked = order.into_iter();
+        for _ in 0..20 {
+            let grants: Vec<_> = all.open();
+            for next in grants {
+                if let (index, Next::Grant(node)) = next {
+                    all.event(index, |at| Event::Granted { node: node.clone(), at });
+                }
+            }
+            let waits = |state: &State| {
+                let run = &state.runs["pipeline.stages.s1"];
+                run.status == Status::InputWaiting
+            };
+            // The first of this order that waits for a person gets its answer.
+            let next = asked.clone().find(|index| waits(&all.states[*index]));
+            if let Some(index) = next {
+                let by = Actor { name: "ann".into(), principal: "ann".into(), ..Actor::default() };
+                let values = BTreeMap::from([("v".to_owned(), serde_json::json!("x"))]);
+                let node = "pipeline.stages.s1".to_owned();
+                let attempt = all.states[index].runs[&node].attempt;
+                let action = UserAction::GiveInputs { values };
+                all.event(index, |at| Event::UserActed { node, attempt, by, action, at });
+            }
+        }
+        asked.by_ref().for_each(|index| {
+            let status = all.states[index].runs["pipeline"].status.name();
+            assert_eq!(status, "Success", "{order:?}: {index} stands still: {:#?}", all.states[index].runs);
+        });
+        assert!(all.queues.values().all(Vec::is_empty));
+    }
 }
 
 /// Two stages, one after the other or beside each other, each on one of two infrastructures.

@@ -7,6 +7,7 @@
 )]
 
 mod approvals;
+mod host_keys;
 mod journey;
 mod k8s_login;
 mod k8s_seed;
@@ -15,7 +16,9 @@ mod k8s_world;
 mod secrets;
 mod shell_on_host;
 mod shell_script;
+mod signals;
 mod ssh_fleet;
+mod tls;
 mod triggers;
 mod vm_peer;
 mod vm_seed;

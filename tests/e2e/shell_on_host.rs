@@ -108,7 +108,12 @@ async fn it_runs_on_its_host_and_gives_its_outputs_to_later_steps() {
                 "echo \"agent has <+execution.steps.first.output.outputVariables.build>\"",
                 "",
             ),
-            world.step("fails", Some(&hosts[1]), "echo broken >&2\nexit 7", ""),
+            world.step(
+                "fails",
+                Some(&hosts[1]),
+                "echo first >&2\necho \"broken by $API_TOKEN\" >&2\necho\nexit 7",
+                "environmentVariables:\n  - {name: API_TOKEN, type: Secret, value: '<+secrets.getValue(\"api_token\")>'}",
+            ),
         ],
     );
     let id = world.manager.start_pipeline(&["chain"]);
@@ -132,7 +137,11 @@ async fn it_runs_on_its_host_and_gives_its_outputs_to_later_steps() {
     let failed = step(&view, "fails");
     assert_eq!((&failed["status"], &view["status"]), (&"Failed".into(), &"Failed".into()), "{failed:#}");
     assert_eq!(failed["failure"]["exit_code"], 7, "{failed:#}");
-    assert!(failed["failure"]["message"].as_str().unwrap().contains(hosts[1].as_str()), "{failed:#}");
+    let message = failed["failure"]["message"].as_str().unwrap();
+    assert!(message.contains(hosts[1].as_str()), "{failed:#}");
+    // What it said last is the evidence; secrets in it are masked.
+    assert!(message.contains("last line on stderr: broken by ***"), "{failed:#}");
+    assert!(!view.to_string().contains("planted-token-value"), "{view:#}");
     drop(agent);
 }
 

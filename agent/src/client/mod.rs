@@ -400,8 +400,14 @@ pub(crate) fn segment(id: &str) -> String {
     url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
-/// Adds what to do about a certificate that is its own authority: the library's word for it tells nobody.
+/// Adds what to do about a certificate that is refused: the library's word for it tells nobody.
 fn explained(text: String) -> String {
+    if text.contains("invalid peer certificate") && !text.contains("CaUsedAsEndEntity") {
+        return format!(
+            "{text}: the certificate is not trusted under this name. Name the authority that signed it in ca_file \
+             (DELEGATE_CA_FILE), and a host name that the certificate holds in MANAGER_HOST_AND_PORT"
+        );
+    }
     if !text.contains("CaUsedAsEndEntity") {
         return text;
     }

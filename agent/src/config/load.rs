@@ -294,12 +294,8 @@ impl Reader {
             unit_bytes: self.parsed("spool_unit_limit", 256 * MIB, bytes),
         };
         let cache_limit = self.parsed("cache_limit", 2048 * MIB, bytes);
-        let known_hosts_mode = self.parsed("known_hosts_mode", None, |text| match text {
-            "strict" => Ok(Some(HostKeyMode::Strict)),
-            "accept-new" => Ok(Some(HostKeyMode::AcceptNew)),
-            "off" => Ok(Some(HostKeyMode::Off)),
-            _ => Err(format!("is `{text}`; expected strict, accept-new or off")),
-        });
+        let known_hosts_mode =
+            self.parsed("known_hosts_mode", None, |text| text.parse::<HostKeyMode>().map(Some));
         let proxy = self.proxy();
         Some(Config {
             account_id: account_id?,

@@ -317,6 +317,14 @@ impl TaskLogs {
         self.progress.borrow().clone()
     }
 
+    /// The latest line on standard error of the unit that failed, masked; `None`: none failed, or it wrote none there
+    /// since this process follows it.
+    pub(crate) async fn last_error(&self) -> Option<String> {
+        let failed = self.progress().into_iter().rev().find(|unit| unit.status == UnitStatus::Failure)?;
+        let unit = self.lock().units.get(&failed.unit).cloned()?;
+        unit.last_error().await
+    }
+
     /// Tells of every change of a unit's status.
     pub(crate) fn watch_progress(&self) -> watch::Receiver<Vec<UnitProgress>> {
         self.progress.subscribe()

@@ -21,6 +21,9 @@ use tokio::sync::{Mutex, Semaphore};
 /// Larger writes are taken in pieces of this size: it bounds the memory of one write and the overshoot of the spool.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// As much of a last line as a failure's message has room for.
+const LAST_WORDS_CHARS: usize = 300;
+
 /// What the producer, the shipper and the result share about one unit.
 pub(crate) struct Shared {
     pub(crate) name: String,
@@ -55,6 +58,8 @@ struct Writer {
     encoded: Tail,
     /// Bytes that had to be cut since the last line that was stored.
     cut: u64,
+    /// The latest line of the unit's standard error that is not blank, masked.
+    last_error: String,
     clock: Arc<dyn Clock>,
 }
 
@@ -117,6 +122,7 @@ impl Unit {
             written: tail,
             encoded: tail,
             cut: 0,
+            last_error: String::new(),
             clock: parts.clock,
         };
         Unit {
@@ -130,6 +136,12 @@ impl Unit {
             status: parts.status,
             broken: AtomicBool::new(false),
         }
+    }
+
+    /// The latest line of its standard error, masked; `None`: it wrote none.
+    pub(crate) async fn last_error(&self) -> Option<String> {
+        let writer = self.writer.lock().await;
+        Some(writer.last_error.clone()).filter(|line| !line.is_empty())
     }
 
     /// The disk this unit uses.
@@ -274,7 +286,7 @@ impl Writer {
         self.mark_gap();
         let time = self.clock.wall();
         let index = stream as usize;
-        let Writer { splitters, buffer, settled, encoded, .. } = self;
+        let Writer { splitters, buffer, settled, encoded, last_error, .. } = self;
         let Some(splitter) = splitters.get_mut(index) else { return };
         feed(splitter, &mut |piece| {
             let text = String::from_utf8_lossy(piece.text);
@@ -285,6 +297,10 @@ impl Writer {
             } else {
                 text.as_ref()
             };
+            if stream == Stream::Stderr && !text.trim().is_empty() {
+                last_error.clear();
+                last_error.extend(text.trim().chars().take(LAST_WORDS_CHARS));
+            }
             let end = piece.end.unwrap_or(NO_OFFSET);
             encode(
                 &Record { seq: encoded.next_seq, end, time, origin: Origin::Source(stream), text },

@@ -124,6 +124,12 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
     let mut result = judge(outcome, reason);
     result.undo = result.undo.or(undo);
     result.units = logs.progress();
+    if let Some(failure) = result.failure.as_mut().filter(|one| one.kind == FailureKind::RemoteFailed)
+        && let Some(line) = logs.last_error().await
+    {
+        // What a script said last is mostly why it failed: nobody should have to open the log for that.
+        failure.message = format!("{}; its last line on stderr: {line}", failure.message);
+    }
     mask(&mut result, &masker);
     Outcome::Result(Box::new(finish(&deps, &run, result)))
 }

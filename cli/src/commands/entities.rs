@@ -4,27 +4,19 @@ use crate::client::{Client, ClientArgs};
 use crate::exit::{CliError, Exit};
 use crate::output::{self, Format, cell, time};
 use crate::settings::Env;
+use pipeline::entities::EntityKind;
 use serde_json::Value;
-
-const KINDS: [&str; 8] = [
-    "connector",
-    "secret",
-    "service",
-    "environment",
-    "environmentGroup",
-    "infrastructure",
-    "pipeline",
-    "userGroup",
-];
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GetArgs {
-    /// connector, secret, service, environment, environmentGroup, infrastructure, pipeline or userGroup
-    #[arg(value_parser = kind)]
+    #[arg(value_parser = kind, help = one_of_the_kinds())]
     pub(crate) kind: String,
     /// Show this one
     pub(crate) id: Option<String>,
+    /// Where it stands, if several scopes have one of this id: ORG/PROJECT, ORG, or nothing for the account
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Option<String>,
     /// Form of the result
     #[arg(long, value_enum, default_value_t)]
     pub(crate) output: Format,
@@ -35,49 +27,58 @@ pub(crate) struct GetArgs {
 /// Arguments of `delete`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeleteArgs {
-    /// connector, secret, service, environment, environmentGroup, infrastructure, pipeline or userGroup
-    #[arg(value_parser = kind)]
+    #[arg(value_parser = kind, help = one_of_the_kinds())]
     pub(crate) kind: String,
     /// Which one
     pub(crate) id: String,
+    /// Where it stands, if several scopes have one of this id: ORG/PROJECT, ORG, or nothing for the account
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
 }
 
 /// The kind that a word means: plurals and short forms too.
 fn kind(word: &str) -> Result<String, String> {
-    let lower = word.to_lowercase();
-    let singular = match lower.as_str() {
-        "env" | "envs" => "environment",
-        "environmentgroup" | "environmentgroups" | "envgroup" | "envgroups" => "environmentGroup",
-        "infra" | "infras" => "infrastructure",
-        "group" | "groups" | "usergroup" | "usergroups" => "userGroup",
-        other => other.strip_suffix('s').filter(|s| KINDS.contains(s)).unwrap_or(other),
+    let meant = match word.to_ascii_lowercase().as_str() {
+        "env" | "envs" => Some(EntityKind::Environment),
+        "envgroup" | "envgroups" => Some(EntityKind::EnvironmentGroup),
+        "infra" | "infras" => Some(EntityKind::Infrastructure),
+        "group" | "groups" => Some(EntityKind::UserGroup),
+        _ => EntityKind::meant(word),
     };
-    if KINDS.contains(&singular) {
-        Ok(singular.to_owned())
-    } else {
-        Err(format!("expected one of {}", KINDS.join(", ")))
-    }
+    meant.map(|kind| kind.name().to_owned()).ok_or_else(|| format!("expected one of {}", EntityKind::names()))
+}
+
+fn one_of_the_kinds() -> String {
+    format!("One of {}; also in the plural", EntityKind::names())
 }
 
 /// Lists or shows.
 pub(crate) async fn get(args: &GetArgs, env: &Env) -> Result<Exit, CliError> {
     let client = Client::new(&args.client, env)?;
     let Some(id) = &args.id else {
-        let reply = client.get(&["entities"], &[("kind", &args.kind)]).await?;
+        let mut reply = client.get(&["entities"], &[("kind", &args.kind)]).await?;
+        if let (Some(scope), Some(rows)) = (&args.scope, reply.as_array_mut()) {
+            rows.retain(|row| row.get("scope").and_then(Value::as_str) == Some(scope));
+        }
         match args.output {
             Format::Json => output::json(&reply),
             Format::Table => output::say(entity_table(&reply)),
         }
         return Ok(Exit::Success);
     };
-    let reply = client.get(&["entities", &args.kind, id], &[]).await?;
+    let reply = client.get(&["entities", &args.kind, id], &within(args.scope.as_deref())).await?;
     match args.output {
         Format::Json => output::json(&reply),
         Format::Table => output::say(reply.get("yaml").map(cell).unwrap_or_default().trim_end()),
     }
     Ok(Exit::Success)
+}
+
+/// The scope as a query.
+fn within(scope: Option<&str>) -> Vec<(&str, &str)> {
+    scope.map(|scope| ("scope", scope)).into_iter().collect()
 }
 
 fn entity_table(reply: &Value) -> String {
@@ -100,7 +101,8 @@ fn entity_table(reply: &Value) -> String {
 
 /// Deletes.
 pub(crate) async fn delete(args: &DeleteArgs, env: &Env) -> Result<Exit, CliError> {
-    Client::new(&args.client, env)?.delete(&["entities", &args.kind, &args.id]).await?;
+    let segments = ["entities", &args.kind, &args.id];
+    Client::new(&args.client, env)?.delete_with(&segments, &within(args.scope.as_deref())).await?;
     output::say(format!("{} {} deleted", args.kind, args.id));
     Ok(Exit::Success)
 }
@@ -113,6 +115,13 @@ mod tests {
     fn kinds_may_stand_in_the_plural() {
         assert_eq!(kind("Pipelines").unwrap(), "pipeline");
         assert_eq!(kind("infra").unwrap(), "infrastructure");
-        assert!(kind("host").unwrap_err().contains("connector"));
+        assert_eq!(kind("policies").unwrap(), "policy");
+        assert_eq!(kind("serviceOverrides").unwrap(), "override");
+        assert_eq!(kind("envgroups").unwrap(), "environmentGroup");
+        let refused = kind("host").unwrap_err();
+        for known in EntityKind::ALL {
+            assert_eq!(kind(known.name()).unwrap(), known.name());
+            assert!(refused.contains(known.name()), "{refused}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::exit::{CliError, Exit, chain};
 use crate::output;
 use crate::settings::Env;
 use crate::shutdown::until_stopped;
-use manager::app::ManagerConfig;
+use manager::app::{HostKeyMode, ManagerConfig};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,10 @@ pub(crate) struct Args {
     /// How long a step waits while no connected agent satisfies its selectors: 30s, 5m
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = span)]
     pub(crate) agent_wait: Duration,
+    /// SSH host keys: `strict` (only known ones), `accept-new` (the first is learned) or `off` (not checked); a changed key
+    /// fails under the first two. An agent overrides it for its zone with DELEGATE_KNOWN_HOSTS_MODE
+    #[arg(long, value_name = "MODE", default_value = "accept-new")]
+    pub(crate) host_keys: HostKeyMode,
 }
 
 /// `500ms`, `30s`, `5m`, `1h`.
@@ -56,6 +60,7 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
     config.tls_key = args.tls_key;
     config.insecure_http = args.insecure_http;
     config.agent_wait = args.agent_wait;
+    config.host_keys = args.host_keys;
     config.key_file = env.get("DELEGATE_MANAGER_KEY_FILE").map(PathBuf::from);
     let stop = CancellationToken::new();
     let work = manager::server::run(config, stop.clone(), |url| output::say(format!("manager ready {url}")));

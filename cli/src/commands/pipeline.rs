@@ -9,6 +9,7 @@ use crate::progress::{self, Progress};
 use crate::settings::Env;
 use pipeline::entities::{EntityKind, parse_entities};
 use pipeline::fault::Fault;
+use pipeline::yaml::{Node, parse_documents};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -121,9 +122,17 @@ pub(crate) async fn start(client: &Client, args: &RunArgs, env: &Env) -> Result<
         None => args.pipeline.clone(),
         Some(path) => apply_pipeline(client, &path).await?,
     };
-    let inputs: Map<String, Value> =
-        args.input.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    let inputs_yaml = args.inputs.as_deref().map(read).transpose()?;
+    let (mut inputs, inputs_yaml) = match args.inputs.as_deref() {
+        None => (Map::new(), None),
+        Some(path) => {
+            let text = read(path)?;
+            match flat_inputs(&path.display().to_string(), &text)? {
+                Some(variables) => (variables, None),
+                None => (Map::new(), Some(text)),
+            }
+        }
+    };
+    inputs.extend(args.input.iter().map(|(name, value)| (name.clone(), json!(value))));
     // Faults that only a run can find then name the file, as those of `apply` do.
     let source = file_of(&args.pipeline).map(|path| path.display().to_string());
     let mut body = json!({
@@ -137,7 +146,15 @@ pub(crate) async fn start(client: &Client, args: &RunArgs, env: &Env) -> Result<
     if let Some(entries) = body.as_object_mut() {
         entries.retain(|_, value| !value.is_null());
     }
-    let reply = client.post(&["executions"], &body).await?;
+    let reply = client.post(&["executions"], &body).await.map_err(|mut error| {
+        // The manager knows the file of inputs by no name.
+        if let Some(path) = &args.inputs {
+            for fault in error.faults.iter_mut().filter(|fault| fault.source == "inputs") {
+                fault.source = path.display().to_string();
+            }
+        }
+        error
+    })?;
     let note = format!("of {identifier}");
     let waiting = Waiting { follow: args.follow, detach: args.detach, output: args.output };
     started(client, &reply, &note, waiting, env).await
@@ -187,6 +204,25 @@ pub(crate) async fn started(
     Ok(Exit::of_status(view.get("status").and_then(Value::as_str).unwrap_or("")))
 }
 
+/// The variables of a flat map; `None`: the file holds input sets.
+///
+/// **Errors**: what is no YAML, or no single value.
+fn flat_inputs(source: &str, text: &str) -> Result<Option<Map<String, Value>>, CliError> {
+    let documents = parse_documents(source, text).map_err(CliError::documents)?;
+    let is_set = |node: &Node| ["pipeline", "inputSet"].iter().any(|key| node.get(key).is_some());
+    let [one] = documents.as_slice() else { return Ok(None) };
+    let Some(map) = one.as_map().filter(|_| !is_set(one)) else { return Ok(None) };
+    let mut variables = Map::new();
+    for entry in &map.entries {
+        let Some(value) = entry.value.as_str() else {
+            let message = "expected one value for the variable; an input set has the root key `pipeline`";
+            return Err(CliError::documents(vec![Fault::at(&entry.value.at, &entry.key, message)]));
+        };
+        variables.insert(entry.key.clone(), json!(value));
+    }
+    Ok(Some(variables))
+}
+
 /// A path if the argument means a file: it exists, or it is written like one.
 fn file_of(argument: &str) -> Option<PathBuf> {
     let path = Path::new(argument);
@@ -227,9 +263,8 @@ async fn apply_pipeline(client: &Client, path: &Path) -> Result<String, CliError
     }
     let notices = list(&reply, "notices").len();
     if notices > 0 {
-        output::tell(format!(
-            "{notices} assumptions were made; `delegate pipeline validate {source}` lists them"
-        ));
+        let made = output::count(notices, "assumption");
+        output::tell(format!("made on the way: {made}; `delegate pipeline validate {source}` lists them"));
     }
     Ok(pipeline)
 }
@@ -278,7 +313,8 @@ async fn validate(args: &ValidateArgs, env: &Env) -> Result<Exit, CliError> {
             }
             let checked =
                 if client.is_some() { "" } else { "; references were not checked, for no manager is named" };
-            output::tell(format!("{} faults, {} assumptions{checked}", faults.len(), notices.len()));
+            let found = output::count(faults.len(), "fault");
+            output::tell(format!("{found}, {}{checked}", output::count(notices.len(), "assumption")));
         }
     }
     Ok(exit)
@@ -344,6 +380,19 @@ mod tests {
         assert_eq!(render(&set(&[])).unwrap_err().exit, Exit::Usage);
         assert_eq!(render(&set(&[("TEAM", "a"), ("TEAM", "b")])).unwrap_err().exit, Exit::Usage);
         assert_eq!(render(&set(&[("TEAM", "a")])).unwrap(), Exit::Success);
+    }
+
+    #[test]
+    fn a_file_of_inputs_is_an_input_set_or_a_flat_map() {
+        let flat = flat_inputs("in.yaml", "tag: v5\nport: 8080\non: true\nempty: \"\"\n").unwrap().unwrap();
+        let expected = json!({"tag": "v5", "port": "8080", "on": "true", "empty": ""});
+        assert_eq!(Value::Object(flat), expected);
+        for set in ["pipeline: {identifier: p}", "inputSet: {identifier: i, pipeline: {}}", ""] {
+            assert_eq!(flat_inputs("in.yaml", set).unwrap(), None, "{set}");
+        }
+        let error = flat_inputs("in.yaml", "tag: v5\nlist: [a]\n").unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.to_string().starts_with("in.yaml:2:"), "{error}");
     }
 
     #[test]

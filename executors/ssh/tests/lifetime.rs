@@ -409,6 +409,23 @@ async fn a_foreign_folder_is_refused_and_a_full_disk_is_named() {
 }
 
 #[tokio::test]
+async fn a_disk_that_fills_up_meanwhile_takes_output_but_not_the_exit_status() {
+    let host =
+        Host::start_with(Sh::Dash, "mount -t tmpfs -o size=256k,mode=777 none $D/home; chown 61001 $D/home");
+    let text =
+        "n=0; while [ $n -lt 20000 ]; do echo \"a line of the output, number $n\"; n=$((n+1)); done; exit 5";
+    let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &[]);
+    let world = host.world("fills", &spec);
+    let (_handle, cx) = world.context();
+    let error = executor_with(hasty()).run(&spec, &cx).await.unwrap_err();
+    let log = world.logs.everything();
+    let shown = &log[..log.len().min(2000)];
+    assert_eq!((error.code, error.what.contains("status 5")), ("SSH-011", true), "{error}\n{shown}");
+    assert!(log.contains("The end of the output is missing"), "the gap is told: {shown}");
+    assert!(host.leaves().is_empty(), "{:?}", host.leaves());
+}
+
+#[tokio::test]
 async fn an_abort_while_the_host_is_away_is_made_up_for_at_the_next_connection() {
     let mut host = Host::start(Sh::Dash);
     let sign = format!("6{}.25", host.port);

@@ -51,6 +51,12 @@ pub fn needed(method: &Method, path: &str) -> Role {
         (&Method::POST, "executions" | "approvals" | "apply") => Role::Executor,
         // Harness' own paths, without what stands before them.
         (&Method::POST, "pipeline") if path.starts_with("/pipeline/execute/") => Role::Executor,
+        (&Method::PUT, "pipeline")
+            if path.starts_with("/pipeline/execute/interrupt/")
+                || path.starts_with("/pipeline/execute/manualIntervention/interrupt/") =>
+        {
+            Role::Executor
+        }
         (&Method::POST, "v1") if path.ends_with("/execute") || path.contains("/approvals/execution/") => {
             Role::Executor
         }
@@ -72,6 +78,9 @@ mod tests {
             (Method::POST, "/approvals/x/approve", Role::Executor),
             (Method::POST, "/apply", Role::Executor),
             (Method::POST, "/pipeline/execute/p/v2", Role::Executor),
+            (Method::PUT, "/pipeline/execute/interrupt/e", Role::Executor),
+            (Method::PUT, "/pipeline/execute/manualIntervention/interrupt/e/n", Role::Executor),
+            (Method::PUT, "/pipeline/execute/p", Role::Admin),
             (Method::POST, "/v1/orgs/o/projects/p/pipelines/x/execute", Role::Executor),
             (Method::POST, "/v1/orgs/o/projects/p/approvals/execution/x", Role::Executor),
             (Method::POST, "/v1/orgs/o/projects/p/pipelines", Role::Admin),

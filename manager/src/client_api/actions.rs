@@ -30,17 +30,32 @@ pub(super) async fn intervene(
     Path(id): Path<String>,
     JsonBody(decision): JsonBody<Decision>,
 ) -> Answer<Json<Value>> {
-    let Some(action) =
-        Intervention::ALL.into_iter().find(|action| action.name().eq_ignore_ascii_case(&decision.action))
-    else {
+    let Some(action) = decision_of(&decision.action) else {
         let names: Vec<&str> = Intervention::ALL.iter().map(|action| action.name()).collect();
         let message = format!("`action`: `{}` is not one of {}", decision.action, names.join(", "));
         return Err(ApiError::request(message));
     };
-    let record = record_of(&api, &id).await?;
-    view::check_step(&api, &id, last_part(&decision.step)).await?;
+    decide(&api, &caller, &id, &decision.step, action).await?;
+    Ok(Json(view::of(&api, &id).await?.document))
+}
+
+/// A decision by its name, whatever its case.
+pub(super) fn decision_of(name: &str) -> Option<Intervention> {
+    Intervention::ALL.into_iter().find(|action| action.name().eq_ignore_ascii_case(name))
+}
+
+/// Takes a decision about a step that waits for one, named by identifier or node id.
+pub(super) async fn decide(
+    api: &Api,
+    caller: &Caller,
+    id: &str,
+    step: &str,
+    action: Intervention,
+) -> Answer<()> {
+    let record = record_of(api, id).await?;
+    view::check_step(api, id, last_part(step)).await?;
     let waits = |phase: Phase| matches!(phase, Phase::Intervention | Phase::Wait);
-    let node = node_of(&record, &decision.step, waits)?;
+    let node = node_of(&record, step, waits)?;
     let is_wait = record.machine.runs.get(&node).is_some_and(|run| run.phase == Phase::Wait);
     let action = match (is_wait, action) {
         (true, Intervention::MarkAsSuccess) => UserAction::MarkWait { success: true },
@@ -51,8 +66,8 @@ pub(super) async fn intervene(
         }
         (false, action) => UserAction::Intervene { action },
     };
-    api.engine.act(&id, &node, actor(&caller), action).await?;
-    Ok(Json(view::of(&api, &id).await?.document))
+    api.engine.act(id, &node, actor(caller), action).await?;
+    Ok(())
 }
 
 #[derive(Deserialize)]

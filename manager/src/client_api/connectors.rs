@@ -54,11 +54,14 @@ pub(super) async fn test(
             .hint(format!("set it with `delegate secret set {} --stdin`", first.0)));
     }
     let selectors = if body.selectors.is_empty() { own_selectors } else { body.selectors };
-    let step = Step {
+    let mut step = Step {
         identifier: "connectorTest".to_owned(),
         name: format!("Test of {id}"),
         spec: StepSpec::ConnectorTest(spec),
     };
+    if let StepSpec::ConnectorTest(ConnectorTestSpec::Ssh(target)) = &mut step.spec {
+        target.host_keys.mode = api.app.config.host_keys;
+    }
     let mut internal = Internal::new(step, &format!("connector:{id}"), &selectors, TEST_LIMIT);
     internal.secrets = secrets;
     internal.secret_token = wanted.token;

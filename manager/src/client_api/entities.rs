@@ -10,21 +10,6 @@ use pipeline::fault::did_you_mean;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Kinds as the API names them.
-const KINDS: [&str; 11] = [
-    "connector",
-    "secret",
-    "service",
-    "environment",
-    "infrastructure",
-    "environmentGroup",
-    "pipeline",
-    "userGroup",
-    "trigger",
-    "inputSet",
-    "override",
-];
-
 #[derive(Deserialize)]
 pub(super) struct OfKind {
     #[serde(default)]
@@ -89,8 +74,8 @@ fn check_kind(kind: &str) -> Answer<()> {
     if EntityKind::from_name(kind).is_some() {
         return Ok(());
     }
-    let error = ApiError::request(format!("there is no kind `{kind}`; known are {}", KINDS.join(", ")));
-    Err(match did_you_mean(kind, KINDS) {
+    let error = ApiError::request(format!("there is no kind `{kind}`; known are {}", EntityKind::names()));
+    Err(match did_you_mean(kind, EntityKind::ALL.map(EntityKind::name)) {
         Some(near) => error.hint(near),
         None => error,
     })
@@ -117,7 +102,7 @@ async fn find(api: &Api, kind: &str, id: &str, scope: Option<&str>) -> Answer<En
                 "the {kind} `{id}` exists in several scopes: {}",
                 scopes.join(", ")
             ))
-            .hint("add `?scope=ORG/PROJECT`"))
+            .hint("name one with `--scope ORG/PROJECT` (`?scope=ORG/PROJECT`)"))
         }
     }
 }

@@ -52,6 +52,7 @@ async fn shown(api: &Api, stored: &Stored) -> Answer<Value> {
         "inline": stored.inline,
         "schedule": schedule,
         "nextAt": next,
+        "webhookToken": matches!(trigger.source, Source::Custom { .. }).then(|| api.app.key.token(&stored.token_name())),
         "lastEvent": last.first().map(event_of),
     }))
 }

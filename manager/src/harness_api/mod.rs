@@ -27,6 +27,7 @@ pub fn router(triggers: Arc<Triggers>) -> Router {
         router = router
             .route(&format!("{prefix}/webhook/custom"), post(webhook::custom))
             .route(&format!("{prefix}/webhook/custom/v2"), post(webhook::custom))
+            .route(&format!("{prefix}/webhook/custom/{{token}}/v3"), post(webhook::custom_of_token))
             .route(
                 &format!("{prefix}/webhook/triggerExecutionDetails/{{event}}"),
                 get(webhook::execution_details),

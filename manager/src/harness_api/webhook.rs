@@ -5,7 +5,7 @@ use crate::auth::{Principal, Role};
 use crate::client_api::API_KEY_HEADER;
 use crate::client_api::body;
 use crate::store::TriggerEvent;
-use crate::triggers::{EventDoc, Outcome, Triggers, all, doc_of, named};
+use crate::triggers::{EventDoc, Outcome, Stored, Triggers, all, doc_of, named};
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -48,14 +48,48 @@ pub(super) async fn custom(
     Query(meant): Query<Meant>,
     request: Request,
 ) -> Result<Json<Value>, Refused> {
+    take(&triggers, meant, None, request).await
+}
+
+/// The same, for the one trigger whose token stands in the path. The token names it; the key still says who calls.
+pub(super) async fn custom_of_token(
+    State(triggers): State<Arc<Triggers>>,
+    Path(token): Path<String>,
+    Query(meant): Query<Meant>,
+    request: Request,
+) -> Result<Json<Value>, Refused> {
+    take(&triggers, meant, Some(token), request).await
+}
+
+async fn take(
+    triggers: &Arc<Triggers>,
+    mut meant: Meant,
+    token: Option<String>,
+    request: Request,
+) -> Result<Json<Value>, Refused> {
     let id = crate::engine::execution_id();
     let headers = request.headers().clone();
     let body = body::read(request, MAX_EVENT_BYTES).await;
-    let of = (meant.pipeline_identifier.as_str(), meant.trigger_identifier.as_str());
-    let principal = principal(&triggers, &headers).await?;
+    let principal = principal(triggers, &headers).await?;
     let Some(principal) = principal.filter(|principal| principal.role >= Role::Executor) else {
-        return Err(refuse(&triggers, &meant, id).await);
+        return Err(refuse(triggers, &meant, id).await);
     };
+    if let Some(token) = token {
+        let named = named(
+            all(&triggers.app).await?,
+            &meant.scope(),
+            &meant.pipeline_identifier,
+            &meant.trigger_identifier,
+        );
+        let hit = named.into_iter().find(|stored| triggers.app.key.is_token(&stored.token_name(), &token));
+        let Some(Stored { trigger, .. }) = hit else {
+            return Err(refuse(triggers, &meant, id).await);
+        };
+        let (org, project) = trigger.scope.split_once('/').unwrap_or((&trigger.scope, ""));
+        (meant.org_identifier, meant.project_identifier) = (org.to_owned(), project.to_owned());
+        (meant.pipeline_identifier, meant.trigger_identifier) = (trigger.pipeline, trigger.identifier);
+    }
+    let of = (meant.pipeline_identifier.as_str(), meant.trigger_identifier.as_str());
     let account = &triggers.app.account;
     if let Some(named) = meant.account_identifier.as_ref().filter(|named| *named != account) {
         let message = format!("`accountIdentifier` is `{named}`; the account of this manager is `{account}`");
@@ -90,7 +124,7 @@ pub(super) async fn custom(
 
 /// 401, written down with the trigger that was meant, if there is such a one.
 async fn refuse(triggers: &Triggers, meant: &Meant, id: String) -> Refused {
-    let message = "the API key is missing, unknown or revoked, or its role is too small to start pipelines";
+    let message = "the API key is missing, unknown or revoked, its role is too small to start pipelines, or the token of the path is not the trigger's";
     let refused = Refused::new(StatusCode::UNAUTHORIZED, "TRIGGER_AUTHENTICATION_FAILED", message);
     if !triggers.may_note_refusal() {
         return refused;

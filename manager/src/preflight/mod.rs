@@ -3,6 +3,7 @@
 //! A missing input, secret or entity refuses the run and leaves no execution. A selector that nobody satisfies and an
 //! unknown host key under `strict` are warned of, each with the command that mends it.
 
+mod gates;
 mod governance;
 mod last_run;
 mod launch;
@@ -146,7 +147,7 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
         rehearsal: request.rehearsal,
         mode: Mode::Lenient,
         secret_token: i64::from(rand::random::<u32>()) << 16 | i64::from(rand::random::<u16>()),
-        host_key_mode: HostKeyMode::default(),
+        host_key_mode: app.config.host_keys,
         host_keys,
         groups: crate::users::groups(app.store.as_ref(), &entity.scope).await?.references(),
         inputs,
@@ -157,7 +158,8 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
     };
     let source = request.source.unwrap_or_else(|| entity.id.clone());
     let plan = planner::plan(&source, &entity.yaml, &catalog, &options).map_err(Refusal::Invalid)?;
-    let warnings = warnings(app, &plan, &planner::preflight(&plan));
+    let mut warnings = warnings(app, &plan, &planner::preflight(&plan));
+    warnings.extend(gates::missing(&plan, &catalog, &entity.scope));
     Ok(Prepared {
         pipeline: entity.id.clone(),
         warnings,

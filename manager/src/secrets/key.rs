@@ -2,7 +2,7 @@
 
 use super::SecretBytes;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::rand;
+use aws_lc_rs::{constant_time, hmac, rand};
 use sha2::{Digest, Sha256};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -86,6 +86,7 @@ pub enum KeyError {
 /// value is stored is bound to it as associated data, so that rows cannot be exchanged.
 pub struct ManagerKey {
     key: LessSafeKey,
+    tokens: hmac::Key,
     id: String,
 }
 
@@ -142,12 +143,28 @@ impl ManagerKey {
         hash.update(bytes);
         let id = hex::encode(hash.finalize().get(..8)?);
         let key = UnboundKey::new(&AES_256_GCM, bytes).ok()?;
-        Some(ManagerKey { key: LessSafeKey::new(key), id })
+        // A key of its own: what tokens give away says nothing about what is sealed.
+        let mut own = Sha256::new();
+        own.update(b"delegate manager key for tokens");
+        own.update(bytes);
+        let tokens = hmac::Key::new(hmac::HMAC_SHA256, &Zeroizing::new(own.finalize()));
+        Some(ManagerKey { key: LessSafeKey::new(key), tokens, id })
     }
 
     /// Names the key without giving it away: 16 hex digits of a hash. The database remembers it.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The token of `name`: 32 hex digits that nobody can tell without this key, and always the same.
+    pub fn token(&self, name: &str) -> String {
+        let tag = hmac::sign(&self.tokens, name.as_bytes());
+        hex::encode(tag.as_ref().get(..16).unwrap_or_default())
+    }
+
+    /// Whether `given` is the token of `name`; takes the same time for every wrong one.
+    pub fn is_token(&self, name: &str, given: &str) -> bool {
+        constant_time::verify_slices_are_equal(self.token(name).as_bytes(), given.as_bytes()).is_ok()
     }
 
     /// Seals `clear` under `name`.

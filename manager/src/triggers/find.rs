@@ -17,6 +17,12 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
+    /// What the token of its own is made of (`ManagerKey::token`): it stays the same when the document changes.
+    pub(crate) fn token_name(&self) -> String {
+        let Trigger { scope, pipeline, identifier, .. } = &self.trigger;
+        format!("trigger {scope:?} {pipeline:?} {identifier:?}")
+    }
+
     /// The name by which a run finds the pipeline: with its scope, where it has one.
     pub(crate) fn pipeline_name(&self) -> String {
         Trigger::stored_scope(&self.trigger.scope, &self.trigger.pipeline)

@@ -8,7 +8,7 @@ use super::{Machine, node_of};
 use crate::model::step::Spec;
 use crate::plan::NodeKind;
 use proto::failure::{Failure, FailureKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of the steps of one barrier.
 #[derive(Default)]
@@ -19,9 +19,30 @@ struct Gate {
     awaited: bool,
     /// Steps that cannot come any more.
     missing: Vec<String>,
+    /// A loop whose further iterations begin only after those that wait for them here.
+    crowded: Option<String>,
 }
 
 impl Machine<'_> {
+    /// Whether steps of this stage wait at a barrier for steps of other stages.
+    pub(super) fn meets_other_stages(&self, id: &str) -> bool {
+        let Some(own) = self.run(id).map(|run| run.node) else { return false };
+        let plan = &self.plan;
+        if plan.barriers.is_empty() {
+            return false;
+        }
+        let (mut here, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
+        for (index, node) in plan.nodes.iter().enumerate().filter(|(_, node)| !node.in_rollback) {
+            let NodeKind::Step { spec, .. } = &node.kind else { continue };
+            let Spec::Barrier { barrier } = &**spec else { continue };
+            let mut above =
+                std::iter::successors(Some(index), |at| plan.node(*at).and_then(|node| node.parent));
+            let names = if above.any(|at| at == own) { &mut here } else { &mut elsewhere };
+            names.insert(barrier.text());
+        }
+        !here.is_disjoint(&elsewhere)
+    }
+
     /// Opens every barrier that all have reached and fails those that somebody cannot reach any more. `true` if
     /// something changed.
     pub(super) fn open_barriers(&mut self) -> bool {
@@ -46,20 +67,31 @@ impl Machine<'_> {
         }
         let mut changed = false;
         for ((name, _), gate) in gates {
-            if gate.arrived.is_empty() || gate.awaited && gate.missing.is_empty() {
+            let hopeless = !gate.missing.is_empty() || gate.crowded.is_some();
+            if gate.arrived.is_empty() || gate.awaited && !hopeless {
                 continue;
             }
             changed = true;
-            for id in &gate.arrived {
-                match gate.missing.first() {
-                    None => self.end(id, Status::Success),
-                    Some(first) => {
-                        let message = format!("`{first}` ended before it reached the barrier `{name}`");
-                        let failure = Failure::new(FailureKind::BadSpec, "PIPE-009", message)
-                            .hint("find out why that branch ended; its own failure is the cause");
-                        self.fail(id, failure, Status::Failed);
-                    }
+            let (message, hint) = match (gate.missing.first(), &gate.crowded) {
+                (None, None) => {
+                    gate.arrived.iter().for_each(|id| self.end(id, Status::Success));
+                    continue;
                 }
+                (Some(first), _) => (
+                    format!("`{first}` ended before it reached the barrier `{name}`"),
+                    "find out why that branch ended; its own failure is the cause",
+                ),
+                (None, Some(crowded)) => (
+                    format!(
+                        "the iterations of `{crowded}` wait for each other at the barrier `{name}`, and the next ones begin only when \
+                         one of these has ended"
+                    ),
+                    "raise `maxConcurrency` of the loop, or leave it out: all iterations must run at once to meet",
+                ),
+            };
+            for id in &gate.arrived {
+                let failure = Failure::new(FailureKind::BadSpec, "PIPE-009", message.clone()).hint(hint);
+                self.fail(id, failure, Status::Failed);
             }
         }
         changed
@@ -78,9 +110,20 @@ impl Machine<'_> {
         }
         if run.phase == Phase::Loop {
             let total = self.state.loops.get(id).map_or(run.items.len(), |items| items.items.len());
-            gate.awaited |= run.next < total;
+            let more = run.next < total;
+            gate.awaited |= more;
+            let (mut waiting, mut all) = (0, more);
             for child in self.state.members(id) {
+                let before = gate.arrived.len();
                 self.look(&child, chain, in_rollback, gate);
+                if gate.arrived.len() > before {
+                    waiting += 1;
+                } else {
+                    all &= self.run(&child).is_some_and(|run| run.status.is_final());
+                }
+            }
+            if all && waiting > 0 {
+                gate.crowded = node_of(&self.plan, run).map(|node| node.identifier.clone());
             }
             return;
         }

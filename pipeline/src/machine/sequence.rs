@@ -73,8 +73,12 @@ impl Machine<'_> {
                 self.update(id, |run| run.phase = Phase::Forward);
                 self.work.push_back(Work::Advance(id.to_owned()));
             }
-            // Nobody else is kept waiting for the infrastructure while people are asked.
-            NodeKind::Stage(_) if self.asks(id, node) => self.wait_for_inputs(id, 0, node.timeout_ms),
+            // Nobody else is kept waiting for the infrastructure while people are asked, unless stages meet at a barrier:
+            // those take their infrastructures at one moment. Taken one by one, two executions could each hold what the
+            // other waits for, and neither would ever reach the barrier.
+            NodeKind::Stage(_) if self.asks(id, node) && !self.meets_other_stages(id) => {
+                self.wait_for_inputs(id, 0, node.timeout_ms);
+            }
             NodeKind::Stage(_) => self.enter_stage(id, node),
         }
     }
@@ -82,7 +86,8 @@ impl Machine<'_> {
     /// A stage whose inputs are known takes its turn on its infrastructure.
     pub(super) fn enter_stage(&mut self, id: &str, node: &PlanNode) {
         self.arm_timeout(id, node);
-        if !self.claim(id) {
+        let holds = self.run(id).is_some_and(|run| run.claim.is_some());
+        if holds || !self.claim(id) {
             self.begin_stage(id);
         }
     }
@@ -91,6 +96,9 @@ impl Machine<'_> {
     pub(super) fn begin_stage(&mut self, id: &str) {
         let plan = self.plan.clone();
         let Some(node) = self.run(id).and_then(|run| node_of(&plan, run)) else { return };
+        if self.asks(id, node) {
+            return self.wait_for_inputs(id, 0, node.timeout_ms);
+        }
         let artifact = match &node.kind {
             NodeKind::Stage(stage) => stage.artifact,
             _ => None,

@@ -146,6 +146,10 @@ pub struct Place {
     pub infrastructure_ref: Option<Field>,
     /// `inputs` laid over the entity.
     pub infrastructure_inline: Option<(Node, String)>,
+    /// `environmentInputs` of this environment.
+    pub environment_inputs: Option<Node>,
+    /// `serviceOverrideInputs` of this environment.
+    pub override_inputs: Option<Node>,
     /// `deployToAll`: stands for every infrastructure of the environment.
     pub all: bool,
 }

@@ -74,8 +74,7 @@ pub(super) fn read_target(spec: &mut Reader<'_>, findings: &mut Findings) -> Tar
         let mut values = Vec::new();
         for (index, node) in environments.list("values", findings).iter().enumerate() {
             let mut environment = Reader::new(node, format!("{path}[{index}]"), findings);
-            refuse_inputs(&mut environment, findings);
-            values.extend(read_places(&mut environment, findings));
+            values.extend(read_places_with_inputs(&mut environment, findings));
             environment.finish(findings);
         }
         if values.is_empty() {
@@ -134,14 +133,20 @@ fn refuse_filters(reader: &mut Reader<'_>, findings: &mut Findings) {
     reader.refused("provisioner", "this version provisions nothing", findings);
 }
 
-/// Inputs of one of several environments are not told apart yet.
-fn refuse_inputs(environment: &mut Reader<'_>, findings: &mut Findings) {
-    for key in ["environmentInputs", "serviceOverrideInputs", "useFromStage"] {
-        if let Some(node) = environment.node(key) {
-            let message = format!("`{key}` is supported only where the stage names one environment");
-            findings.fault(&node.at, &environment.sub(key), message);
-        }
+/// One of several environments, with its own inputs for itself and for its overrides of the service.
+fn read_places_with_inputs(environment: &mut Reader<'_>, findings: &mut Findings) -> Vec<Place> {
+    if let Some(from) = read_use_from(environment, findings) {
+        let message = "`useFromStage` stands under `environment`, not in a list of environments";
+        findings.fault(&from.at, &from.path, message);
     }
+    let environment_inputs = environment.node("environmentInputs").cloned();
+    let override_inputs = environment.node("serviceOverrideInputs").cloned();
+    let mut places = read_places(environment, findings);
+    for place in &mut places {
+        place.environment_inputs.clone_from(&environment_inputs);
+        place.override_inputs.clone_from(&override_inputs);
+    }
+    places
 }
 
 /// `environmentGroup`.
@@ -155,8 +160,7 @@ fn read_group(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<GroupCho
     let mut places = Vec::new();
     for (index, node) in group.list("environments", findings).iter().enumerate() {
         let mut environment = Reader::new(node, format!("{path}[{index}]"), findings);
-        refuse_inputs(&mut environment, findings);
-        places.extend(read_places(&mut environment, findings));
+        places.extend(read_places_with_inputs(&mut environment, findings));
         environment.finish(findings);
     }
     if !all && places.is_empty() {
@@ -207,6 +211,8 @@ fn read_places(environment: &mut Reader<'_>, findings: &mut Findings) -> Vec<Pla
             environment_ref: environment_ref.clone(),
             infrastructure_ref,
             infrastructure_inline,
+            environment_inputs: None,
+            override_inputs: None,
             all: false,
         });
     }

@@ -46,20 +46,22 @@ fn in_sequence(plan: &Plan, findings: &mut Findings) {
                 barrier.text()
             );
             findings.push(Fault::at(&barrier.at, &barrier.path, message).suggest(Some(
-                "put them into branches of one `parallel` block, or use two barriers".to_owned(),
+                "put them into branches of one `parallel` block, let all copies of the stage run at once, or use two barriers"
+                    .to_owned(),
             )));
         }
         others.push(index);
     }
 }
 
-/// Whether two nodes may run at the same time: the innermost node that holds both starts its members together.
+/// Whether two nodes may run at the same time: the innermost node that holds both starts its members together. Copies of a
+/// stage that take turns do not: the first would wait for one that begins after it has ended.
 fn beside(plan: &Plan, a: usize, b: usize) -> bool {
     let above =
         |node: usize| std::iter::successors(Some(node), |at| plan.node(*at).and_then(|node| node.parent));
     let common = above(a).find(|one| above(b).any(|other| other == *one));
     common.and_then(|common| plan.node(common)).is_some_and(|node| {
         matches!(node.kind, NodeKind::Parallel)
-            && node.copies.as_ref().is_none_or(|copies| copies.at_once > 1)
+            && node.copies.as_ref().is_none_or(|copies| copies.at_once >= node.children.len())
     })
 }

@@ -238,6 +238,9 @@ fn check_field(
                     if is_input && !running || can_resolve(plan, node, path, reference.dynamic, lookups) {
                         continue;
                     }
+                    if path.iter().filter_map(Segment::name).any(|name| lookups.unread.contains(name)) {
+                        continue;
+                    }
                     let written = expr::path_text(path);
                     let known = known_paths(plan, node);
                     let near = expr::nearest(&written, known.iter().map(String::as_str));

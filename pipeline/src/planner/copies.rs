@@ -76,6 +76,9 @@ pub(super) fn copies(
                 copy.environment_ref.clone_from(&at.environment_ref);
                 copy.infrastructure_ref.clone_from(&at.infrastructure_ref);
                 copy.infrastructure_inline.clone_from(&at.infrastructure_inline);
+                // One environment with several infrastructures says it once for all of them.
+                copy.environment_inputs = at.environment_inputs.clone().or(copy.environment_inputs);
+                copy.override_inputs = at.override_inputs.clone().or(copy.override_inputs);
             }
             let iteration = Iteration {
                 index: made.len(),

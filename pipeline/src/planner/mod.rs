@@ -186,23 +186,31 @@ fn make(
         barriers: Vec::new(),
     };
     let barriers = std::mem::take(&mut pipeline.barriers);
-    let lookups = target::Lookups { catalog, running };
+    let lookups = target::Lookups { catalog, running, unread: BTreeSet::new() };
     let targets = tree::grow(&mut plan, pipeline, &lookups, findings);
     plan.run.name = rendered_name(&plan);
     asks::find(&mut plan, &document, findings);
     barriers::check(&mut plan, &barriers, findings);
     target::resolve(&mut plan, targets, &lookups, findings);
     cycles::check(&plan, findings);
-    // A document with faults of its own would only give the same ones again through its references.
     if faults_of_the_text == 0 {
-        tree::timeouts(&mut plan, findings);
-        monitored::freeze(&mut plan, &lookups, findings);
-        connectors::freeze(&mut plan, &lookups, findings);
-        logins::freeze(&mut plan, &lookups, findings);
-        order::loops(&plan, findings);
-        order::identifiers(&plan, findings);
-        kubernetes::check(&mut plan, findings);
-        check::references(&plan, &lookups, running, findings);
+        look_closer(&mut plan, &lookups, running, findings);
+    } else {
+        // Every fault is told at once, but what could not be read is not told again through what refers to it.
+        let mut more = Findings { strict: findings.strict, ..Findings::default() };
+        let lookups = target::Lookups { unread: names_of(&document), ..lookups };
+        look_closer(&mut plan, &lookups, running, &mut more);
+        let told = findings.faults.clone();
+        for fault in more.faults {
+            let known = told.iter().any(|known| {
+                let same_place = (known.line, known.column) == (fault.line, fault.column);
+                same_place || known.path.starts_with(&fault.path)
+            });
+            if !known {
+                findings.push(fault);
+            }
+        }
+        findings.notices.extend(more.notices);
     }
     let keys: Vec<String> =
         (0..plan.nodes.len()).filter_map(|node| crate::machine::stage_key(&plan, node)).collect();
@@ -213,6 +221,36 @@ fn make(
         .map(|(key, record)| (key.clone(), crate::machine::retoken(record, options.secret_token)))
         .collect();
     Some(plan)
+}
+
+/// What can be judged only when the whole plan is there.
+fn look_closer(plan: &mut Plan, lookups: &target::Lookups<'_>, running: bool, findings: &mut Findings) {
+    tree::timeouts(plan, findings);
+    monitored::freeze(plan, lookups, findings);
+    connectors::freeze(plan, lookups, findings);
+    logins::freeze(plan, lookups, findings);
+    order::loops(plan, findings);
+    order::identifiers(plan, findings);
+    kubernetes::check(plan, findings);
+    check::references(plan, lookups, running, findings);
+}
+
+/// Everything that a document calls something: identifiers, and names of variables and outputs.
+fn names_of(document: &Node) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut open = vec![document];
+    while let Some(node) = open.pop() {
+        if let Some(map) = node.as_map() {
+            for entry in &map.entries {
+                if ["identifier", "name"].contains(&entry.key.as_str()) {
+                    names.extend(entry.value.as_str().map(str::to_owned));
+                }
+                open.push(&entry.value);
+            }
+        }
+        open.extend(node.as_list().unwrap_or_default());
+    }
+    names
 }
 
 fn rendered_name(plan: &Plan) -> String {

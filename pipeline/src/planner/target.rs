@@ -16,12 +16,16 @@ use crate::scope::NodeScope;
 use crate::yaml::{Node, parse_documents};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
 /// Where references are looked up.
 pub(super) struct Lookups<'a> {
     pub(super) catalog: Option<&'a dyn Catalog>,
     /// A run is planned: what is missing refuses it. Otherwise only what is written wrongly does.
     pub(super) running: bool,
+    /// Names that stand in the document and may be missing in the plan, because what they name could not be read. A
+    /// reference to one of them is no fault of its own.
+    pub(super) unread: BTreeSet<String>,
 }
 
 impl<'a> Lookups<'a> {

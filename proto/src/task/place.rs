@@ -58,6 +58,20 @@ pub enum HostKeyMode {
     Off,
 }
 
+impl std::str::FromStr for HostKeyMode {
+    type Err = String;
+
+    /// The words of the settings of manager and agent.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "strict" => Ok(HostKeyMode::Strict),
+            "accept-new" => Ok(HostKeyMode::AcceptNew),
+            "off" => Ok(HostKeyMode::Off),
+            _ => Err(format!("is `{text}`; expected strict, accept-new or off")),
+        }
+    }
+}
+
 /// The stage's infrastructure, for expressions on the agent and for outcomes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -75,6 +75,8 @@ hold() {
   spool e 4 &
   exec 3<&- 4<&-
   LEAD=$ROOT/$1 N=0 marks= size=0
+  # Given back when the disk is full: how a script ended must always find room.
+  { printf '%4096s\n' '' > room; } 2>/dev/null
   for K in "$@"; do
     shift
     N=$((N + 1))
@@ -93,7 +95,8 @@ hold() {
     F=-
     { read -r F < fault; } 2>/dev/null
     # One write: a reader finds nothing or all of it.
-    printf '%s %s\n' "$C" "$F" > exit
+    { printf '%s %s\n' "$C" "$F" > exit; } 2>/dev/null
+    [ -s exit ] || { : > "$LEAD/room" && printf '%s %s\n' "$C" "$F" > exit; } 2>/dev/null
     # The next unit writes into the same spool. Not after what fills more than a segment: that waits for the agent, and
     # all units together keep to one limit. And not while something of this one still runs, which may write.
     next=-

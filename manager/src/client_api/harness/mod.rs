@@ -1,17 +1,18 @@
-//! Harness' own paths for what the client API does too (pipeline.md §5, endpoints 2 and 5).
+//! Harness' own paths for what the client API does too (pipeline.md §5, endpoints 2, 5 and 7).
 //!
 //! Below `/pipeline/api`, with and without a gateway before it, answers and refusals have Harness' envelope; below `/v1`
 //! they are plain documents with names in snake case, as Harness' newer API has them.
 
 mod approvals;
 mod execute;
+mod interrupt;
 
 use super::error::Told;
 use super::{Api, authenticate};
 use crate::harness_api::envelope;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::Value;
 
@@ -27,6 +28,9 @@ pub(super) fn router(api: &Api) -> Router {
         .route("/pipeline/execute/{id}", post(execute::with_inputs))
         .route("/pipeline/execute/{id}/v2", post(execute::with_inputs))
         .route("/pipeline/execute/{id}/inputSetList", post(execute::with_input_sets))
+        .route("/pipeline/execute/interrupt/{execution}", put(interrupt::execution))
+        .route("/pipeline/execute/interrupt/{execution}/{node}", put(interrupt::node))
+        .route("/pipeline/execute/manualIntervention/interrupt/{execution}/{node}", put(interrupt::node))
         .layer(from_fn_with_state(api.clone(), authenticate))
         .layer(map_response(enveloped))
         .with_state(api.clone());

@@ -1,0 +1,79 @@
+//! Endpoint 7: interrupts of an execution, and decisions about a node that waits for one.
+
+use super::success;
+use crate::client_api::actions::{decide, decision_of};
+use crate::client_api::error::ApiError;
+use crate::client_api::{Answer, Api, Caller};
+use axum::Json;
+use axum::extract::{Extension, Path, Query, State};
+use pipeline::machine::Intervention;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Asked {
+    #[serde(default)]
+    interrupt_type: String,
+    #[serde(default)]
+    account_identifier: Option<String>,
+}
+
+/// `AbortAll`: ends the whole execution. **Repeat**: an execution that has ended stays as it is.
+pub(super) async fn execution(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answer<Json<Value>> {
+    of_this_account(&api, &asked)?;
+    if !["AbortAll", "Abort"].contains(&asked.interrupt_type.as_str()) {
+        return Err(unknown(&asked.interrupt_type, "a whole execution takes AbortAll"));
+    }
+    api.engine.abort(&id, &caller.0).await?;
+    Ok(done(&id, &asked.interrupt_type))
+}
+
+/// A decision about one node. The node is its id, as `execution show --output json` has it in `node`, or an identifier.
+/// A second decision is refused: the node no longer waits.
+pub(super) async fn node(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path((id, node)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+) -> Answer<Json<Value>> {
+    of_this_account(&api, &asked)?;
+    let action = match asked.interrupt_type.as_str() {
+        // What older clients of Harness call it.
+        "UserMarkedFailure" | "MarkAsFailed" => Some(Intervention::MarkAsFailure),
+        name => decision_of(name),
+    };
+    let Some(action) = action else {
+        let names: Vec<&str> = Intervention::ALL.iter().map(|action| action.name()).collect();
+        return Err(unknown(&asked.interrupt_type, &format!("a node takes {}", names.join(", "))));
+    };
+    decide(&api, &caller, &id, &node, action).await?;
+    Ok(done(&id, &asked.interrupt_type))
+}
+
+fn of_this_account(api: &Api, asked: &Asked) -> Answer<()> {
+    let account = &api.app.account;
+    match asked.account_identifier.as_ref().filter(|named| *named != account) {
+        None => Ok(()),
+        Some(named) => Err(ApiError::request(format!(
+            "`accountIdentifier` is `{named}`; the account of this manager is `{account}`"
+        ))),
+    }
+}
+
+fn unknown(asked: &str, takes: &str) -> ApiError {
+    let message = match asked {
+        "" => format!("`interruptType` is missing; {takes}"),
+        asked => format!("`interruptType`: `{asked}` is not supported here; {takes}"),
+    };
+    ApiError::request(message)
+}
+
+fn done(execution: &str, kind: &str) -> Json<Value> {
+    success(json!({ "id": crate::engine::execution_id(), "type": kind, "planExecutionId": execution }))
+}
