@@ -147,7 +147,8 @@ impl ManagerKey {
         let mut own = Sha256::new();
         own.update(b"delegate manager key for tokens");
         own.update(bytes);
-        let tokens = hmac::Key::new(hmac::HMAC_SHA256, &Zeroizing::new(own.finalize()));
+        let own: Zeroizing<[u8; 32]> = Zeroizing::new(own.finalize().into());
+        let tokens = hmac::Key::new(hmac::HMAC_SHA256, own.as_ref());
         Some(ManagerKey { key: LessSafeKey::new(key), tokens, id })
     }
 
