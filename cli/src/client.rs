@@ -3,6 +3,7 @@
 mod tls;
 
 use crate::exit::{CliError, Exit};
+use crate::output::Format;
 use crate::settings::{Env, Settings};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -36,6 +37,28 @@ pub(crate) struct ClientArgs {
     /// Certificates to trust beside the system's (PEM) [env: DELEGATE_CA_FILE]
     #[arg(long, value_name = "FILE", help_heading = "Manager")]
     pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// What nearly every client command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct CallArgs {
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl CallArgs {
+    /// The client that they mean, as [`Client::new`].
+    pub(crate) fn client(&self, env: &Env) -> Result<Client, CliError> {
+        Client::new(&self.client, env)
+    }
+
+    /// The same as [`Client::optional`].
+    pub(crate) fn client_if_named(&self, env: &Env) -> Result<Option<Client>, CliError> {
+        Client::optional(&self.client, env)
+    }
 }
 
 /// A client of one manager.

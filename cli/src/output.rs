@@ -14,6 +14,16 @@ pub(crate) enum Format {
     Json,
 }
 
+impl Format {
+    /// Shows an answer of the manager: as it is, or as `text` tells it to people.
+    pub(crate) fn show(self, reply: &Value, text: impl FnOnce(&Value) -> String) {
+        match self {
+            Format::Json => json(reply),
+            Format::Table => say(text(reply)),
+        }
+    }
+}
+
 /// Writes a line to standard output. A reader that has gone away ends the process quietly with the next write error
 /// of the caller; nothing here can tell more than that nobody reads.
 pub(crate) fn say(text: impl AsRef<str>) {
@@ -47,7 +57,7 @@ pub(crate) fn json(value: &Value) {
 }
 
 /// Rows below a heading, columns padded to their widest cell. Empty input gives the heading alone.
-pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = heading
         .iter()
         .enumerate()
@@ -69,7 +79,28 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// A field as a cell: text as it is, lists joined, nothing for null.
+/// A table with a row for each item of an answer that is a list.
+pub(crate) fn rows(reply: &Value, heading: &[&str], row: impl Fn(&Value) -> Vec<String>) -> String {
+    let rows: Vec<Vec<String>> = reply.as_array().into_iter().flatten().map(row).collect();
+    table(heading, &rows)
+}
+
+/// An array field; empty when it is none.
+pub(crate) fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// A field as a [`cell`]; nothing when there is none.
+pub(crate) fn field(value: &Value, name: &str) -> String {
+    value.get(name).map(cell).unwrap_or_default()
+}
+
+/// A field as a [`time`]; nothing when there is none.
+pub(crate) fn time_of(value: &Value, name: &str) -> String {
+    time(value.get(name).and_then(Value::as_i64))
+}
+
+/// A value as a cell: text as it is, lists joined, nothing for null.
 pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -80,7 +111,7 @@ pub(crate) fn cell(value: &Value) -> String {
 }
 
 /// Epoch milliseconds as `2026-01-31 12:00:05` (UTC).
-pub(crate) fn time(ms: Option<i64>) -> String {
+fn time(ms: Option<i64>) -> String {
     let Some(ms) = ms else { return String::new() };
     let scope = expr::MapScope::default();
     let context = expr::Context { scope: &scope, now_ms: ms, secret_token: 0 };

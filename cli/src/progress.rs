@@ -2,8 +2,7 @@
 //! to standard output unless that is kept for a JSON document.
 
 use crate::client::LogLine;
-use crate::commands::apply::list;
-use crate::output::{self, cell, duration};
+use crate::output::{self, cell, duration, field, list};
 use crate::settings::Env;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -80,7 +79,7 @@ fn is_under_way(status: &str) -> bool {
 /// What a failed step says: message, hint, code.
 pub(crate) fn failure_lines(step: &Value) -> Vec<String> {
     let Some(failure) = step.get("failure").filter(|failure| failure.is_object()) else { return Vec::new() };
-    let field = |name: &str| failure.get(name).map(cell).unwrap_or_default();
+    let field = |name: &str| field(failure, name);
     let mut lines = vec![format!("{}: {}", field("code"), field("message"))];
     if !field("hint").is_empty() {
         lines.push(format!("hint: {}", field("hint")));
@@ -226,7 +225,7 @@ pub(crate) fn log_text(line: &LogLine) -> String {
 
 /// An execution for people: status, stages, steps, failures.
 pub(crate) fn summary(view: &Value) -> String {
-    let field = |name: &str| view.get(name).map(cell).unwrap_or_default();
+    let field = |name: &str| field(view, name);
     let mut head = format!("execution {}  {}", field("executionId"), field("status"));
     let sequence = field("sequenceId");
     if !sequence.is_empty() {
@@ -246,7 +245,7 @@ pub(crate) fn summary(view: &Value) -> String {
     let mut lines = vec![head];
     let rows = steps(view);
     for stage in list(view, "stages") {
-        let field = |name: &str| stage.get(name).map(cell).unwrap_or_default();
+        let field = |name: &str| output::field(stage, name);
         let (stage, waiting) = (field("identifier"), field("waitingFor"));
         lines.push(format!("stage {stage}: {}", field("status")));
         if !waiting.is_empty() {
@@ -261,7 +260,7 @@ pub(crate) fn summary(view: &Value) -> String {
 }
 
 fn step_lines(row: &StepRow<'_>) -> Vec<String> {
-    let field = |name: &str| row.step.get(name).map(cell).unwrap_or_default();
+    let field = |name: &str| field(row.step, name);
     let indent = "  ".repeat(row.depth + 1);
     let took = row.step.get("durationMs").and_then(Value::as_u64).map(duration).unwrap_or_default();
     let agent = if field("agent").is_empty() { String::new() } else { format!("on {}", field("agent")) };
@@ -283,7 +282,7 @@ fn step_lines(row: &StepRow<'_>) -> Vec<String> {
             || host.get("failure").is_some_and(Value::is_object)
     };
     for host in list(row.step, "hosts").iter().filter(telling) {
-        let host_field = |name: &str| host.get(name).map(cell).unwrap_or_default();
+        let host_field = |name: &str| output::field(host, name);
         let message = host.pointer("/failure/message").map(cell).unwrap_or_default();
         lines.push(
             format!("{indent}    {}: {} {message}", host_field("host"), host_field("status"))

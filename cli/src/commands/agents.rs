@@ -1,59 +1,46 @@
 //! `delegate agents`.
 
-use crate::client::{Client, ClientArgs};
-use crate::commands::apply::list;
+use crate::client::CallArgs;
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell};
+use crate::output::{self, field, list};
 use crate::settings::Env;
 use serde_json::Value;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    pub(crate) call: CallArgs,
 }
 
 /// Lists agents with what they run.
 pub(crate) async fn run(args: &Args, env: &Env) -> Result<Exit, CliError> {
-    let reply = Client::new(&args.client, env)?.get(&["agents"], &[]).await?;
-    match args.output {
-        Format::Json => output::json(&reply),
-        Format::Table => output::say(table(&reply)),
-    }
+    let reply = args.call.client(env)?.get(&["agents"], &[]).await?;
+    args.call.output.show(&reply, table);
     Ok(Exit::Success)
 }
 
 fn table(reply: &Value) -> String {
-    let rows: Vec<Vec<String>> = reply
-        .as_array()
-        .map_or(&[][..], Vec::as_slice)
-        .iter()
-        .map(|agent| {
-            let field = |name: &str| agent.get(name).map(cell).unwrap_or_default();
-            let connected = if agent.get("connected") == Some(&Value::Bool(true)) { "yes" } else { "no" };
-            let capacity = match agent.get("capacity").and_then(Value::as_u64) {
-                None | Some(0) => "?".to_owned(),
-                Some(capacity) => capacity.to_string(),
-            };
-            let tasks = list(agent, "tasks").iter().map(|task| {
-                let step = task.get("step").map(cell).unwrap_or_default();
-                if step.is_empty() { task.get("taskId").map(cell).unwrap_or_default() } else { step }
-            });
-            vec![
-                field("name"),
-                field("tags"),
-                field("version"),
-                connected.to_owned(),
-                format!("{}/{capacity}", field("busy")),
-                tasks.collect::<Vec<_>>().join(","),
-            ]
-        })
-        .collect();
-    output::table(&["NAME", "TAGS", "VERSION", "CONNECTED", "BUSY", "TASKS"], &rows)
+    output::rows(reply, &["NAME", "TAGS", "VERSION", "CONNECTED", "BUSY", "TASKS"], |agent| {
+        let field = |name: &str| field(agent, name);
+        let connected = if agent.get("connected") == Some(&Value::Bool(true)) { "yes" } else { "no" };
+        let capacity = match agent.get("capacity").and_then(Value::as_u64) {
+            None | Some(0) => "?".to_owned(),
+            Some(capacity) => capacity.to_string(),
+        };
+        let tasks = list(agent, "tasks").iter().map(|task| {
+            let step = output::field(task, "step");
+            if step.is_empty() { output::field(task, "taskId") } else { step }
+        });
+        vec![
+            field("name"),
+            field("tags"),
+            field("version"),
+            connected.to_owned(),
+            format!("{}/{capacity}", field("busy")),
+            tasks.collect::<Vec<_>>().join(","),
+        ]
+    })
 }
 
 #[cfg(test)]

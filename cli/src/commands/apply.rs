@@ -1,8 +1,8 @@
 //! `delegate apply PATH…`.
 
-use crate::client::{Client, ClientArgs};
+use crate::client::{CallArgs, Client};
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell};
+use crate::output::{self, Format, field, list};
 use crate::settings::Env;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -16,18 +16,15 @@ pub(crate) struct Args {
     /// YAML files, or folders with such files
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    pub(crate) call: CallArgs,
 }
 
 /// Applies; all or nothing.
 pub(crate) async fn run(args: &Args, env: &Env) -> Result<Exit, CliError> {
     let files = files(&args.paths)?;
-    let reply = apply(&Client::new(&args.client, env)?, &files).await?;
-    match args.output {
+    let reply = apply(&args.call.client(env)?, &files).await?;
+    match args.call.output {
         Format::Json => output::json(&reply),
         Format::Table => {
             for result in list(&reply, "results") {
@@ -50,7 +47,7 @@ pub(crate) async fn apply(client: &Client, files: &[PathBuf]) -> Result<Value, C
 
 /// `connector docker created`.
 pub(crate) fn result_line(result: &Value) -> String {
-    let field = |name: &str| result.get(name).map(cell).unwrap_or_default();
+    let field = |name: &str| field(result, name);
     format!("{} {} {}", field("kind"), field("id"), field("result"))
 }
 
@@ -63,7 +60,7 @@ pub(crate) fn notices(reply: &Value) {
 
 /// `p.yaml:3:5: R1.identity: assumed …`.
 pub(crate) fn notice_line(notice: &Value) -> String {
-    let field = |name: &str| notice.get(name).map(cell).unwrap_or_default();
+    let field = |name: &str| field(notice, name);
     format!(
         "{}:{}:{}: {}: {}",
         field("source"),
@@ -72,11 +69,6 @@ pub(crate) fn notice_line(notice: &Value) -> String {
         field("code"),
         field("assumed")
     )
-}
-
-/// An array field; empty when it is none.
-pub(crate) fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
-    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The text of a document.

@@ -1,10 +1,11 @@
 //! `delegate approval list | show ID | approve ID | reject ID`.
 
-use crate::client::{Client, ClientArgs};
+use crate::client::CallArgs;
+use crate::commands::pipeline;
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell, time};
+use crate::output::{self, cell, field, time_of};
 use crate::settings::Env;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -30,22 +31,16 @@ struct ListArgs {
     /// All of this execution, decided ones too
     #[arg(long, value_name = "ID")]
     execution: Option<String>,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
 struct ShowArgs {
     /// Approval
     id: String,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,23 +48,13 @@ struct DecideArgs {
     /// Approval
     id: String,
     /// Value of an approver input; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = input)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pipeline::input)]
     input: Vec<(String, String)>,
     /// Kept with the execution
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
-}
-
-fn input(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
+    call: CallArgs,
 }
 
 /// Runs it.
@@ -78,50 +63,32 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
         Action::List(args) => {
             let query: Vec<(&str, &str)> =
                 args.execution.as_deref().map(|id| ("execution", id)).into_iter().collect();
-            let reply = Client::new(&args.client, env)?.get(&["approvals"], &query).await?;
-            match args.output {
-                Format::Json => output::json(&reply),
-                Format::Table => output::say(table(&reply)),
-            }
+            let reply = args.call.client(env)?.get(&["approvals"], &query).await?;
+            args.call.output.show(&reply, table);
             return Ok(Exit::Success);
         }
         Action::Show(args) => {
-            (Client::new(&args.client, env)?.get(&["approvals", &args.id], &[]).await?, args.output)
+            (args.call.client(env)?.get(&["approvals", &args.id], &[]).await?, args.call.output)
         }
-        Action::Approve(args) => (decide(&args, "approve", env).await?, args.output),
-        Action::Reject(args) => (decide(&args, "reject", env).await?, args.output),
+        Action::Approve(args) => (decide(&args, "approve", env).await?, args.call.output),
+        Action::Reject(args) => (decide(&args, "reject", env).await?, args.call.output),
     };
-    match format {
-        Format::Json => output::json(&reply),
-        Format::Table => output::say(text(&reply)),
-    }
+    format.show(&reply, text);
     Ok(Exit::Success)
 }
 
 async fn decide(args: &DecideArgs, verb: &str, env: &Env) -> Result<Value, CliError> {
-    let inputs: Map<String, Value> =
-        args.input.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    let body = json!({"inputs": inputs, "comments": args.comment});
-    Client::new(&args.client, env)?.post(&["approvals", &args.id, verb], &body).await
-}
-
-fn field(value: &Value, name: &str) -> String {
-    value.get(name).map(cell).unwrap_or_default()
+    let body = json!({"inputs": pipeline::inputs(&args.input), "comments": args.comment});
+    args.call.client(env)?.post(&["approvals", &args.id, verb], &body).await
 }
 
 fn table(reply: &Value) -> String {
-    let rows: Vec<Vec<String>> = reply
-        .as_array()
-        .map_or(&[][..], Vec::as_slice)
-        .iter()
-        .map(|one| {
-            let deadline = time(one.get("deadline").and_then(Value::as_i64));
-            let run = format!("{} #{}", field(one, "pipeline"), field(one, "sequenceId"));
-            let message = field(one, "message").lines().next().unwrap_or_default().to_owned();
-            vec![field(one, "id"), run, field(one, "step"), field(one, "status"), deadline, message]
-        })
-        .collect();
-    output::table(&["APPROVAL", "PIPELINE", "STEP", "STATUS", "UNTIL", "MESSAGE"], &rows)
+    output::rows(reply, &["APPROVAL", "PIPELINE", "STEP", "STATUS", "UNTIL", "MESSAGE"], |one| {
+        let deadline = time_of(one, "deadline");
+        let run = format!("{} #{}", field(one, "pipeline"), field(one, "sequenceId"));
+        let message = field(one, "message").lines().next().unwrap_or_default().to_owned();
+        vec![field(one, "id"), run, field(one, "step"), field(one, "status"), deadline, message]
+    })
 }
 
 fn text(one: &Value) -> String {
@@ -140,7 +107,7 @@ fn text(one: &Value) -> String {
     }
     for activity in one.get("approvalActivities").and_then(Value::as_array).into_iter().flatten() {
         let who = activity.get("user").map(|user| field(user, "email")).unwrap_or_default();
-        let at = time(activity.get("approvedAt").and_then(Value::as_i64));
+        let at = time_of(activity, "approvedAt");
         lines.push(format!("{at} {} {who} {}", field(activity, "action"), field(activity, "comments")));
     }
     lines.join("\n")
@@ -157,7 +124,7 @@ fn asked(one: &Value) -> Vec<String> {
     let mut lines = vec![format!(
         "needs {} of {groups} until {}",
         field(approvers, "minimumCount"),
-        time(one.get("deadline").and_then(Value::as_i64))
+        time_of(one, "deadline")
     )];
     for input in one.get("approverInputs").and_then(Value::as_array).into_iter().flatten() {
         let mut rules = Vec::new();
@@ -202,7 +169,5 @@ mod tests {
             "WAITING gate (p #2)\nDeploy?\nneeds 2 of a, b until 2024-05-06 14:00:00\n  --input t=…  required; matches C.*\n  \
              --input z=…  default eu; one of eu, us"
         );
-        assert_eq!(input("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
-        assert!(input("=x").is_err());
     }
 }

@@ -1,9 +1,8 @@
 //! `delegate connector test ID`.
 
-use crate::client::{Client, ClientArgs};
-use crate::commands::apply::list;
+use crate::client::CallArgs;
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell, duration};
+use crate::output::{duration, field, list};
 use crate::settings::Env;
 use serde_json::{Value, json};
 
@@ -30,11 +29,8 @@ struct TestArgs {
     /// Selectors of the agent to test on, comma-separated; default: the connector's
     #[arg(long, value_delimiter = ',')]
     selectors: Vec<String>,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 /// Runs it: 0 when every stage passed, 1 otherwise.
@@ -48,18 +44,15 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
         body.insert("selectors".to_owned(), json!(args.selectors));
     }
     let body = Value::Object(body);
-    let reply = Client::new(&args.client, env)?.post(&["connectors", &args.id, "test"], &body).await?;
-    match args.output {
-        Format::Json => output::json(&reply),
-        Format::Table => output::say(report(&args.id, &reply)),
-    }
+    let reply = args.call.client(env)?.post(&["connectors", &args.id, "test"], &body).await?;
+    args.call.output.show(&reply, |reply| report(&args.id, reply));
     Ok(if reply.get("ok") == Some(&Value::Bool(true)) { Exit::Success } else { Exit::Failed })
 }
 
 fn report(id: &str, reply: &Value) -> String {
     let mut lines = Vec::new();
     for stage in list(reply, "stages") {
-        let field = |name: &str| stage.get(name).map(cell).unwrap_or_default();
+        let field = |name: &str| field(stage, name);
         let mark = if stage.get("ok") == Some(&Value::Bool(true)) { "ok    " } else { "failed" };
         let took = duration(stage.get("durationMs").and_then(Value::as_u64).unwrap_or(0));
         lines.push(format!("{mark} {} ({took}) {}", field("stage"), field("message")).trim_end().to_owned());
@@ -67,7 +60,7 @@ fn report(id: &str, reply: &Value) -> String {
             lines.push(format!("       hint: {}", field("hint")));
         }
     }
-    let agent = reply.get("agent").map(cell).unwrap_or_default();
+    let agent = field(reply, "agent");
     let verdict = if reply.get("ok") == Some(&Value::Bool(true)) { "works" } else { "does not work" };
     lines.push(format!("{id} {verdict} from agent {agent}"));
     lines.join("\n")

@@ -1,10 +1,10 @@
 //! `delegate token …` and `delegate apikey …`: the same three actions on two kinds.
 
-use crate::client::{Client, ClientArgs};
+use crate::client::CallArgs;
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell, time};
+use crate::output::{self, field, time_of};
 use crate::settings::Env;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Arguments of `token`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ enum KeyAction {
     /// Make one; its value is shown once
     Create(KeyCreateArgs),
     /// List them; values are never shown
-    List(ListArgs),
+    List(CallArgs),
     /// Revoke one; it is refused from then on
     Revoke(NamedArgs),
 }
@@ -42,11 +42,8 @@ struct KeyCreateArgs {
     /// user's key, admin for one without user
     #[arg(long, value_parser = ["viewer", "executor", "admin"])]
     role: Option<String>,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -54,7 +51,7 @@ enum Action {
     /// Make one; its value is shown once
     Create(NamedArgs),
     /// List them; values are never shown
-    List(ListArgs),
+    List(CallArgs),
     /// Revoke one; it is refused from then on
     Revoke(NamedArgs),
 }
@@ -63,20 +60,8 @@ enum Action {
 struct NamedArgs {
     /// Name
     name: String,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
-}
-
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
-    #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 /// `delegate token`.
@@ -96,63 +81,41 @@ pub(crate) async fn keys(args: KeyArgs, env: &Env) -> Result<Exit, CliError> {
 
 async fn create_key(args: &KeyCreateArgs, env: &Env) -> Result<Exit, CliError> {
     let body = json!({"name": args.name, "user": args.user, "role": args.role});
-    let reply = Client::new(&args.client, env)?.post(&["apikeys"], &body).await?;
-    match args.output {
-        Format::Json => output::json(&reply),
-        Format::Table => {
-            let field = |name: &str| reply.get(name).map(cell).unwrap_or_default();
-            output::tell(format!(
-                "API key {} ({}) created; it is shown this once:",
-                field("name"),
-                field("role")
-            ));
-            output::say(field("apiKey"));
-        }
-    }
+    let reply = args.call.client(env)?.post(&["apikeys"], &body).await?;
+    args.call.output.show(&reply, |reply| {
+        let field = |name: &str| field(reply, name);
+        output::tell(format!(
+            "API key {} ({}) created; it is shown this once:",
+            field("name"),
+            field("role")
+        ));
+        field("apiKey")
+    });
     Ok(Exit::Success)
 }
 
 async fn act(action: Action, path: &str, what: &str, env: &Env) -> Result<Exit, CliError> {
     match action {
         Action::Create(args) => {
-            let client = Client::new(&args.client, env)?;
+            let client = args.call.client(env)?;
             let reply = client.post(&[path], &json!({"name": args.name})).await?;
-            match args.output {
-                Format::Json => output::json(&reply),
-                Format::Table => {
-                    output::tell(format!("{what} {} created; it is shown this once:", args.name));
-                    output::say(reply.get("value").map(cell).unwrap_or_default());
-                }
-            }
+            args.call.output.show(&reply, |reply| {
+                output::tell(format!("{what} {} created; it is shown this once:", args.name));
+                field(reply, "value")
+            });
         }
-        Action::List(args) => {
-            let reply = Client::new(&args.client, env)?.get(&[path], &[]).await?;
-            match args.output {
-                Format::Json => output::json(&reply),
-                Format::Table => {
-                    let rows: Vec<Vec<String>> = reply
-                        .as_array()
-                        .map_or(&[][..], Vec::as_slice)
-                        .iter()
-                        .map(|row| {
-                            let at = |name: &str| time(row.get(name).and_then(Value::as_i64));
-                            vec![
-                                row.get("name").map(cell).unwrap_or_default(),
-                                at("createdAt"),
-                                at("revokedAt"),
-                            ]
-                        })
-                        .collect();
-                    output::say(output::table(&["NAME", "CREATED", "REVOKED"], &rows));
-                }
-            }
+        Action::List(call) => {
+            let reply = call.client(env)?.get(&[path], &[]).await?;
+            call.output.show(&reply, |reply| {
+                output::rows(reply, &["NAME", "CREATED", "REVOKED"], |row| {
+                    vec![field(row, "name"), time_of(row, "createdAt"), time_of(row, "revokedAt")]
+                })
+            });
         }
         Action::Revoke(args) => {
-            Client::new(&args.client, env)?.delete(&[path, &args.name]).await?;
-            match args.output {
-                Format::Json => output::json(&json!({"name": args.name, "revoked": true})),
-                Format::Table => output::say(format!("{what} {} revoked", args.name)),
-            }
+            args.call.client(env)?.delete(&[path, &args.name]).await?;
+            let reply = json!({"name": args.name, "revoked": true});
+            args.call.output.show(&reply, |_| format!("{what} {} revoked", args.name));
         }
     }
     Ok(Exit::Success)

@@ -1,8 +1,8 @@
 //! `delegate get KIND [ID]` and `delegate delete KIND ID`.
 
-use crate::client::{Client, ClientArgs};
+use crate::client::{CallArgs, Client, ClientArgs};
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell, time};
+use crate::output::{self, field, time_of};
 use crate::settings::Env;
 use pipeline::entities::EntityKind;
 use serde_json::Value;
@@ -17,11 +17,8 @@ pub(crate) struct GetArgs {
     /// Where it stands, if several scopes have one of this id: ORG/PROJECT, ORG, or nothing for the account
     #[arg(long, value_name = "SCOPE")]
     pub(crate) scope: Option<String>,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    pub(crate) call: CallArgs,
 }
 
 /// Arguments of `delete`.
@@ -56,23 +53,17 @@ fn one_of_the_kinds() -> String {
 
 /// Lists or shows.
 pub(crate) async fn get(args: &GetArgs, env: &Env) -> Result<Exit, CliError> {
-    let client = Client::new(&args.client, env)?;
+    let client = args.call.client(env)?;
     let Some(id) = &args.id else {
         let mut reply = client.get(&["entities"], &[("kind", &args.kind)]).await?;
         if let (Some(scope), Some(rows)) = (&args.scope, reply.as_array_mut()) {
             rows.retain(|row| row.get("scope").and_then(Value::as_str) == Some(scope));
         }
-        match args.output {
-            Format::Json => output::json(&reply),
-            Format::Table => output::say(entity_table(&reply)),
-        }
+        args.call.output.show(&reply, entity_table);
         return Ok(Exit::Success);
     };
     let reply = client.get(&["entities", &args.kind, id], &within(args.scope.as_deref())).await?;
-    match args.output {
-        Format::Json => output::json(&reply),
-        Format::Table => output::say(reply.get("yaml").map(cell).unwrap_or_default().trim_end()),
-    }
+    args.call.output.show(&reply, yaml);
     Ok(Exit::Success)
 }
 
@@ -82,21 +73,15 @@ fn within(scope: Option<&str>) -> Vec<(&str, &str)> {
 }
 
 fn entity_table(reply: &Value) -> String {
-    let rows: Vec<Vec<String>> = reply
-        .as_array()
-        .map_or(&[][..], Vec::as_slice)
-        .iter()
-        .map(|row| {
-            let field = |name: &str| row.get(name).map(cell).unwrap_or_default();
-            vec![
-                field("id"),
-                field("name"),
-                field("scope"),
-                time(row.get("updatedAt").and_then(Value::as_i64)),
-            ]
-        })
-        .collect();
-    output::table(&["ID", "NAME", "SCOPE", "UPDATED"], &rows)
+    output::rows(reply, &["ID", "NAME", "SCOPE", "UPDATED"], |row| {
+        let field = |name: &str| field(row, name);
+        vec![field("id"), field("name"), field("scope"), time_of(row, "updatedAt")]
+    })
+}
+
+/// The document of an entity, for people.
+pub(crate) fn yaml(reply: &Value) -> String {
+    field(reply, "yaml").trim_end().to_owned()
 }
 
 /// Deletes.

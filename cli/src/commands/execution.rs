@@ -1,9 +1,9 @@
 //! `delegate execution list | show ID | logs ID | abort ID | intervene ID | input ID | rerun ID | rollback ID`.
 
-use crate::client::{Client, ClientArgs};
+use crate::client::{CallArgs, Client, ClientArgs};
 use crate::commands::pipeline;
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell, time};
+use crate::output::{self, Format, field, time_of};
 use crate::progress::{self, log_text};
 use crate::settings::Env;
 use crate::shutdown::Signals;
@@ -47,11 +47,8 @@ struct InterveneArgs {
     /// What follows; `MarkAsSuccess` and `MarkAsFailure` also end a Wait step
     #[arg(long, value_enum, ignore_case = true)]
     action: Decision,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,11 +61,8 @@ struct InputArgs {
     /// Value of an input; what is left out takes its default
     #[arg(long, value_name = "NAME=VALUE", value_parser = pipeline::input)]
     input: Vec<(String, String)>,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 /// Harness' own names.
@@ -94,11 +88,8 @@ struct AgainArgs {
     /// Return as soon as it runs
     #[arg(long, conflicts_with = "follow")]
     detach: bool,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,22 +100,16 @@ struct ListArgs {
     /// At most this many
     #[arg(long, default_value_t = 50)]
     limit: u32,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
 struct ShowArgs {
     /// Execution
     id: String,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -151,39 +136,34 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
             let limit = args.limit.to_string();
             let mut query = vec![("limit", limit.as_str())];
             query.extend(args.pipeline.as_deref().map(|id| ("pipeline", id)));
-            let reply = Client::new(&args.client, env)?.get(&["executions"], &query).await?;
-            match args.output {
-                Format::Json => output::json(&reply),
-                Format::Table => output::say(table(&reply)),
-            }
+            let reply = args.call.client(env)?.get(&["executions"], &query).await?;
+            args.call.output.show(&reply, table);
             Ok(Exit::Success)
         }
         Action::Show(args) => {
-            let view = Client::new(&args.client, env)?.execution(&args.id, None).await?;
-            print(&view, args.output);
+            let view = args.call.client(env)?.execution(&args.id, None).await?;
+            args.call.output.show(&view, progress::summary);
             Ok(Exit::Success)
         }
         Action::Abort(args) => {
-            let client = Client::new(&args.client, env)?;
+            let client = args.call.client(env)?;
             let view = client.post(&["executions", &args.id, "abort"], &json!({})).await?;
-            print(&view, args.output);
+            args.call.output.show(&view, progress::summary);
             Ok(Exit::Success)
         }
         Action::Intervene(args) => {
-            let client = Client::new(&args.client, env)?;
+            let client = args.call.client(env)?;
             let action = args.action.to_possible_value().map(|value| value.get_name().to_owned());
             let body = json!({"step": args.step, "action": action});
             let view = client.post(&["executions", &args.id, "intervene"], &body).await?;
-            print(&view, args.output);
+            args.call.output.show(&view, progress::summary);
             Ok(Exit::Success)
         }
         Action::Input(args) => {
-            let client = Client::new(&args.client, env)?;
-            let inputs: serde_json::Map<String, Value> =
-                args.input.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-            let body = json!({"step": args.step, "inputs": inputs});
+            let client = args.call.client(env)?;
+            let body = json!({"step": args.step, "inputs": pipeline::inputs(&args.input)});
             let view = client.post(&["executions", &args.id, "inputs"], &body).await?;
-            print(&view, args.output);
+            args.call.output.show(&view, progress::summary);
             Ok(Exit::Success)
         }
         Action::Rerun(args) => again(&args, "rerun", env).await,
@@ -194,19 +174,18 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
 
 /// Starts an execution that follows from another one, and waits for it.
 async fn again(args: &AgainArgs, what: &str, env: &Env) -> Result<Exit, CliError> {
-    let client = Client::new(&args.client, env)?;
+    let client = args.call.client(env)?;
     let reply = client.post(&["executions", &args.id, what], &json!({})).await?;
     let (follow, detach) = (args.follow, args.detach);
     let note = format!("{what} of execution {}", args.id);
-    pipeline::started(&client, &reply, &note, pipeline::Waiting { follow, detach, output: args.output }, env)
-        .await
-}
-
-fn print(view: &Value, format: Format) {
-    match format {
-        Format::Json => output::json(view),
-        Format::Table => output::say(progress::summary(view)),
-    }
+    pipeline::started(
+        &client,
+        &reply,
+        &note,
+        pipeline::Waiting { follow, detach, output: args.call.output },
+        env,
+    )
+    .await
 }
 
 async fn logs(args: &LogsArgs, env: &Env) -> Result<Exit, CliError> {
@@ -229,25 +208,12 @@ async fn logs(args: &LogsArgs, env: &Env) -> Result<Exit, CliError> {
 }
 
 fn table(reply: &Value) -> String {
-    let rows: Vec<Vec<String>> = reply
-        .as_array()
-        .map_or(&[][..], Vec::as_slice)
-        .iter()
-        .map(|row| {
-            let field = |name: &str| row.get(name).map(cell).unwrap_or_default();
-            let at = |name: &str| time(row.get(name).and_then(Value::as_i64));
-            let run = format!("{} #{}", field("pipeline"), field("sequenceId"));
-            vec![
-                field("executionId"),
-                run,
-                field("status"),
-                field("startedBy"),
-                at("createdAt"),
-                at("endedAt"),
-            ]
-        })
-        .collect();
-    output::table(&["EXECUTION", "PIPELINE", "STATUS", "BY", "STARTED", "ENDED"], &rows)
+    output::rows(reply, &["EXECUTION", "PIPELINE", "STATUS", "BY", "STARTED", "ENDED"], |row| {
+        let field = |name: &str| field(row, name);
+        let at = |name: &str| time_of(row, name);
+        let run = format!("{} #{}", field("pipeline"), field("sequenceId"));
+        vec![field("executionId"), run, field("status"), field("startedBy"), at("createdAt"), at("endedAt")]
+    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! `delegate hostkey list | accept HOST[:PORT] KEY | forget HOST[:PORT]`.
 
-use crate::client::{Client, ClientArgs};
+use crate::client::{CallArgs, Client, ClientArgs};
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell, time};
+use crate::output::{self, field, time_of};
 use crate::settings::Env;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -16,20 +16,11 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List known keys
-    List(ListArgs),
+    List(CallArgs),
     /// Trust a key of a host, instead of every other
     Accept(AcceptArgs),
     /// Forget the keys of a host
     Forget(ForgetArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
-    #[command(flatten)]
-    client: ClientArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,29 +58,15 @@ fn with_port(host: &str) -> String {
 /// Runs it.
 pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
     match args.action {
-        Action::List(args) => {
-            let reply = Client::new(&args.client, env)?.get(&["hostkeys"], &[]).await?;
-            match args.output {
-                Format::Json => output::json(&reply),
-                Format::Table => {
-                    let rows: Vec<Vec<String>> = reply
-                        .as_array()
-                        .map_or(&[][..], Vec::as_slice)
-                        .iter()
-                        .map(|row| {
-                            let field = |name: &str| row.get(name).map(cell).unwrap_or_default();
-                            let kind = field("key").split(' ').next().unwrap_or("").to_owned();
-                            vec![
-                                field("host"),
-                                field("fingerprint"),
-                                kind,
-                                time(row.get("since").and_then(Value::as_i64)),
-                            ]
-                        })
-                        .collect();
-                    output::say(output::table(&["HOST", "FINGERPRINT", "TYPE", "SINCE"], &rows));
-                }
-            }
+        Action::List(call) => {
+            let reply = call.client(env)?.get(&["hostkeys"], &[]).await?;
+            call.output.show(&reply, |reply| {
+                output::rows(reply, &["HOST", "FINGERPRINT", "TYPE", "SINCE"], |row| {
+                    let field = |name: &str| field(row, name);
+                    let kind = field("key").split(' ').next().unwrap_or("").to_owned();
+                    vec![field("host"), field("fingerprint"), kind, time_of(row, "since")]
+                })
+            });
         }
         Action::Accept(args) => {
             let (host, key) = (with_port(&args.host), args.key.join(" "));

@@ -1,10 +1,10 @@
 //! `delegate pipeline run FILE|ID` and `delegate pipeline validate FILE…`.
 
-use crate::client::{Client, ClientArgs};
-use crate::commands::apply::{self, list, read};
+use crate::client::{CallArgs, Client};
+use crate::commands::apply::{self, read};
 use crate::commands::watch::{self, Watched};
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell};
+use crate::output::{self, Format, cell, field, list};
 use crate::progress::{self, Progress};
 use crate::settings::Env;
 use pipeline::entities::{EntityKind, parse_entities};
@@ -65,11 +65,8 @@ pub(crate) struct RunArgs {
     /// Divide waits and analysis windows by N: `60` or `60x`
     #[arg(long, value_name = "N", value_parser = factor)]
     pub(crate) rehearse: Option<u32>,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) output: Format,
     #[command(flatten)]
-    pub(crate) client: ClientArgs,
+    pub(crate) call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,11 +77,8 @@ struct ValidateArgs {
     /// Refuse what a tolerance rule would accept
     #[arg(long)]
     strict: bool,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 /// `NAME=VALUE`; the value may be empty and hold more `=`.
@@ -93,6 +87,11 @@ pub(crate) fn input(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
     }
+}
+
+/// The values of `--input` as the manager takes them.
+pub(crate) fn inputs(pairs: &[(String, String)]) -> Map<String, Value> {
+    pairs.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
 }
 
 fn factor(text: &str) -> Result<u32, String> {
@@ -108,7 +107,7 @@ fn factor(text: &str) -> Result<u32, String> {
 pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
     match args.action {
         Action::Run(args) => {
-            let client = Client::new(&args.client, env)?;
+            let client = args.call.client(env)?;
             start(&client, &args, env).await
         }
         Action::Validate(args) => validate(&args, env).await,
@@ -132,7 +131,7 @@ pub(crate) async fn start(client: &Client, args: &RunArgs, env: &Env) -> Result<
             }
         }
     };
-    inputs.extend(args.input.iter().map(|(name, value)| (name.clone(), json!(value))));
+    inputs.extend(self::inputs(&args.input));
     // Faults that only a run can find then name the file, as those of `apply` do.
     let source = file_of(&args.pipeline).map(|path| path.display().to_string());
     let mut body = json!({
@@ -156,7 +155,7 @@ pub(crate) async fn start(client: &Client, args: &RunArgs, env: &Env) -> Result<
         error
     })?;
     let note = format!("of {identifier}");
-    let waiting = Waiting { follow: args.follow, detach: args.detach, output: args.output };
+    let waiting = Waiting { follow: args.follow, detach: args.detach, output: args.call.output };
     started(client, &reply, &note, waiting, env).await
 }
 
@@ -177,7 +176,7 @@ pub(crate) async fn started(
 ) -> Result<Exit, CliError> {
     let json = waiting.output == Format::Json;
     warnings(reply);
-    let id = reply.get("executionId").map(cell).unwrap_or_default();
+    let id = field(reply, "executionId");
     if id.is_empty() {
         return Err(CliError::failed("the manager named no execution"));
     }
@@ -272,7 +271,7 @@ async fn apply_pipeline(client: &Client, path: &Path) -> Result<String, CliError
 /// Tells what the look-ahead found.
 fn warnings(reply: &Value) {
     for warning in list(reply, "warnings") {
-        let field = |name: &str| warning.get(name).map(cell).unwrap_or_default();
+        let field = |name: &str| field(warning, name);
         output::tell(format!("warning: {}: {}", field("code"), field("message")));
         if !field("hint").is_empty() {
             output::tell(format!(" hint: {}", field("hint")));
@@ -281,7 +280,7 @@ fn warnings(reply: &Value) {
 }
 
 async fn validate(args: &ValidateArgs, env: &Env) -> Result<Exit, CliError> {
-    let client = Client::optional(&args.client, env)?;
+    let client = args.call.client_if_named(env)?;
     let mut faults: Vec<Value> = Vec::new();
     let mut notices: Vec<Value> = Vec::new();
     for path in &args.files {
@@ -299,7 +298,7 @@ async fn validate(args: &ValidateArgs, env: &Env) -> Result<Exit, CliError> {
         notices.append(&mut more_notices);
     }
     let exit = if faults.is_empty() { Exit::Success } else { Exit::Usage };
-    match args.output {
+    match args.call.output {
         Format::Json => output::json(&json!({"faults": faults, "notices": notices})),
         Format::Table => {
             for notice in &notices {

@@ -1,9 +1,8 @@
 //! `delegate probe`: no-op tasks through queue and agents.
 
-use crate::client::{Client, ClientArgs};
-use crate::commands::apply::list;
+use crate::client::CallArgs;
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell};
+use crate::output::{self, Format, cell, field, list};
 use crate::settings::Env;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -24,16 +23,13 @@ pub(crate) struct Args {
     /// Give up after this many seconds
     #[arg(long, default_value_t = 60)]
     pub(crate) timeout: u64,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    pub(crate) call: CallArgs,
 }
 
 /// Queues the tasks, waits for them, prints how long they took. 1 when one fails or does not end in time.
 pub(crate) async fn run(args: &Args, env: &Env) -> Result<Exit, CliError> {
-    let client = Client::new(&args.client, env)?;
+    let client = args.call.client(env)?;
     let body = json!({"count": args.count, "line": "probe", "selectors": args.selectors});
     let reply = client.post(&["probes"], &body).await?;
     let ids: Vec<String> = list(&reply, "taskIds").iter().map(cell).collect();
@@ -61,10 +57,10 @@ pub(crate) async fn run(args: &Args, env: &Env) -> Result<Exit, CliError> {
         }
     }
     let summary = summary(&rows);
-    match args.output {
+    match args.call.output {
         Format::Json => output::json(&summary),
         Format::Table => {
-            let field = |name: &str| summary.get(name).map(cell).unwrap_or_default();
+            let field = |name: &str| field(&summary, name);
             output::say(format!(
                 "{} of {} tasks succeeded on {}; queued to assigned p50 {} ms, p99 {} ms; to the end p50 {} ms, p99 {} ms",
                 field("succeeded"),

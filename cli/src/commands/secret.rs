@@ -1,11 +1,9 @@
 //! `delegate secret set NAME [--file F|--stdin]`, `list`, `rm`. A value never stands on the command line.
 
-use crate::client::{Client, ClientArgs};
-use crate::commands::apply::list;
+use crate::client::{CallArgs, Client, ClientArgs};
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell, time};
+use crate::output::{self, cell, field, list, time_of};
 use crate::settings::Env;
-use serde_json::Value;
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -24,7 +22,7 @@ enum Action {
     /// Create or change a secret; asks for the value on a terminal
     Set(SetArgs),
     /// List names; values are never shown
-    List(ListArgs),
+    List(CallArgs),
     /// Remove a secret
     Rm(RmArgs),
 }
@@ -47,15 +45,6 @@ struct SetArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct ListArgs {
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
-    #[command(flatten)]
-    client: ClientArgs,
-}
-
-#[derive(Debug, clap::Args)]
 struct RmArgs {
     /// Name
     name: String,
@@ -67,23 +56,13 @@ struct RmArgs {
 pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
     match args.action {
         Action::Set(args) => set(args, env).await,
-        Action::List(args) => {
-            let reply = Client::new(&args.client, env)?.get(&["secrets"], &[]).await?;
-            match args.output {
-                Format::Json => output::json(&reply),
-                Format::Table => {
-                    let rows: Vec<Vec<String>> = reply
-                        .as_array()
-                        .map_or(&[][..], Vec::as_slice)
-                        .iter()
-                        .map(|row| {
-                            let id = row.get("id").map(cell).unwrap_or_default();
-                            vec![id, time(row.get("updatedAt").and_then(Value::as_i64))]
-                        })
-                        .collect();
-                    output::say(output::table(&["NAME", "UPDATED"], &rows));
-                }
-            }
+        Action::List(call) => {
+            let reply = call.client(env)?.get(&["secrets"], &[]).await?;
+            call.output.show(&reply, |reply| {
+                output::rows(reply, &["NAME", "UPDATED"], |row| {
+                    vec![field(row, "id"), time_of(row, "updatedAt")]
+                })
+            });
             Ok(Exit::Success)
         }
         Action::Rm(args) => {

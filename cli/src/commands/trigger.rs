@@ -1,10 +1,10 @@
 //! `delegate trigger list | show ID | events [ID]`.
 
-use crate::client::{Client, ClientArgs};
+use crate::client::CallArgs;
+use crate::commands::entities;
 use crate::exit::{CliError, Exit};
-use crate::output::{self, Format, cell, time};
+use crate::output::{self, cell, field, time_of};
 use crate::settings::Env;
-use serde_json::Value;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -28,11 +28,8 @@ struct ListArgs {
     /// Only those of this pipeline
     #[arg(long, value_name = "ID", default_value = "")]
     pipeline: String,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,11 +39,8 @@ struct ShowArgs {
     /// Pipeline, where several have a trigger of this identifier
     #[arg(long, value_name = "ID", default_value = "")]
     pipeline: String,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,42 +56,38 @@ struct EventsArgs {
     /// At most so many, newest first
     #[arg(long, value_name = "N", default_value = "50")]
     limit: String,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
     #[command(flatten)]
-    client: ClientArgs,
+    call: CallArgs,
 }
 
 /// Runs it.
 pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
     match args.action {
         Action::List(args) => {
-            let client = Client::new(&args.client, env)?;
+            let client = args.call.client(env)?;
             let reply = client.get(&["triggers"], &[("pipeline", &args.pipeline)]).await?;
             let heading = ["PIPELINE", "TRIGGER", "TYPE", "ENABLED", "NEXT (UTC)", "LAST EVENT"];
-            show_rows(&reply, args.output, &heading, |row| {
-                let last = row.get("lastEvent").and_then(|event| event.get("status")).map(cell);
-                vec![
-                    field(row, "pipeline"),
-                    field(row, "identifier"),
-                    field(row, "type"),
-                    field(row, "enabled"),
-                    time(row.get("nextAt").and_then(Value::as_i64)),
-                    last.unwrap_or_default(),
-                ]
+            args.call.output.show(&reply, |reply| {
+                output::rows(reply, &heading, |row| {
+                    let last = row.get("lastEvent").and_then(|event| event.get("status")).map(cell);
+                    vec![
+                        field(row, "pipeline"),
+                        field(row, "identifier"),
+                        field(row, "type"),
+                        field(row, "enabled"),
+                        time_of(row, "nextAt"),
+                        last.unwrap_or_default(),
+                    ]
+                })
             });
         }
         Action::Show(args) => {
-            let client = Client::new(&args.client, env)?;
+            let client = args.call.client(env)?;
             let reply = client.get(&["triggers", &args.id], &[("pipeline", &args.pipeline)]).await?;
-            match args.output {
-                Format::Json => output::json(&reply),
-                Format::Table => output::say(field(&reply, "yaml").trim_end()),
-            }
+            args.call.output.show(&reply, entities::yaml);
         }
         Action::Events(args) => {
-            let client = Client::new(&args.client, env)?;
+            let client = args.call.client(env)?;
             if let Some(id) = &args.id {
                 output::json(&client.get(&["trigger-events", id], &[]).await?);
                 return Ok(Exit::Success);
@@ -105,33 +95,20 @@ pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
             let query = [("pipeline", &*args.pipeline), ("trigger", &*args.trigger), ("limit", &*args.limit)];
             let reply = client.get(&["trigger-events"], &query).await?;
             let heading = ["EVENT", "AT (UTC)", "PIPELINE", "TRIGGER", "STATUS", "EXECUTION", "WHY"];
-            show_rows(&reply, args.output, &heading, |row| {
-                vec![
-                    field(row, "eventId"),
-                    time(row.get("at").and_then(Value::as_i64)),
-                    field(row, "pipeline"),
-                    field(row, "trigger"),
-                    field(row, "status"),
-                    field(row, "executionId"),
-                    field(row, "message"),
-                ]
+            args.call.output.show(&reply, |reply| {
+                output::rows(reply, &heading, |row| {
+                    vec![
+                        field(row, "eventId"),
+                        time_of(row, "at"),
+                        field(row, "pipeline"),
+                        field(row, "trigger"),
+                        field(row, "status"),
+                        field(row, "executionId"),
+                        field(row, "message"),
+                    ]
+                })
             });
         }
     }
     Ok(Exit::Success)
-}
-
-fn field(row: &Value, name: &str) -> String {
-    row.get(name).map(cell).unwrap_or_default()
-}
-
-fn show_rows(reply: &Value, format: Format, heading: &[&str], row: impl Fn(&Value) -> Vec<String>) {
-    match format {
-        Format::Json => output::json(reply),
-        Format::Table => {
-            let rows: Vec<Vec<String>> =
-                reply.as_array().map_or(&[][..], Vec::as_slice).iter().map(row).collect();
-            output::say(output::table(heading, &rows));
-        }
-    }
 }
