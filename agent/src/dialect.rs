@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proto::failure::{Failure, FailureKind};
 use proto::package::TaskPackage;
 use proto::response::TaskResponse;
-use proto::result::{StepResult, StepStatus};
+use proto::result::StepResult;
 use proto::task::{StepTask, TASK_VERSION};
 
 /// Task families whose packages this agent decodes: what it offers to a manager that knows our extensions.
@@ -97,22 +97,7 @@ impl Dialect for Json {
 
 /// A failure of our own making.
 pub(crate) fn failed_result(code: &str, message: &str) -> StepResult {
-    result_of(StepStatus::Failed, Some(Failure::new(FailureKind::Bug, code, message)))
-}
-
-/// A result with nothing but status and failure.
-pub(crate) fn result_of(status: StepStatus, failure: Option<Failure>) -> StepResult {
-    StepResult {
-        status,
-        failure,
-        outputs: Default::default(),
-        undo: None,
-        units: Vec::new(),
-        learned_host_keys: Vec::new(),
-        agent: String::new(),
-        fence: 0,
-        notices: Vec::new(),
-    }
+    StepResult::failed(Failure::new(FailureKind::Bug, code, message))
 }
 
 #[cfg(test)]

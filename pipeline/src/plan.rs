@@ -7,7 +7,7 @@ use crate::model::failure::Strategies;
 use crate::model::pipeline::StageKind;
 use crate::model::service::Definition;
 use crate::model::step::{Looping, Spec, When};
-use crate::model::{Field, Variable};
+use crate::model::{Field, Variable, scope_name};
 use crate::trigger::TriggerFacts;
 use proto::task::{Artifact, ConfigFile, HostKeyMode};
 use proto::text::SecretRef;
@@ -89,6 +89,13 @@ pub struct RunFacts {
     /// The finished execution that this one rolls back: it runs nothing but rollback steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolls_back: Option<String>,
+}
+
+impl RunFacts {
+    /// The scope in which the run looks for entities.
+    pub fn scope(&self) -> String {
+        scope_name(&self.org, &self.project)
+    }
 }
 
 /// What a stage deployed when it last succeeded on an infrastructure.

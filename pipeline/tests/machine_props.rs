@@ -238,15 +238,8 @@ fn result(choice: u8) -> StepResult {
         _ => (StepStatus::Aborted, Some(FailureKind::DelegateRestart)),
     };
     StepResult {
-        status,
-        failure: kind.map(|kind| Failure::new(kind, "SSH-001", "no")),
-        outputs: BTreeMap::new(),
-        undo: None,
-        units: vec![],
-        learned_host_keys: vec![],
         agent: "a".into(),
-        fence: 0,
-        notices: vec![],
+        ..StepResult::bare(status, kind.map(|kind| Failure::new(kind, "SSH-001", "no")))
     }
 }
 

@@ -10,7 +10,6 @@ use pipeline::{Mode, Plan};
 use proto::failure::{Failure, FailureKind};
 use proto::result::{LearnedHostKey, Output, StepResult, StepStatus};
 use proto::task::{ArtifactSource, StepSpec, UnitKind};
-use std::collections::BTreeMap;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/seeds");
 
@@ -55,17 +54,7 @@ fn planned() -> Plan {
 }
 
 fn success() -> StepResult {
-    StepResult {
-        status: StepStatus::Success,
-        failure: None,
-        outputs: BTreeMap::new(),
-        undo: None,
-        units: vec![],
-        learned_host_keys: vec![],
-        agent: "agent-1".into(),
-        fence: 1,
-        notices: vec![],
-    }
+    StepResult { agent: "agent-1".into(), fence: 1, ..StepResult::bare(StepStatus::Success, None) }
 }
 
 fn failed(kind: FailureKind) -> StepResult {

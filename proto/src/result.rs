@@ -111,6 +111,28 @@ pub struct StepResult {
     pub notices: Vec<String>,
 }
 
+impl StepResult {
+    /// A result that says how it ended and nothing else.
+    pub fn bare(status: StepStatus, failure: Option<Failure>) -> Self {
+        StepResult {
+            status,
+            failure,
+            outputs: BTreeMap::new(),
+            undo: None,
+            units: Vec::new(),
+            learned_host_keys: Vec::new(),
+            agent: String::new(),
+            fence: 0,
+            notices: Vec::new(),
+        }
+    }
+
+    /// A [`StepStatus::Failed`] one.
+    pub fn failed(failure: Failure) -> Self {
+        StepResult::bare(StepStatus::Failed, Some(failure))
+    }
+}
+
 /// One stage of a connector test, such as `connect`, `login`, `query`. The answer of a `ConnectorTest` step has the output
 /// `stages`, a list of these; the first failed one is the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

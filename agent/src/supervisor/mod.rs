@@ -26,7 +26,7 @@ use bytes::Bytes;
 use executor_api::{Cancel, CancelStage, Clock, HostAliases};
 use held::Held;
 use proto::package::TaskPackage;
-use proto::result::StepStatus;
+use proto::result::{StepResult, StepStatus};
 use secrets::Masker;
 use state::{Action, AgentState, Event, Mark, Refusal, Replayed, Timer};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -424,7 +424,7 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
                 "AGT-004",
                 "the package of this task in the journal cannot be read",
             );
-            let result = crate::dialect::result_of(StepStatus::Failed, Some(failure));
+            let result = StepResult::failed(failure);
             self.report_back(Message::StepEnded { task, outcome: step::Outcome::Result(Box::new(result)) });
             return;
         };

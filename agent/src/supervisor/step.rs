@@ -2,7 +2,7 @@
 
 use super::Deps;
 use crate::client::Features;
-use crate::dialect::{Dialect, Json, result_of};
+use crate::dialect::{Dialect, Json};
 use crate::journal::{Entry, Journal};
 use crate::logship::{Sink, TaskLogs, TaskStream};
 use executor_api::{
@@ -65,11 +65,7 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
     let task = match Json.decode(&run.package) {
         Ok(task) => task,
         Err(failure) => {
-            return Outcome::Result(Box::new(finish(
-                &deps,
-                &run,
-                result_of(StepStatus::Failed, Some(failure)),
-            )));
+            return Outcome::Result(Box::new(finish(&deps, &run, StepResult::failed(failure))));
         }
     };
     let secrets =
@@ -158,7 +154,7 @@ fn judge(outcome: Result<StepOutput, StepError>, reason: Option<CancelReason>) -
             undo: output.undo,
             learned_host_keys: output.learned_host_keys,
             notices: output.notices,
-            ..result_of(if output.skipped { StepStatus::Skipped } else { StepStatus::Success }, None)
+            ..StepResult::bare(if output.skipped { StepStatus::Skipped } else { StepStatus::Success }, None)
         },
         Err(error) => {
             let mut source = std::error::Error::source(&error);
@@ -183,7 +179,7 @@ fn judge(outcome: Result<StepOutput, StepError>, reason: Option<CancelReason>) -
                 }
                 Some(CancelReason::Drain) | None => StepStatus::Failed,
             };
-            result_of(status, Some(failure))
+            StepResult::bare(status, Some(failure))
         }
     }
 }

@@ -10,7 +10,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use proto::failure::{Failure, FailureKind};
 use proto::package::{Abstractions, Assignee, Logging, PackageExt, TaskPackage};
-use proto::result::{StepResult, StepStatus};
+use proto::result::StepResult;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -109,17 +109,7 @@ async fn refuse(
     };
     let failure =
         Failure::new(FailureKind::BadSpec, "MGR-010", error.to_string()).target(missing.clone()).hint(hint);
-    let result = StepResult {
-        status: StepStatus::Failed,
-        failure: Some(failure),
-        outputs: BTreeMap::new(),
-        undo: None,
-        units: vec![],
-        learned_host_keys: vec![],
-        agent: agent.name.clone(),
-        fence,
-        notices: vec![],
-    };
+    let result = StepResult { agent: agent.name.clone(), fence, ..StepResult::failed(failure) };
     let result = serde_json::to_value(result)
         .map_err(|_| Refusal::with(StatusCode::CONFLICT, "the failure of the task cannot be written"))?;
     app.store.answer(task, &agent.id, fence, result, app.clock.wall()).await?;

@@ -59,14 +59,8 @@ fn step_result(response: &TaskResponse, agent: &str) -> StepResult {
         }
     };
     StepResult {
-        status,
-        failure,
         outputs: BTreeMap::from([("data".to_owned(), Output::from(data))]),
-        undo: None,
-        units: vec![],
-        learned_host_keys: vec![],
         agent: agent.to_owned(),
-        fence: 0,
-        notices: vec![],
+        ..StepResult::bare(status, failure)
     }
 }

@@ -22,7 +22,6 @@ mod shard;
 mod timers;
 mod versions;
 
-pub(crate) use perform::failed;
 pub use perform::{Job, NotConfigured, Performer};
 pub use record::{OpenTask, Record, RunRequest, execution_id, task_id};
 pub(crate) use shard::load;

@@ -6,8 +6,8 @@ use futures::FutureExt as _;
 use pipeline::machine::{Action, ManagerWork, PendingWork};
 use pipeline::plan::RunFacts;
 use proto::failure::{Failure, FailureKind};
-use proto::result::{StepResult, StepStatus};
-use std::collections::{BTreeMap, BTreeSet};
+use proto::result::StepResult;
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc};
@@ -49,25 +49,10 @@ pub struct NotConfigured;
 impl Performer for NotConfigured {
     async fn perform(&self, job: Job) -> StepResult {
         let message = format!("this manager is not configured to perform `{}`", job.node);
-        failed(
+        StepResult::failed(
             Failure::new(FailureKind::BadSpec, "MGR-107", message)
                 .hint("run this step on a manager that has it, or take it out of the pipeline"),
         )
-    }
-}
-
-/// A failed result of the manager's own.
-pub(crate) fn failed(failure: Failure) -> StepResult {
-    StepResult {
-        status: StepStatus::Failed,
-        failure: Some(failure),
-        outputs: BTreeMap::new(),
-        undo: None,
-        units: Vec::new(),
-        learned_host_keys: Vec::new(),
-        agent: String::new(),
-        fence: 0,
-        notices: Vec::new(),
     }
 }
 
@@ -117,7 +102,7 @@ impl Desk {
                 let outcome = AssertUnwindSafe(performer.perform(job)).catch_unwind().await;
                 let result = Box::new(outcome.unwrap_or_else(|_| {
                     let message = "the manager failed in the middle of the step".to_owned();
-                    failed(Failure::new(FailureKind::Bug, "MGR-107", message))
+                    StepResult::failed(Failure::new(FailureKind::Bug, "MGR-107", message))
                 }));
                 let input = Input::Performed { node, attempt, result };
                 if shard.send(Command { execution_id, input, done: None }).await.is_err() {

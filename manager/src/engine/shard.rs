@@ -435,17 +435,7 @@ fn note(record: &mut Record, before: &mut Before, execution_id: &str, event: &Ev
 
 /// The answer of an ended task; one that cannot be read is a failure that says so.
 fn result_of(row: &TaskRow) -> StepResult {
-    let made = |status, failure| StepResult {
-        status,
-        failure: Some(failure),
-        outputs: BTreeMap::new(),
-        undo: None,
-        units: Vec::new(),
-        learned_host_keys: Vec::new(),
-        agent: String::new(),
-        fence: row.fence,
-        notices: Vec::new(),
-    };
+    let made = |status, failure| StepResult { fence: row.fence, ..StepResult::bare(status, Some(failure)) };
     match &row.result {
         Some(value) => serde_json::from_value(value.clone()).unwrap_or_else(|error| {
             made(

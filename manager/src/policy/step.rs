@@ -2,7 +2,7 @@
 
 use super::{JudgeError, SelectError, Status, Verdict, select};
 use crate::app::App;
-use crate::engine::{Job, failed};
+use crate::engine::Job;
 use crate::entities;
 use proto::failure::{Failure, FailureKind};
 use proto::result::{Output, StepResult, StepStatus};
@@ -19,24 +19,19 @@ pub(crate) async fn perform(app: &App, job: &Job, sets: &[String], payload: &Jso
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "policies cannot be read");
             let message = "the policies cannot be read: the store failed";
-            return failed(
+            return StepResult::failed(
                 Failure::new(FailureKind::PolicyEvaluationFailure, "POL-005", message)
                     .hint("the manager's log says why; run the step again when the store works"),
             );
         }
     };
-    let scope = match (job.facts.org.as_str(), job.facts.project.as_str()) {
-        ("", "") => String::new(),
-        (org, "") => org.to_owned(),
-        (org, project) => format!("{org}/{project}"),
-    };
-    let asked = match select(&catalog, &scope, sets) {
+    let asked = match select(&catalog, &job.facts.scope(), sets) {
         Ok(asked) => asked,
-        Err(error) => return failed(not_selected(&error)),
+        Err(error) => return StepResult::failed(not_selected(&error)),
     };
     match app.judges.judge(asked, payload.clone(), at).await {
         Ok(verdict) => result(&verdict),
-        Err(error) => failed(not_judged(&error)),
+        Err(error) => StepResult::failed(not_judged(&error)),
     }
 }
 
@@ -91,17 +86,7 @@ fn result(verdict: &Verdict) -> StepResult {
     let notices: Vec<String> =
         verdict.lines(Status::Warning).into_iter().map(|line| format!("policy warning: {line}")).collect();
     match refusal(verdict) {
-        Some(failure) => StepResult { outputs, notices, ..failed(failure) },
-        None => StepResult {
-            status: StepStatus::Success,
-            failure: None,
-            outputs,
-            undo: None,
-            units: Vec::new(),
-            learned_host_keys: Vec::new(),
-            agent: String::new(),
-            fence: 0,
-            notices,
-        },
+        Some(failure) => StepResult { outputs, notices, ..StepResult::failed(failure) },
+        None => StepResult { outputs, notices, ..StepResult::bare(StepStatus::Success, None) },
     }
 }

@@ -3,8 +3,7 @@
 use super::{Explanation, Queue};
 use crate::store::{NewTask, Store};
 use proto::failure::{Failure, FailureKind};
-use proto::result::{StepResult, StepStatus};
-use std::collections::BTreeMap;
+use proto::result::StepResult;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -19,17 +18,7 @@ pub(super) fn no_agent(why: &Explanation, waited: Duration) -> StepResult {
         format!("{} (waited {} s)", why.sentence(), waited.as_secs()),
     )
     .hint("start an agent with these tags (DELEGATE_TAGS), or change delegateSelectors; `delegate agents` lists what there is");
-    StepResult {
-        status: StepStatus::Failed,
-        failure: Some(failure),
-        outputs: BTreeMap::new(),
-        undo: None,
-        units: vec![],
-        learned_host_keys: vec![],
-        agent: String::new(),
-        fence: 0,
-        notices: vec![],
-    }
+    StepResult::failed(failure)
 }
 
 pub(super) async fn run(queue: &Queue, store: &dyn Store, wait: Duration, stop: &CancellationToken) {

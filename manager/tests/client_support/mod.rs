@@ -208,17 +208,7 @@ pub(crate) fn find_step<'a>(view: &'a Value, step: &str) -> Option<&'a Value> {
 }
 
 pub(crate) fn success() -> StepResult {
-    StepResult {
-        status: StepStatus::Success,
-        failure: None,
-        outputs: BTreeMap::new(),
-        undo: None,
-        units: vec![],
-        learned_host_keys: vec![],
-        agent: String::new(),
-        fence: 0,
-        notices: vec![],
-    }
+    StepResult::bare(StepStatus::Success, None)
 }
 
 pub(crate) fn output(name: &str, value: Value) -> StepResult {
@@ -227,7 +217,7 @@ pub(crate) fn output(name: &str, value: Value) -> StepResult {
 
 pub(crate) fn failed(message: &str) -> StepResult {
     let failure = Failure::new(FailureKind::RemoteFailed, "SSH-001", message);
-    StepResult { status: StepStatus::Failed, failure: Some(failure), ..success() }
+    StepResult::failed(failure)
 }
 
 /// What the script says about a task.

@@ -109,6 +109,15 @@ fn read_variable(node: &Node, path: &str, findings: &mut Findings) -> Option<Var
     Some(Variable { name: name?.text(), kind, value, default, required })
 }
 
+/// The scope of an organisation and a project, either of which may be empty: `org/project`, `org` or empty.
+pub fn scope_name(org: &str, project: &str) -> String {
+    match (org, project) {
+        ("", "") => String::new(),
+        (org, "") => org.to_owned(),
+        (org, project) => format!("{org}/{project}"),
+    }
+}
+
 /// The identifier and name of anything: a missing identifier is taken from the name (rule R1) and the other way round.
 pub(crate) fn identity(
     reader: &mut Reader<'_>,

@@ -1,7 +1,7 @@
 //! What expressions name, looked at before the run: what can never be resolved refuses it.
 
 use super::hosts::need_secret;
-use super::target::{Lookups, scope_of};
+use super::target::Lookups;
 use crate::fault::{Fault, Findings};
 use crate::model::Field;
 use crate::model::step::{Spec, Unit, UnitKind};
@@ -87,7 +87,7 @@ pub(super) fn references(plan: &Plan, lookups: &Lookups<'_>, running: bool, find
 }
 
 fn secret_variables(plan: &Plan, lookups: &Lookups<'_>, findings: &mut Findings) {
-    let scope = scope_of(plan);
+    let scope = plan.run.scope();
     let stages = plan.nodes.iter().filter_map(|node| match &node.kind {
         NodeKind::Stage(stage) => Some(stage),
         _ => None,
@@ -222,7 +222,7 @@ fn check_field(
             }
             match &reference.target {
                 Target::Secret(name) if !reference.dynamic => {
-                    need_secret(name, field, lookups, &scope_of(plan), findings);
+                    need_secret(name, field, lookups, &plan.run.scope(), findings);
                 }
                 Target::Path(path) if !reference.optional => {
                     let is_input = path.first().and_then(Segment::name) == Some("input");

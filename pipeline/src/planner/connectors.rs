@@ -1,7 +1,7 @@
 //! Connectors are frozen into the plan, their secrets looked for.
 
 use super::hosts::need_secret;
-use super::target::{Lookups, known, root, scope_of, stored};
+use super::target::{Lookups, known, root, stored};
 use crate::entities::EntityKind;
 use crate::fault::Findings;
 use crate::model::Field;
@@ -38,7 +38,7 @@ pub(super) fn freeze(plan: &mut Plan, lookups: &Lookups<'_>, findings: &mut Find
             _ => {}
         }
     }
-    let scope = scope_of(plan);
+    let scope = plan.run.scope();
     for (node, field) in wanted {
         let Some(reference) = known(plan, node, &field, findings) else { continue };
         if plan.connectors.contains_key(&reference) {

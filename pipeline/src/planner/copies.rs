@@ -1,7 +1,7 @@
 //! Stages that are copied when the run is planned: several services or environments, and loops whose items say what is
 //! deployed where. The target of a stage must be known before the run, so each copy is a stage of its own.
 
-use super::target::{Lookups, root, scope_of, stored};
+use super::target::{Lookups, root, stored};
 use crate::entities::EntityKind;
 use crate::fault::{Fault, Findings, did_you_mean};
 use crate::machine::state::Iteration;
@@ -197,7 +197,7 @@ fn places(
         };
         let environment = super::target::known(plan, ROOT, field, findings)?;
         let before = all.len();
-        let scope = scope_of(plan);
+        let scope = plan.run.scope();
         for entity in catalog.entities(EntityKind::Infrastructure) {
             // What is stored elsewhere cannot be meant; `find` judges the scope of each by itself.
             if lookups.find_quietly(EntityKind::Infrastructure, &entity.id, &scope).is_none() {
@@ -238,7 +238,7 @@ fn group_places(
     if lookups.catalog.is_none() {
         return named();
     }
-    let scope = scope_of(plan);
+    let scope = plan.run.scope();
     let entity = lookups.find(EntityKind::EnvironmentGroup, &reference, field, &scope, findings);
     let read = entity
         .and_then(|entity| root(entity, &["environmentGroup"], findings))

@@ -1,7 +1,7 @@
 //! Logins that steps name themselves are frozen into the plan, as those of infrastructures are.
 
 use super::hosts::{key_login, port_of};
-use super::target::{Lookups, known, root, scope_of, stored};
+use super::target::{Lookups, known, root, stored};
 use crate::entities::EntityKind;
 use crate::fault::{Fault, Findings};
 use crate::model::Field;
@@ -21,7 +21,7 @@ pub(super) fn freeze(plan: &mut Plan, lookups: &Lookups<'_>, findings: &mut Find
             wanted.push((index, field.clone()));
         }
     }
-    let scope = scope_of(plan);
+    let scope = plan.run.scope();
     for (node, field) in wanted {
         let Some(reference) = known(plan, node, &field, findings) else { continue };
         if plan.logins.contains_key(&reference) {

@@ -1,6 +1,6 @@
 //! Health sources of Verify steps are taken from their monitored service before the run.
 
-use super::target::{Lookups, known, root, scope_of, stored};
+use super::target::{Lookups, known, root, stored};
 use crate::entities::EntityKind;
 use crate::fault::Findings;
 use crate::model::monitored_service::read_monitored_service;
@@ -13,7 +13,7 @@ pub(super) fn freeze(plan: &mut Plan, lookups: &Lookups<'_>, findings: &mut Find
     for index in 0..plan.nodes.len() {
         let Some(mut verify) = canary(plan, index) else { continue };
         let Some(analysis) = &mut verify.canary else { continue };
-        let scope = scope_of(plan);
+        let scope = plan.run.scope();
         let (at, path) =
             (plan.nodes.get(index).map(|n| n.name.at.clone()), plan.nodes.get(index).map(|n| n.path.clone()));
         let (Some(at), Some(path)) = (at, path) else { continue };

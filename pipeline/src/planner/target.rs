@@ -65,15 +65,6 @@ impl<'a> Lookups<'a> {
     }
 }
 
-/// `org/project` of the pipeline.
-pub(super) fn scope_of(plan: &Plan) -> String {
-    match (plan.run.org.as_str(), plan.run.project.as_str()) {
-        ("", "") => String::new(),
-        (org, "") => org.to_owned(),
-        (org, project) => format!("{org}/{project}"),
-    }
-}
-
 /// Root of a stored entity. It was checked when it was stored; what it says wrongly now is told with its own place.
 pub(super) fn root(entity: &CatalogEntity, keys: &[&str], findings: &mut Findings) -> Option<Node> {
     let source = format!("{}:{}", entity.kind.name(), entity.id);
@@ -139,7 +130,7 @@ pub(super) fn known(plan: &Plan, stage: usize, field: &Field, findings: &mut Fin
 /// Looks up what every deployment stage names.
 pub(super) fn resolve(plan: &mut Plan, open: Vec<Open>, lookups: &Lookups<'_>, findings: &mut Findings) {
     for stage in open {
-        let scope = scope_of(plan);
+        let scope = plan.run.scope();
         let bare = service(plan, &stage, lookups, &scope, &[], findings);
         let environment = environment(plan, &stage, lookups, &scope, findings);
         let (Some(bare), Some((mut environment, entity))) = (bare, environment) else { continue };

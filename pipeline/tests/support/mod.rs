@@ -212,17 +212,7 @@ pub fn codes(plan: &Plan) -> Vec<&str> {
 }
 
 pub fn success() -> StepResult {
-    StepResult {
-        status: StepStatus::Success,
-        failure: None,
-        outputs: BTreeMap::new(),
-        undo: None,
-        units: vec![],
-        learned_host_keys: vec![],
-        agent: "a1".into(),
-        fence: 1,
-        notices: vec![],
-    }
+    StepResult { agent: "a1".into(), fence: 1, ..StepResult::bare(StepStatus::Success, None) }
 }
 
 pub fn output(name: &str, value: &str) -> StepResult {
