@@ -5,6 +5,7 @@ use super::body::JsonBody;
 use super::executions::begin;
 use super::{Answer, Api, Caller, error::ApiError, view};
 use crate::engine::{Record, execution_id};
+use crate::preflight;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
@@ -14,6 +15,7 @@ use pipeline::plan::RunFacts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 #[derive(Deserialize)]
 pub(super) struct Decision {
@@ -136,8 +138,7 @@ fn last_part(node: &str) -> &str {
 
 async fn record_of(api: &Api, id: &str) -> Answer<Record> {
     let found = api.engine.record(id).await?;
-    let missing = || ApiError::not_found(format!("execution {id} does not exist"));
-    Ok(found.ok_or_else(missing)?.1)
+    Ok(found.ok_or_else(|| ApiError::no_execution(id))?.1)
 }
 
 /// Starts the pipeline as it stands now with the inputs of an earlier execution. **Repeat**: one more execution.
@@ -181,19 +182,13 @@ pub(super) async fn rollback(
         NothingToRollBack::Rollback(_) | NothingToRollBack::NoStage => ApiError::conflict(why.to_string())
             .hint("`delegate execution show ID` shows what ran and what was rolled back"),
     })?;
-    let (pipeline, rehearsal) = (first.plan.run.pipeline.clone(), first.plan.run.rehearsal);
-    let build = move |sequence_id| {
+    let facts = first.plan.run.clone();
+    let record = move |sequence_id| {
         let mut first = first;
-        std::sync::Arc::make_mut(&mut first.plan).run.sequence_id = sequence_id;
-        serde_json::to_value(Record::new(first)).map_err(|error| error.to_string())
+        Arc::make_mut(&mut first.plan).run.sequence_id = sequence_id;
+        Ok(Record::new(first))
     };
-    let now = api.app.clock.wall();
-    let store = &api.app.store;
-    let row = store.create_execution(&fresh, &pipeline, rehearsal, &caller.0, now, Box::new(build)).await?;
-    if let Err(error) = api.engine.resume(&fresh).await {
-        // It exists and starts as soon as the engine can: at the latest after a restart.
-        tracing::error!(execution = %fresh, error = &error as &dyn std::error::Error, "rollback not started yet");
-    }
+    let row = preflight::create(&api.app, &api.engine, &facts, record).await?;
     let answer = json!({ "executionId": fresh, "sequenceId": row.sequence_id, "rollbackOf": id });
     Ok((StatusCode::CREATED, Json(answer)))
 }

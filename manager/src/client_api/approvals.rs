@@ -8,7 +8,7 @@ use super::body::JsonBody;
 use super::{Answer, Api, error::ApiError};
 use crate::auth::Principal;
 use crate::engine::{EngineError, Record, task_id};
-use crate::users::{self, User};
+use crate::users;
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use pipeline::machine::state::{Phase, Run};
@@ -31,6 +31,14 @@ pub(super) struct Decision {
     inputs: BTreeMap<String, Option<String>>,
     #[serde(default)]
     comments: Option<String>,
+}
+
+impl Decision {
+    /// Inputs and comments.
+    fn given(self) -> (BTreeMap<String, String>, String) {
+        let inputs = self.inputs.into_iter().map(|(name, value)| (name, value.unwrap_or_default()));
+        (inputs.collect(), self.comments.unwrap_or_default())
+    }
 }
 
 /// The id of the approval of a run.
@@ -142,8 +150,7 @@ pub(super) async fn approve(
     JsonBody(decision): JsonBody<Decision>,
 ) -> Answer<Json<Value>> {
     let found = find(&api, &id).await?;
-    let mut inputs: BTreeMap<String, String> =
-        decision.inputs.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect();
+    let (mut inputs, comments) = decision.given();
     // What a form would have filled in.
     let asks = found.run().and_then(|run| run.approval.as_ref()).map(|asked| asked.inputs.as_slice());
     for ask in asks.unwrap_or_default() {
@@ -152,7 +159,7 @@ pub(super) async fn approve(
             inputs.entry(ask.rule.name.clone()).or_insert_with(value);
         }
     }
-    let action = UserAction::Approve { inputs, comments: decision.comments.unwrap_or_default() };
+    let action = UserAction::Approve { inputs, comments };
     act(&api, &principal, &id, found, action).await.map(Json)
 }
 
@@ -163,8 +170,8 @@ pub(super) async fn reject(
     JsonBody(decision): JsonBody<Decision>,
 ) -> Answer<Json<Value>> {
     let found = find(&api, &id).await?;
-    let inputs = decision.inputs.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect();
-    let action = UserAction::Reject { inputs, comments: decision.comments.unwrap_or_default() };
+    let (inputs, comments) = decision.given();
+    let action = UserAction::Reject { inputs, comments };
     act(&api, &principal, &id, found, action).await.map(Json)
 }
 
@@ -182,17 +189,9 @@ pub(super) async fn act(
     Ok(find(api, id).await?.shown())
 }
 
-/// The user that a key belongs to.
-pub(super) async fn user_of(api: &Api, principal: &Principal) -> Answer<Option<User>> {
-    Ok(match &principal.user {
-        Some(email) => users::one(api.app.store.as_ref(), email).await?,
-        None => None,
-    })
-}
-
 /// Somebody with the groups that they are in now, as the pipeline sees them.
 pub(super) async fn actor(api: &Api, principal: &Principal, facts: &RunFacts) -> Answer<Actor> {
-    let Some(user) = user_of(api, principal).await? else {
+    let Some(user) = super::users::of(api, principal).await? else {
         let why = "this API key belongs to no user; make one with `delegate apikey create --user EMAIL`";
         return Err(EngineError::from(Refusal::NotAllowed {
             who: principal.owner.clone(),
@@ -200,12 +199,7 @@ pub(super) async fn actor(api: &Api, principal: &Principal, facts: &RunFacts) ->
         })
         .into());
     };
-    let scope = match (facts.org.as_str(), facts.project.as_str()) {
-        ("", "") => String::new(),
-        (org, "") => org.to_owned(),
-        (org, project) => format!("{org}/{project}"),
-    };
-    let groups = users::groups(api.app.store.as_ref(), &scope).await?.of(&user.email);
+    let groups = users::groups(api.app.store.as_ref(), &facts.scope()).await?.of(&user.email);
     Ok(Actor {
         name: user.name,
         principal: user.email.clone(),

@@ -79,6 +79,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "MGR-114", message)
     }
 
+    /// 404: no such execution.
+    pub(crate) fn no_execution(id: &str) -> Self {
+        Self::not_found(format!("execution {id} does not exist"))
+    }
+
     /// 409.
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "MGR-115", message)
@@ -161,9 +166,7 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Store(error) => error.into(),
-            EngineError::NotFound { execution_id } => {
-                Self::not_found(format!("execution {execution_id} does not exist"))
-            }
+            EngineError::NotFound { execution_id } => Self::no_execution(&execution_id),
             EngineError::Refused(refusal) => Self::refused(&refusal),
             EngineError::Stopping => {
                 Self::internal(&error, StatusCode::SERVICE_UNAVAILABLE, "the manager is stopping")

@@ -64,12 +64,8 @@ pub(super) async fn begin(
     let id = execution_id();
     let request = Request {
         pipeline,
-        source: request.source,
-        inputs: request.inputs,
-        inputs_yaml: request.inputs_yaml,
-        input_sets: request.input_sets,
+        with: request,
         trigger: None,
-        rehearsal: request.rehearsal,
         execution_id: id.clone(),
         started_by: caller.0.clone(),
         started_at: now,

@@ -78,7 +78,7 @@ pub(super) async fn read(
     Query(wanted): Query<Wanted>,
 ) -> Answer<Response> {
     if api.app.store.execution(&execution_id).await?.is_none() {
-        return Err(ApiError::not_found(format!("execution {execution_id} does not exist")));
+        return Err(ApiError::no_execution(&execution_id));
     }
     if let Some(step) = &wanted.step {
         super::view::check_step(&api, &execution_id, step).await?;

@@ -108,8 +108,7 @@ pub(super) async fn event(State(api): State<Api>, Path(id): Path<String>) -> Ans
 
 fn event_of(event: &TriggerEvent) -> Value {
     let doc = doc_of(event);
-    let started = doc.results.iter().find(|result| result.execution_id.is_some());
-    let shown = started.or(doc.results.first());
+    let shown = doc.shown();
     json!({
         "eventId": event.id,
         "at": event.at,

@@ -82,13 +82,18 @@ pub(super) async fn whoami(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
 ) -> Answer<Json<Value>> {
-    let user = match &principal.user {
-        Some(email) => users::one(api.app.store.as_ref(), email).await?,
-        None => None,
-    };
+    let user = of(&api, &principal).await?;
     Ok(Json(
         json!({ "owner": principal.owner, "role": principal.role.name(), "user": user.as_ref().map(shown) }),
     ))
+}
+
+/// The user that a key belongs to.
+pub(super) async fn of(api: &Api, principal: &Principal) -> Answer<Option<User>> {
+    Ok(match &principal.user {
+        Some(email) => users::one(api.app.store.as_ref(), email).await?,
+        None => None,
+    })
 }
 
 /// The user of an email, or what could have been meant.

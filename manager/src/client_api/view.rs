@@ -21,7 +21,7 @@ pub(super) struct Shown {
 
 /// The view of an execution.
 pub(super) async fn of(api: &Api, execution_id: &str) -> Answer<Shown> {
-    let missing = || ApiError::not_found(format!("execution {execution_id} does not exist"));
+    let missing = || ApiError::no_execution(execution_id);
     let row = api.app.store.execution(execution_id).await?.ok_or_else(missing)?;
     let (version, record) = api.engine.record(execution_id).await?.ok_or_else(missing)?;
     let mut view = execution_view(&record.machine, Some(api.app.clock.wall()));

@@ -1,5 +1,6 @@
 //! The custom webhook, and what became of its events.
 
+use super::Meant;
 use super::envelope::{Refused, success};
 use crate::auth::{Principal, Role};
 use crate::client_api::API_KEY_HEADER;
@@ -21,34 +22,24 @@ const MAX_EVENT_BYTES: usize = 1024 * 1024;
 const SECRET_HEADERS: [&str; 5] =
     ["x-api-key", "authorization", "proxy-authorization", "cookie", "x-gitlab-token"];
 
+/// The trigger that a call names; empty names mean any.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-pub(super) struct Meant {
-    account_identifier: Option<String>,
-    org_identifier: String,
-    project_identifier: String,
+#[serde(rename_all = "camelCase")]
+pub(super) struct Named {
+    #[serde(default)]
     pipeline_identifier: String,
+    #[serde(default)]
     trigger_identifier: String,
-}
-
-impl Meant {
-    fn scope(&self) -> String {
-        match (self.org_identifier.as_str(), self.project_identifier.as_str()) {
-            ("", _) => String::new(),
-            (org, "") => org.to_owned(),
-            (org, project) => format!("{org}/{project}"),
-        }
-    }
 }
 
 /// Takes an event: it is durable when the answer is sent, and processed afterwards.
 pub(super) async fn custom(
     State(triggers): State<Arc<Triggers>>,
     Query(meant): Query<Meant>,
+    Query(of): Query<Named>,
     request: Request,
 ) -> Result<Json<Value>, Refused> {
-    take(&triggers, meant, None, request).await
+    take(&triggers, meant, of, None, request).await
 }
 
 /// The same, for the one trigger whose token stands in the path. The token names it; the key still says who calls.
@@ -56,14 +47,16 @@ pub(super) async fn custom_of_token(
     State(triggers): State<Arc<Triggers>>,
     Path(token): Path<String>,
     Query(meant): Query<Meant>,
+    Query(of): Query<Named>,
     request: Request,
 ) -> Result<Json<Value>, Refused> {
-    take(&triggers, meant, Some(token), request).await
+    take(&triggers, meant, of, Some(token), request).await
 }
 
 async fn take(
     triggers: &Arc<Triggers>,
-    mut meant: Meant,
+    meant: Meant,
+    mut of: Named,
     token: Option<String>,
     request: Request,
 ) -> Result<Json<Value>, Refused> {
@@ -71,30 +64,23 @@ async fn take(
     let headers = request.headers().clone();
     let body = body::read(request, MAX_EVENT_BYTES).await;
     let principal = principal(triggers, &headers).await?;
+    let mut scope = meant.scope();
     let Some(principal) = principal.filter(|principal| principal.role >= Role::Executor) else {
-        return Err(refuse(triggers, &meant, id).await);
+        return Err(refuse(triggers, &scope, of, id).await);
     };
     if let Some(token) = token {
-        let named = named(
-            all(&triggers.app).await?,
-            &meant.scope(),
-            &meant.pipeline_identifier,
-            &meant.trigger_identifier,
-        );
+        let named = named(all(&triggers.app).await?, &scope, &of.pipeline_identifier, &of.trigger_identifier);
         let hit = named.into_iter().find(|stored| triggers.app.key.is_token(&stored.token_name(), &token));
         let Some(Stored { trigger, .. }) = hit else {
-            return Err(refuse(triggers, &meant, id).await);
+            return Err(refuse(triggers, &scope, of, id).await);
         };
-        let (org, project) = trigger.scope.split_once('/').unwrap_or((&trigger.scope, ""));
-        (meant.org_identifier, meant.project_identifier) = (org.to_owned(), project.to_owned());
-        (meant.pipeline_identifier, meant.trigger_identifier) = (trigger.pipeline, trigger.identifier);
+        scope = trigger.scope;
+        of = Named { pipeline_identifier: trigger.pipeline, trigger_identifier: trigger.identifier };
     }
-    let of = (meant.pipeline_identifier.as_str(), meant.trigger_identifier.as_str());
     let account = &triggers.app.account;
-    if let Some(named) = meant.account_identifier.as_ref().filter(|named| *named != account) {
-        let message = format!("`accountIdentifier` is `{named}`; the account of this manager is `{account}`");
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
-    }
+    meant
+        .check_account(account)
+        .map_err(|message| Refused::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message))?;
     let body = body.map_err(|_| {
         let message = format!("the body is larger than {} KiB or broke off", MAX_EVENT_BYTES / 1024);
         Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_REQUEST", message)
@@ -109,13 +95,13 @@ async fn take(
     };
     let doc = EventDoc {
         kind: "webhook".to_owned(),
-        scope: meant.scope(),
+        scope,
         by: principal.owner,
         payload,
         headers: kept_headers(&headers),
         ..EventDoc::default()
     };
-    triggers.take(id.clone(), of, &doc).await?;
+    triggers.take(id.clone(), (&of.pipeline_identifier, &of.trigger_identifier), &doc).await?;
     let details =
         format!("/gateway/pipeline/api/webhook/triggerExecutionDetails/{id}?accountIdentifier={account}");
     let data = json!({ "eventCorrelationId": id, "apiUrl": details, "uiUrl": null, "uiSetupUrl": null });
@@ -123,15 +109,15 @@ async fn take(
 }
 
 /// 401, written down with the trigger that was meant, if there is such a one.
-async fn refuse(triggers: &Triggers, meant: &Meant, id: String) -> Refused {
+async fn refuse(triggers: &Triggers, scope: &str, of: Named, id: String) -> Refused {
     let message = "the API key is missing, unknown or revoked, its role is too small to start pipelines, or the token of the path is not the trigger's";
     let refused = Refused::new(StatusCode::UNAUTHORIZED, "TRIGGER_AUTHENTICATION_FAILED", message);
     if !triggers.may_note_refusal() {
         return refused;
     }
-    let (pipeline, trigger) = (meant.pipeline_identifier.clone(), meant.trigger_identifier.clone());
+    let Named { pipeline_identifier: pipeline, trigger_identifier: trigger } = of;
     let known = match all(&triggers.app).await {
-        Ok(all) => !named(all, &meant.scope(), &pipeline, &trigger).is_empty(),
+        Ok(all) => !named(all, scope, &pipeline, &trigger).is_empty(),
         Err(_) => false,
     };
     if pipeline.is_empty() || trigger.is_empty() || !known {
@@ -139,7 +125,7 @@ async fn refuse(triggers: &Triggers, meant: &Meant, id: String) -> Refused {
     }
     let doc = EventDoc {
         kind: "webhook".to_owned(),
-        scope: meant.scope(),
+        scope: scope.to_owned(),
         results: vec![Outcome {
             pipeline: pipeline.clone(),
             trigger: trigger.clone(),
@@ -235,8 +221,7 @@ async fn processing(
         return Ok((None, json!({ "eventId": id, "eventFound": false })));
     };
     let doc = doc_of(&event);
-    let started = doc.results.iter().find(|result| result.execution_id.is_some());
-    let shown = started.or(doc.results.first());
+    let shown = doc.shown();
     let (org, project) = doc.scope.split_once('/').unwrap_or((doc.scope.as_str(), ""));
     let details = json!({
         "eventFound": true,

@@ -5,7 +5,6 @@ use crate::app::App;
 use crate::policy::{Status, select_for, step};
 use pipeline::fault::{Fault, Place};
 use pipeline::model::policy::SetAction;
-use pipeline::plan::Plan;
 use pipeline::yaml::parse_documents;
 use proto::failure::Failure;
 use serde_json::{Value as Json, json};
@@ -24,8 +23,7 @@ pub(super) async fn judge(app: &App, prepared: &Prepared) -> Result<Vec<String>,
     if asked.is_empty() {
         return Ok(Vec::new());
     }
-    let plan = prepared.plan(prepared.options.sequence_id).map_err(Refusal::Invalid)?;
-    let input = input(prepared, &plan).map_err(Refusal::Invalid)?;
+    let input = input(prepared).map_err(Refusal::Invalid)?;
     let verdict = app
         .judges
         .judge(asked, input, prepared.options.started_at)
@@ -38,12 +36,13 @@ pub(super) async fn judge(app: &App, prepared: &Prepared) -> Result<Vec<String>,
 }
 
 /// The pipeline as it runs, with the inputs in the place of `<+input>`, and who runs it.
-fn input(prepared: &Prepared, plan: &Plan) -> Result<Json, Vec<Fault>> {
+fn input(prepared: &Prepared) -> Result<Json, Vec<Fault>> {
     let documents = parse_documents(&prepared.source, &prepared.entity.yaml)?;
     let mut document = documents.first().map_or(Json::Null, |document| document.to_json());
     if let Some(Json::Array(variables)) = document.pointer_mut("/pipeline/variables") {
         for variable in variables {
-            let planned = plan.variables.iter().find(|planned| variable["name"] == planned.name.as_str());
+            let planned =
+                prepared.plan.variables.iter().find(|planned| variable["name"] == planned.name.as_str());
             if let (Some(planned), Some(variable)) = (planned, variable.as_object_mut()) {
                 variable.insert("value".to_owned(), planned.value.value.clone());
             }

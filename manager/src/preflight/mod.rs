@@ -9,9 +9,10 @@ mod last_run;
 mod launch;
 
 pub(crate) use last_run::remember;
-pub(crate) use launch::{Launched, launch};
+pub(crate) use launch::{Launched, create, launch};
 
 use crate::app::App;
+use crate::engine::RunRequest;
 use crate::queue::{Explanation, Nearest};
 use crate::store::{Entity, StoreError};
 use pipeline::entities::{Catalog, CatalogEntity, EntityKind, Snapshot};
@@ -21,25 +22,16 @@ use pipeline::planner::{self, Need, PlanOptions};
 use pipeline::trigger::TriggerFacts;
 use proto::task::HostKeyMode;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A run as it is asked for.
 pub(crate) struct Request {
     /// Identifier of a stored pipeline.
     pub(crate) pipeline: String,
-    /// What faults call its document.
-    pub(crate) source: Option<String>,
-    /// Pipeline variables by name.
-    pub(crate) inputs: Map<String, Value>,
-    /// Names of stored input sets, in the order in which they are laid over the pipeline.
-    pub(crate) input_sets: Vec<String>,
+    /// What it is to run with.
+    pub(crate) with: RunRequest,
     /// The event that starts it, if it is not a person.
     pub(crate) trigger: Option<TriggerFacts>,
-    /// An input document; laid over the input sets.
-    pub(crate) inputs_yaml: Option<String>,
-    /// Rehearsal factor.
-    pub(crate) rehearsal: Option<u32>,
     /// Id of the execution.
     pub(crate) execution_id: String,
     /// Who starts it.
@@ -95,12 +87,10 @@ impl Warning {
 
 /// A run that may start.
 pub(crate) struct Prepared {
-    /// Identifier of the pipeline.
-    pub(crate) pipeline: String,
     /// What to tell the person who starts it.
     pub(crate) warnings: Vec<Warning>,
-    /// Applied rules.
-    pub(crate) notices: Vec<Notice>,
+    /// The plan under the sequence id that it will probably get.
+    pub(crate) plan: Plan,
     source: String,
     entity: Entity,
     catalog: Snapshot,
@@ -109,8 +99,11 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// The plan under the sequence id that the store allotted.
-    pub(crate) fn plan(&self, sequence_id: u64) -> Result<Plan, Vec<Fault>> {
-        let options = PlanOptions { sequence_id, ..self.options.clone() };
+    pub(crate) fn into_plan(self, sequence_id: u64) -> Result<Plan, Vec<Fault>> {
+        if self.plan.run.sequence_id == sequence_id {
+            return Ok(self.plan);
+        }
+        let options = PlanOptions { sequence_id, ..self.options };
         planner::plan(&self.source, &self.entity.yaml, &self.catalog, &options)
     }
 }
@@ -120,6 +113,7 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
     let entity = pipeline_entity(app, &request.pipeline).await?;
     let catalog = crate::entities::catalog(app).await?;
     let inputs = request
+        .with
         .inputs
         .into_iter()
         .map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
@@ -132,7 +126,7 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
         yaml: String::new(),
     };
     let input_sets =
-        pipeline::input_sets::resolve(&catalog, &of, &request.input_sets).map_err(Refusal::Invalid)?;
+        pipeline::input_sets::resolve(&catalog, &of, &request.with.input_sets).map_err(Refusal::Invalid)?;
     let inputs_name = if request.trigger.is_some() { "inputYaml" } else { "inputs" };
     let mut host_keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (host, key, _) in app.store.host_keys(None).await? {
@@ -144,7 +138,7 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
         sequence_id: next_sequence(app, &entity.id).await?,
         started_by: request.started_by,
         started_at: request.started_at,
-        rehearsal: request.rehearsal,
+        rehearsal: request.with.rehearsal,
         mode: Mode::Lenient,
         secret_token: i64::from(rand::random::<u32>()) << 16 | i64::from(rand::random::<u16>()),
         host_key_mode: app.config.host_keys,
@@ -152,23 +146,15 @@ pub(crate) async fn prepare(app: &App, request: Request) -> Result<Prepared, Ref
         groups: crate::users::groups(app.store.as_ref(), &entity.scope).await?.references(),
         inputs,
         input_sets,
-        inputs_file: request.inputs_yaml.map(|text| (inputs_name.to_owned(), text)),
+        inputs_file: request.with.inputs_yaml.map(|text| (inputs_name.to_owned(), text)),
         trigger: request.trigger,
         last_successful: last_run::all(app.store.as_ref(), &entity.id).await?,
     };
-    let source = request.source.unwrap_or_else(|| entity.id.clone());
+    let source = request.with.source.unwrap_or_else(|| entity.id.clone());
     let plan = planner::plan(&source, &entity.yaml, &catalog, &options).map_err(Refusal::Invalid)?;
     let mut warnings = warnings(app, &plan, &planner::preflight(&plan));
     warnings.extend(gates::missing(&plan, &catalog, &entity.scope));
-    Ok(Prepared {
-        pipeline: entity.id.clone(),
-        warnings,
-        notices: plan.notices,
-        source,
-        entity,
-        catalog,
-        options,
-    })
+    Ok(Prepared { warnings, plan, source, entity, catalog, options })
 }
 
 /// Every fault and notice of a document that need not be stored.
@@ -182,7 +168,7 @@ pub(crate) fn validate(
     (validation.faults, validation.notices)
 }
 
-/// What the counter will probably be; the plan is made again under the number that was really allotted.
+/// What the counter will probably be. If another number is allotted, the plan is made again under that one.
 async fn next_sequence(app: &App, pipeline: &str) -> Result<u64, StoreError> {
     let last = app.store.executions(Some(pipeline), 1).await?;
     Ok(last.first().map_or(1, |row| row.sequence_id + 1))

@@ -50,6 +50,14 @@ pub(crate) struct EventDoc {
     pub(crate) results: Vec<Outcome>,
 }
 
+impl EventDoc {
+    /// The one result that stands for all: the first that started something, otherwise the first.
+    pub(crate) fn shown(&self) -> Option<&Outcome> {
+        let started = self.results.iter().find(|result| result.execution_id.is_some());
+        started.or(self.results.first())
+    }
+}
+
 /// What became of an event at one trigger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,11 +1,11 @@
 //! Processes stored events, one after another, until each has its result.
 
 use super::{EventDoc, Outcome, Stored, Triggers, all, derived, doc_of, named};
+use crate::engine::RunRequest;
 use crate::preflight::{Refusal, Request, launch};
 use crate::store::{StoreError, TriggerEvent};
 use pipeline::fault::Fault;
 use pipeline::trigger::{Source, TriggerFacts, Verdict, judge};
-use serde_json::Map;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -111,12 +111,12 @@ impl Triggers {
         }
         let request = Request {
             pipeline,
-            source: None,
-            inputs: Map::new(),
-            input_sets: trigger.input_sets.clone(),
+            with: RunRequest {
+                input_sets: trigger.input_sets.clone(),
+                inputs_yaml: trigger.input_yaml.clone(),
+                ..RunRequest::default()
+            },
             trigger: Some(facts),
-            inputs_yaml: trigger.input_yaml.clone(),
-            rehearsal: None,
             execution_id: id.clone(),
             started_by: if doc.by.is_empty() { trigger.identifier.clone() } else { doc.by.clone() },
             started_at: now,

@@ -2,9 +2,10 @@
 
 use super::success;
 use crate::auth::Principal;
-use crate::client_api::approvals::{Found, act, actor, find, user_of};
+use crate::client_api::approvals::{Found, act, actor, find};
 use crate::client_api::body::JsonBody;
 use crate::client_api::error::ApiError;
+use crate::client_api::users;
 use crate::client_api::{Answer, Api};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
@@ -70,7 +71,7 @@ pub(super) async fn authorization(
 ) -> Answer<Json<Value>> {
     let Found { record, node } = find(&api, &id).await?;
     let state = &record.machine;
-    let refusal = match user_of(&api, &principal).await? {
+    let refusal = match users::of(&api, &principal).await? {
         None => Some("this API key belongs to no user".to_owned()),
         Some(_) => {
             let by = actor(&api, &principal, &state.plan.run).await?;

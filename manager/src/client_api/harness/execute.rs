@@ -6,20 +6,12 @@ use crate::client_api::error::ApiError;
 use crate::client_api::executions::begin;
 use crate::client_api::{Answer, Api, Caller};
 use crate::engine::RunRequest;
+use crate::harness_api::Meant;
 use crate::store::ExecutionRow;
 use axum::Json;
 use axum::extract::{Extension, Path, Query, Request, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-pub(super) struct Meant {
-    account_identifier: Option<String>,
-    org_identifier: String,
-    project_identifier: String,
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -67,7 +59,7 @@ pub(super) async fn v1(
     Path((org, project, id)): Path<(String, String, String)>,
     JsonBody(body): JsonBody<V1>,
 ) -> Answer<Json<Value>> {
-    let meant = Meant { org_identifier: org, project_identifier: project, ..Meant::default() };
+    let meant = Meant::project(org, project);
     let request = RunRequest { inputs_yaml: document(body.inputs_yaml), ..RunRequest::default() };
     let row = run(&api, &caller, &id, &meant, request).await?;
     Ok(Json(json!({ "execution_details": { "execution_id": row.id, "status": status(&row) } })))
@@ -119,25 +111,20 @@ async fn run(
     meant: &Meant,
     request: RunRequest,
 ) -> Answer<ExecutionRow> {
-    let account = &api.app.account;
-    if let Some(named) = meant.account_identifier.as_ref().filter(|named| *named != account) {
-        let message = format!("`accountIdentifier` is `{named}`; the account of this manager is `{account}`");
-        return Err(ApiError::request(message));
-    }
+    meant.check_account(&api.app.account).map_err(ApiError::request)?;
     let pipeline = named(api, id, meant).await?;
     let answer = begin(api, caller, pipeline, request).await?;
     let id = answer.get("executionId").and_then(Value::as_str).unwrap_or_default();
     let row = api.app.store.execution(id).await?;
-    row.ok_or_else(|| ApiError::not_found(format!("execution {id} does not exist")))
+    row.ok_or_else(|| ApiError::no_execution(id))
 }
 
 /// The pipeline in the organisation and project that the call names; one without them if there is none.
 async fn named(api: &Api, id: &str, meant: &Meant) -> Answer<String> {
-    let scope = match (meant.org_identifier.as_str(), meant.project_identifier.as_str()) {
-        ("", _) => return Ok(id.to_owned()),
-        (org, "") => org.to_owned(),
-        (org, project) => format!("{org}/{project}"),
-    };
+    let scope = meant.scope();
+    if scope.is_empty() {
+        return Ok(id.to_owned());
+    }
     let scoped = api.app.store.entity("pipeline", &scope, id).await?.is_some();
     if scoped {
         return Ok(format!("{scope}/{id}"));
