@@ -206,6 +206,13 @@ fn one_rejection_ends_it_and_the_strategies_follow() {
     assert_eq!(world.step("gate"), "Running");
     world.fire("retry");
     assert_eq!((world.step("gate"), shown(&world).asked.activities.len()), ("ApprovalWaiting", 0));
+
+    // So does one after the time was over: in between nobody is waited for.
+    let mut world = start(&yaml(&gate("userGroups: [qa]", "", retry), ""));
+    world.fire(&format!("timeout/1/{NODE}"));
+    assert_eq!(world.step("gate"), "Running");
+    world.fire("retry");
+    assert_eq!((world.step("gate"), shown(&world).asked.activities.len()), ("ApprovalWaiting", 0));
 }
 
 #[test]

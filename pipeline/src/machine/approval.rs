@@ -333,8 +333,6 @@ impl Machine<'_> {
                 _ => format!("{} rejected", by.name),
             };
             let failure = Failure::new(FailureKind::ApprovalRejection, "PIPE-031", message);
-            // A strategy may try again, and until then nobody is asked.
-            self.update(id, |run| run.status = Status::Running);
             self.fail(id, failure, Status::ApprovalRejected);
         } else if enough {
             self.approved(id);

@@ -105,7 +105,13 @@ impl Machine<'_> {
         let Some(run) = self.run(id) else { return };
         let Some(node) = node_of(&plan, run) else { return };
         let class = failure.class;
-        self.update(id, |run| run.failure = Some(failure));
+        self.update(id, |run| {
+            run.failure = Some(failure);
+            // A strategy may try again, and until then it waits for nobody.
+            if run.status.is_open() {
+                run.status = Status::Running;
+            }
+        });
         let Some(action) = node.strategies.get(&class).cloned() else { return self.end(id, status) };
         self.act(id, &action, status);
     }

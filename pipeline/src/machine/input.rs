@@ -268,8 +268,6 @@ impl Machine<'_> {
         let message = format!("nobody gave {} within {waited}", names.join(", "));
         let failure = Failure::new(FailureKind::InputTimeoutError, "PIPE-010", message)
             .hint("answer with `delegate execution input`, or give the inputs defaults and the step the failure strategy `ProceedWithDefaultValues`");
-        // A strategy may try again, and until then nobody is asked.
-        self.update(id, |run| run.status = Status::Running);
         self.fail(id, failure, Status::Expired);
     }
 

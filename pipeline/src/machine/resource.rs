@@ -68,7 +68,6 @@ impl Machine<'_> {
             "wait for the other execution or abort it; `allowSimultaneousDeployments: true` of the infrastructure lets both run at once",
         );
         self.release(id);
-        self.update(id, |run| run.status = Status::Running);
         self.fail(id, failure, Status::Expired);
     }
 }
