@@ -90,10 +90,7 @@ const AUTHS: [&str; 3] = ["ServiceAccount", "ClientKeyCert", "OpenIdConnect"];
 
 /// Reads the spec of a `K8sCluster` connector.
 pub(super) fn read_cluster(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<ConnectorSpec> {
-    let Some(mut credential) = spec.map("credential", findings) else {
-        findings.fault(spec.at(), &spec.sub("credential"), "`credential` is missing");
-        return None;
-    };
+    let mut credential = spec.required_map("credential", findings)?;
     let kind = credential.required("type", findings);
     let empty = crate::yaml::Node::empty_map(credential.at());
     let path = credential.sub("spec");
@@ -122,15 +119,9 @@ pub(super) fn read_cluster(spec: &mut Reader<'_>, findings: &mut Findings) -> Op
 
 fn read_manual(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<K8sCredential> {
     let master_url = spec.required("masterUrl", findings);
-    let Some(mut auth) = spec.map("auth", findings) else {
-        findings.fault(spec.at(), &spec.sub("auth"), "`auth` is missing");
-        return None;
-    };
+    let mut auth = spec.required_map("auth", findings)?;
     let kind = auth.required("type", findings);
-    let inner = auth.map("spec", findings);
-    if inner.is_none() {
-        findings.fault(auth.at(), &auth.sub("spec"), "`spec` is missing");
-    }
+    let inner = auth.required_map("spec", findings);
     auth.finish(findings);
     let (kind, mut inner) = (kind?, inner?);
     for key in ["serviceAccountToken", "clientKey", "clientCert", "password", "oidcPassword"] {

@@ -149,14 +149,7 @@ pub fn read_strategies(
         };
         let errors = reader.list("errors", findings);
         let errors_path = reader.sub("errors");
-        let action = match reader.map("action", findings) {
-            Some(action) => read_action(action, scope, Position::First, findings),
-            None => {
-                findings.fault(reader.at(), reader.path(), "`action` is missing");
-                None
-            }
-        };
-        reader.finish(findings);
+        let action = read_wrapped(reader, scope, Position::First, findings);
         outer.finish(findings);
         if errors.is_empty() {
             findings.fault(&node.at, &errors_path, "`errors` lists nothing");
@@ -273,6 +266,22 @@ fn read_action(
     }
 }
 
+/// `{action: …}`, with keys that were read before.
+fn read_wrapped(
+    mut outer: Reader<'_>,
+    scope: StrategyScope,
+    position: Position,
+    findings: &mut Findings,
+) -> Option<FailureAction> {
+    let action = outer.map("action", findings);
+    if action.is_none() {
+        findings.fault(outer.at(), outer.path(), "`action` is missing");
+    }
+    let action = action.and_then(|action| read_action(action, scope, position, findings));
+    outer.finish(findings);
+    action
+}
+
 fn read_retry(
     spec: Option<Reader<'_>>,
     kind: &Field,
@@ -308,15 +317,7 @@ fn read_retry(
         findings.fault(spec.at(), &path, "`retryIntervals` lists nothing");
     }
     let then = match spec.map("onRetryFailure", findings) {
-        Some(mut outer) => {
-            let action = outer.map("action", findings);
-            if action.is_none() {
-                findings.fault(outer.at(), outer.path(), "`action` is missing");
-            }
-            let action = action.and_then(|action| read_action(action, scope, Position::AfterRetry, findings));
-            outer.finish(findings);
-            action
-        }
+        Some(outer) => read_wrapped(outer, scope, Position::AfterRetry, findings),
         None => Some(FailureAction::MarkAsFailure),
     };
     let condition = spec.field("condition", findings).map(|field| field.text());
@@ -343,22 +344,8 @@ fn read_intervention(
         }
         ms
     });
-    let action = match spec.map("onTimeout", findings) {
-        Some(mut outer) => {
-            let action = outer.map("action", findings);
-            if action.is_none() {
-                findings.fault(outer.at(), outer.path(), "`action` is missing");
-            }
-            let action =
-                action.and_then(|action| read_action(action, scope, Position::AfterIntervention, findings));
-            outer.finish(findings);
-            action
-        }
-        None => {
-            findings.fault(spec.at(), &spec.sub("onTimeout"), "`onTimeout` is missing");
-            None
-        }
-    };
+    let outer = spec.required_map("onTimeout", findings);
+    let action = outer.and_then(|outer| read_wrapped(outer, scope, Position::AfterIntervention, findings));
     spec.finish(findings);
     Some(FailureAction::ManualIntervention { timeout_ms: timeout?, on_timeout: Box::new(action?) })
 }

@@ -85,10 +85,7 @@ pub fn read_infrastructure(
         }
         _ => reader.required("type", findings)?,
     };
-    let Some(mut spec) = reader.map("spec", findings) else {
-        findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
-        return None;
-    };
+    let mut spec = reader.required_map("spec", findings)?;
     reader.finish(findings);
     let text = kind.text();
     if text.trim().eq_ignore_ascii_case(CLUSTER) {

@@ -222,13 +222,7 @@ pub fn read_manifest(node: &Node, path: &str, index: usize, findings: &mut Findi
     ]);
     let skip_versioning = spec.flag("skipResourceVersioning", findings).unwrap_or(false);
     let flags = super::step_k8s::read_flags(&mut spec, "Template", findings);
-    let store = match spec.map("store", findings) {
-        Some(store) => read_store(store, findings),
-        None => {
-            findings.fault(spec.at(), &spec.sub("store"), "`store` is missing");
-            None
-        }
-    };
+    let store = spec.required_map("store", findings).and_then(|store| read_store(store, findings));
     let kind = match name {
         "K8sManifest" => {
             ManifestKind::K8sManifest { values_paths: paths(&mut spec, "valuesPaths", findings) }
@@ -301,10 +295,7 @@ const STORES: &str = "Git, Github, Gitlab, Bitbucket, Inline, InheritFromManifes
 /// Reads the store of a manifest.
 pub fn read_store(mut reader: Reader<'_>, findings: &mut Findings) -> Option<ManifestStore> {
     let kind = reader.required("type", findings)?;
-    let Some(mut spec) = reader.map("spec", findings) else {
-        findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
-        return None;
-    };
+    let mut spec = reader.required_map("spec", findings)?;
     reader.finish(findings);
     let text = kind.text().trim().to_ascii_lowercase();
     let store = match text.as_str() {

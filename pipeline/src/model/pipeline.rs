@@ -276,10 +276,7 @@ fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage>
     let context =
         Context { rollback: false, stage_rollback: kind != Some(StageKind::Approval), in_group: false };
     let frame = read_frame(&mut reader, "stage", "pipelineStatus", context, findings);
-    let Some(mut spec) = reader.map("spec", findings) else {
-        findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
-        return None;
-    };
+    let mut spec = reader.required_map("spec", findings)?;
     let target = (kind == Some(StageKind::Deployment)).then(|| read_target(&mut spec, findings));
     spec.known(&["tags"]);
     spec.without_effect("skipInstances", "every host is deployed to", findings);

@@ -180,6 +180,15 @@ impl<'a> Reader<'a> {
         Some(Reader::new(node, path, findings))
     }
 
+    /// A nested map that must be there.
+    pub fn required_map(&mut self, key: &'static str, findings: &mut Findings) -> Option<Reader<'a>> {
+        let map = self.map(key, findings);
+        if map.is_none() {
+            findings.fault(self.at(), &self.sub(key), format!("`{key}` is missing"));
+        }
+        map
+    }
+
     /// Refuses a key that would change what runs, or where, and that nothing here acts on. `true` if it is written.
     pub fn refused(&mut self, key: &'static str, why: &str, findings: &mut Findings) -> bool {
         let Some(node) = self.node(key) else { return false };

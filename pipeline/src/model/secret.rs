@@ -83,20 +83,14 @@ pub fn read_secret(root: &Node, findings: &mut Findings) -> Option<Secret> {
 
 fn read_ssh_key(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<SecretSpec> {
     let port = spec.field("port", findings);
-    let Some(mut auth) = spec.map("auth", findings) else {
-        findings.fault(spec.at(), &spec.sub("auth"), "`auth` is missing");
-        return None;
-    };
+    let mut auth = spec.required_map("auth", findings)?;
     if let Some(kind) = auth.field("type", findings)
         && !kind.text().eq_ignore_ascii_case("SSH")
     {
         findings.fault(&kind.at, &kind.path, format!("`{}` is not supported; supported is SSH", kind.text()));
         return None;
     }
-    let Some(mut inner) = auth.map("spec", findings) else {
-        findings.fault(auth.at(), &auth.sub("spec"), "`spec` is missing");
-        return None;
-    };
+    let mut inner = auth.required_map("spec", findings)?;
     auth.finish(findings);
     let credential = inner.field("credentialType", findings);
     if let Some(kind) = credential.filter(|kind| !kind.text().eq_ignore_ascii_case("KeyReference")) {

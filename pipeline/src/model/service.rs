@@ -215,10 +215,7 @@ fn primary_place(sources: &[Node]) -> &crate::fault::Place {
 
 fn read_source(reader: &mut Reader<'_>, identifier: &str, findings: &mut Findings) -> Option<Artifact> {
     let kind = reader.required("type", findings)?;
-    let Some(mut spec) = reader.map("spec", findings) else {
-        findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
-        return None;
-    };
+    let mut spec = reader.required_map("spec", findings)?;
     let connector = spec.required("connectorRef", findings);
     for key in ["tagRegex", "artifactPathFilter"] {
         if let Some(node) = spec.node(key) {
@@ -311,10 +308,7 @@ fn read_config_files(spec: &mut Reader<'_>, findings: &mut Findings) -> Vec<Conf
 
 fn read_store(mut reader: Reader<'_>, findings: &mut Findings) -> Option<Store> {
     let kind = reader.required("type", findings)?;
-    let Some(mut spec) = reader.map("spec", findings) else {
-        findings.fault(reader.at(), &reader.sub("spec"), "`spec` is missing");
-        return None;
-    };
+    let mut spec = reader.required_map("spec", findings)?;
     reader.finish(findings);
     let text = kind.text();
     let store =

@@ -110,10 +110,7 @@ fn read_script(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<UnitKin
 
 /// Reads `source`: the text of an inline script.
 pub(super) fn read_source(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Field> {
-    let Some(mut source) = spec.map("source", findings) else {
-        findings.fault(spec.at(), &spec.sub("source"), "`source` is missing");
-        return None;
-    };
+    let mut source = spec.required_map("source", findings)?;
     let kind = source.field("type", findings);
     if let Some(kind) = &kind
         && !kind.text().eq_ignore_ascii_case("Inline")
@@ -122,17 +119,11 @@ pub(super) fn read_source(spec: &mut Reader<'_>, findings: &mut Findings) -> Opt
         findings.fault(&kind.at, &kind.path, message);
         return None;
     }
-    let script = match source.map("spec", findings) {
-        Some(mut inner) => {
-            let script = inner.required("script", findings);
-            inner.finish(findings);
-            script
-        }
-        None => {
-            findings.fault(source.at(), &source.sub("spec"), "`spec` is missing");
-            None
-        }
-    };
+    let script = source.required_map("spec", findings).and_then(|mut inner| {
+        let script = inner.required("script", findings);
+        inner.finish(findings);
+        script
+    });
     source.finish(findings);
     script
 }

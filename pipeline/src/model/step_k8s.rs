@@ -295,20 +295,15 @@ pub(super) fn read_k8s(kind: &str, spec: &mut Reader<'_>, findings: &mut Finding
             let strategy = spec.required("mergeStrategyType", findings);
             let names = ["Strategic", "Merge", "Json"].map(|name| (name, name));
             let strategy = strategy.and_then(|field| one_of(&field, "merge strategy", &names, findings));
-            let source = match spec.map("source", findings) {
-                Some(source) => match read_store(source, findings) {
-                    Some(ManifestStore::Files { store }) => Some(store),
-                    Some(_) => {
-                        let message = "a patch lies in Git or inline";
-                        findings.fault(spec.at(), &spec.sub("source"), message);
-                        None
-                    }
-                    None => None,
-                },
-                None => {
-                    findings.fault(spec.at(), &spec.sub("source"), "`source` is missing");
+            let source = spec.required_map("source", findings);
+            let source = match source.and_then(|source| read_store(source, findings)) {
+                Some(ManifestStore::Files { store }) => Some(store),
+                Some(_) => {
+                    let message = "a patch lies in Git or inline";
+                    findings.fault(spec.at(), &spec.sub("source"), message);
                     None
                 }
+                None => None,
             };
             let record_change_cause = flag(spec, "recordChangeCause", findings);
             let skip_steady_state_check = flag(spec, "skipSteadyStateCheck", findings);
@@ -351,15 +346,9 @@ fn fields(spec: &mut Reader<'_>, key: &'static str, findings: &mut Findings) -> 
 
 /// `instanceSelection: {type, spec}`. A value that is known already is held to its bounds.
 fn instances(spec: &mut Reader<'_>, least: u32, findings: &mut Findings) -> Option<InstanceSelection> {
-    let Some(mut selection) = spec.map("instanceSelection", findings) else {
-        findings.fault(spec.at(), &spec.sub("instanceSelection"), "`instanceSelection` is missing");
-        return None;
-    };
+    let mut selection = spec.required_map("instanceSelection", findings)?;
     let kind = selection.required("type", findings);
-    let inner = selection.map("spec", findings);
-    if inner.is_none() {
-        findings.fault(selection.at(), &selection.sub("spec"), "`spec` is missing");
-    }
+    let inner = selection.required_map("spec", findings);
     selection.finish(findings);
     let percentage =
         one_of(&kind?, "instance selection", &[("Count", false), ("Percentage", true)], findings)?;
@@ -384,10 +373,7 @@ fn selection(
     key: &'static str,
     findings: &mut Findings,
 ) -> Option<(ResourceSelection, bool)> {
-    let Some(mut chosen) = spec.map(key, findings) else {
-        findings.fault(spec.at(), &spec.sub(key), format!("`{key}` is missing"));
-        return None;
-    };
+    let mut chosen = spec.required_map(key, findings)?;
     let kind = chosen.required("type", findings);
     let empty = crate::yaml::Node::empty_map(chosen.at());
     let path = chosen.sub("spec");

@@ -116,13 +116,7 @@ fn read(node: &Node, path: &str, home: Option<&Home<'_>>, findings: &mut Finding
         }),
     };
     let input_yaml = read_input_yaml(&mut reader, pipeline.as_deref(), findings);
-    let source = match reader.map("source", findings) {
-        Some(source) => read_source(source, findings),
-        None => {
-            findings.fault(reader.at(), &reader.sub("source"), "`source` is missing");
-            None
-        }
-    };
+    let source = reader.required_map("source", findings).and_then(|source| read_source(source, findings));
     reader.finish(findings);
     let ((identifier, name), pipeline, source) = (identity?, pipeline?, source?);
     Some(Trigger {
@@ -221,10 +215,7 @@ const WEBHOOKS: [(&str, bool); 7] = [
 fn read_source(mut source: Reader<'_>, findings: &mut Findings) -> Option<Source> {
     source.known(&["pollInterval", "webhookId"]);
     let kind = source.required("type", findings);
-    let spec = source.map("spec", findings);
-    if spec.is_none() {
-        findings.fault(source.at(), &source.sub("spec"), "`spec` is missing");
-    }
+    let spec = source.required_map("spec", findings);
     source.finish(findings);
     let kind = kind?;
     let hit = one_of(&kind, "trigger type", &KINDS, findings);

@@ -150,6 +150,11 @@ impl<'a> Builder<'a> {
         self.rendered(field, Mode::Throw)
     }
 
+    /// The same of a field that may be left out.
+    pub(crate) fn optional(&self, field: Option<&Field>) -> Result<Option<String>, Box<Failure>> {
+        field.map(|field| self.strict(field)).transpose()
+    }
+
     /// A text in which an unresolved expression reads `null`, as Harness has it.
     pub(crate) fn lenient(&self, field: &Field) -> Result<Text, Box<Failure>> {
         self.rendered(field, Mode::Null).map(Text)

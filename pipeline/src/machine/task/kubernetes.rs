@@ -95,22 +95,22 @@ fn texts(builder: &Builder<'_>, fields: &[Field]) -> Result<Vec<String>, Box<Fai
 }
 
 fn manifest(builder: &mut Builder<'_>, manifest: &Manifest) -> Result<proto::task::Manifest, Box<Failure>> {
-    let optional = |field: &Option<Field>| field.as_ref().map(|field| builder.strict(field)).transpose();
     let kind = match &manifest.kind {
         ManifestKind::K8sManifest { values_paths } => {
             proto::task::ManifestKind::K8sManifest { values_paths: texts(builder, values_paths)? }
         }
         ManifestKind::Kustomize { folder, patches_paths } => proto::task::ManifestKind::Kustomize {
-            folder: optional(folder)?,
+            folder: builder.optional(folder.as_ref())?,
             patches_paths: texts(builder, patches_paths)?,
         },
         ManifestKind::HelmChart { chart_name, chart_version, sub_chart_path, values_paths } => {
-            let (name, version) = (optional(chart_name)?, optional(chart_version)?);
-            let sub_chart_path = optional(sub_chart_path)?;
+            let name = builder.optional(chart_name.as_ref())?;
+            let version = builder.optional(chart_version.as_ref())?;
+            let sub_chart_path = builder.optional(sub_chart_path.as_ref())?;
             let values_paths = texts(builder, values_paths)?;
             let repository = match &manifest.store {
                 ManifestStore::Charts { oci, connector, base_path } => {
-                    let base_path = base_path.as_ref().map(|path| builder.strict(path)).transpose()?;
+                    let base_path = builder.optional(base_path.as_ref())?;
                     Some(builder.charts(connector, *oci, base_path.as_deref())?)
                 }
                 _ => None,
@@ -218,9 +218,9 @@ pub(super) fn cluster(builder: &mut Builder<'_>, field: &Field) -> Result<Cluste
             field.as_ref().map(|field| secret(builder, field)).transpose()
         };
     let credential = match credential {
-        K8sCredential::InheritFromDelegate { context } => ClusterCredential::InheritFromDelegate {
-            context: context.as_ref().map(|field| builder.strict(field)).transpose()?,
-        },
+        K8sCredential::InheritFromDelegate { context } => {
+            ClusterCredential::InheritFromDelegate { context: builder.optional(context.as_ref())? }
+        }
         K8sCredential::ServiceAccount { master_url, token, ca } => ClusterCredential::ServiceAccount {
             master_url: builder.strict(master_url)?,
             token: secret(builder, token)?,
@@ -263,7 +263,7 @@ pub(super) fn cluster(builder: &mut Builder<'_>, field: &Field) -> Result<Cluste
                 client_secret: maybe(builder, client_secret)?,
                 username,
                 password: secret(builder, password)?,
-                scopes: scopes.as_ref().map(|field| builder.strict(field)).transpose()?.unwrap_or_default(),
+                scopes: builder.optional(scopes.as_ref())?.unwrap_or_default(),
                 ca: maybe(builder, ca)?,
             }
         }

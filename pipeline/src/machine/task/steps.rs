@@ -34,8 +34,7 @@ pub(super) fn build(
                 let value = Text(builder.strict(value)?);
                 builder.step_env.insert(name.clone(), value);
             }
-            let working_directory =
-                working_directory.as_ref().map(|dir| builder.strict(dir).map(Text)).transpose()?;
+            let working_directory = builder.optional(working_directory.as_ref())?.map(Text);
             let script = builder.lenient(script)?;
             let output_variables = outputs.clone();
             let Some(host) = host else {
@@ -92,10 +91,7 @@ fn command_unit(builder: &mut Builder<'_>, unit: &Unit) -> Result<CommandUnit, B
         UnitKind::Script { shell, script, working_directory } => proto::task::UnitKind::Script {
             shell: *shell,
             script: builder.lenient(script)?,
-            working_directory: working_directory
-                .as_ref()
-                .map(|dir| builder.strict(dir).map(Text))
-                .transpose()?,
+            working_directory: builder.optional(working_directory.as_ref())?.map(Text),
         },
         UnitKind::Copy { source_type, destination } => proto::task::UnitKind::Copy {
             source_type: *source_type,
@@ -147,75 +143,77 @@ fn insert(tree: &mut Json, names: &[String], value: Json) {
 }
 
 fn build_verify(builder: &mut Builder<'_>, verify: &Verify) -> Result<VerifySpec, Box<Failure>> {
-    if let Some(canary) = &verify.canary {
-        return build_canary(builder, verify, canary);
+    let mut spec = VerifySpec {
+        provider: None,
+        metric_name: String::new(),
+        query: String::new(),
+        threshold: None,
+        comparison: None,
+        duration_ms: 0,
+        fail_on_no_analysis: verify.fail_on_no_analysis,
+        variables: BTreeMap::new(),
+        stage_started_at: builder.stage_started_at(),
+        canary: None,
+    };
+    match &verify.canary {
+        Some(canary) => spec.canary = Some(canary_analysis(builder, canary)?),
+        None => compare_with_limit(builder, verify, &mut spec)?,
     }
+    for (name, field) in &verify.labels {
+        spec.variables.insert(name.clone(), builder.lenient(field)?.0);
+    }
+    if let Some(field) = &verify.duration {
+        spec.duration_ms = builder.duration(field)?;
+    }
+    Ok(spec)
+}
+
+/// One query against a limit, as the inline form writes it.
+fn compare_with_limit(
+    builder: &mut Builder<'_>,
+    verify: &Verify,
+    spec: &mut VerifySpec,
+) -> Result<(), Box<Failure>> {
     let (Some(connector), Some(query)) = (&verify.connector, &verify.query) else {
         return Err(super::build::bug("a Verify step without connector or query was planned"));
     };
-    let provider = MetricProvider::Prometheus { connector: builder.prometheus(connector)? };
-    let threshold = match &verify.threshold {
-        Some((kind, field)) => {
-            let text = builder.strict(field)?;
-            let value: f64 = text
-                .trim()
-                .parse()
-                .ok()
-                .filter(|value: &f64| value.is_finite())
-                .ok_or_else(|| bad_field(field, format!("expected a number, found `{text}`")))?;
-            Some(match kind {
-                ThresholdKind::Absolute => Threshold::Absolute(value),
-                ThresholdKind::Percentage => Threshold::Percentage(value),
-            })
-        }
+    spec.provider = Some(MetricProvider::Prometheus { connector: builder.prometheus(connector)? });
+    spec.threshold = match &verify.threshold {
+        Some((ThresholdKind::Absolute, field)) => Some(Threshold::Absolute(number(builder, field)?)),
+        Some((ThresholdKind::Percentage, field)) => Some(Threshold::Percentage(number(builder, field)?)),
         None => None,
     };
-    let comparison = match &verify.comparison {
-        Some(field) => match builder.strict(field)?.trim() {
-            "LessOrEqual" => Some(Comparison::LessOrEqual),
-            "GreaterOrEqual" => Some(Comparison::GreaterOrEqual),
-            other => {
-                let message = format!("`{other}` is no comparison; known are LessOrEqual, GreaterOrEqual");
-                return Err(bad_field(field, message));
-            }
-        },
-        None => None,
-    };
-    let mut variables = BTreeMap::new();
-    for (name, field) in &verify.labels {
-        variables.insert(name.clone(), builder.lenient(field)?.0);
+    if let Some(field) = &verify.comparison {
+        let text = builder.strict(field)?;
+        let unknown = || {
+            bad_field(
+                field,
+                format!("`{}` is no comparison; known are LessOrEqual, GreaterOrEqual", text.trim()),
+            )
+        };
+        spec.comparison = Some(comparison(text.trim()).ok_or_else(unknown)?);
     }
-    let stage_started_at = builder.stage_started_at();
-    Ok(VerifySpec {
-        provider: Some(provider),
-        metric_name: verify
-            .metric_name
-            .as_ref()
-            .map(|field| builder.strict(field))
-            .transpose()?
-            .unwrap_or_default(),
-        query: builder.strict(query)?,
-        threshold,
-        comparison,
-        duration_ms: verify
-            .duration
-            .as_ref()
-            .map(|field| builder.duration(field))
-            .transpose()?
-            .unwrap_or_default(),
-        fail_on_no_analysis: verify.fail_on_no_analysis,
-        variables,
-        stage_started_at,
-        canary: None,
-    })
+    spec.metric_name = builder.optional(verify.metric_name.as_ref())?.unwrap_or_default();
+    spec.query = builder.strict(query)?;
+    Ok(())
+}
+
+fn number(builder: &Builder<'_>, field: &Field) -> Result<f64, Box<Failure>> {
+    let text = builder.strict(field)?;
+    let value = text.trim().parse().ok().filter(|value: &f64| value.is_finite());
+    value.ok_or_else(|| bad_field(field, format!("expected a number, found `{text}`")))
+}
+
+fn comparison(text: &str) -> Option<Comparison> {
+    match text {
+        "LessOrEqual" => Some(Comparison::LessOrEqual),
+        "GreaterOrEqual" => Some(Comparison::GreaterOrEqual),
+        _ => None,
+    }
 }
 
 /// Nodes of the canary of this stage against the rest.
-fn build_canary(
-    builder: &mut Builder<'_>,
-    verify: &Verify,
-    canary: &CanaryVerify,
-) -> Result<VerifySpec, Box<Failure>> {
+fn canary_analysis(builder: &mut Builder<'_>, canary: &CanaryVerify) -> Result<CanaryAnalysis, Box<Failure>> {
     let sensitivity = match &canary.sensitivity {
         None => Sensitivity::default(),
         Some(field) => match builder.strict(field)?.trim().to_ascii_lowercase().as_str() {
@@ -223,45 +221,22 @@ fn build_canary(
             "medium" => Sensitivity::Medium,
             "low" => Sensitivity::Low,
             other => {
-                return Err(bad_field(
-                    field,
-                    format!("`{other}` is no sensitivity; known are HIGH, MEDIUM, LOW"),
-                ));
+                let message = format!("`{other}` is no sensitivity; known are HIGH, MEDIUM, LOW");
+                return Err(bad_field(field, message));
             }
         },
     };
     let mut metrics = Vec::new();
     for metric in &canary.metrics {
-        let comparison = match metric.comparison.as_deref() {
-            Some("LessOrEqual") => Some(Comparison::LessOrEqual),
-            Some("GreaterOrEqual") => Some(Comparison::GreaterOrEqual),
-            _ => None,
-        };
+        let node_label = builder.optional(metric.node_label.as_ref())?;
         metrics.push(CanaryMetric {
             name: builder.strict(&metric.name)?,
             provider: MetricProvider::Prometheus { connector: builder.prometheus(&metric.connector)? },
             query: builder.strict(&metric.query)?,
-            node_label: match &metric.node_label {
-                Some(field) => builder.strict(field)?,
-                None => "pod".to_owned(),
-            },
-            comparison,
-            fail_fast: match &metric.fail_fast {
-                None => None,
-                Some(field) => {
-                    let text = builder.strict(field)?;
-                    let value = text.trim().parse().ok().filter(|value: &f64| value.is_finite());
-                    Some(
-                        value
-                            .ok_or_else(|| bad_field(field, format!("expected a number, found `{text}`")))?,
-                    )
-                }
-            },
+            node_label: node_label.unwrap_or_else(|| "pod".to_owned()),
+            comparison: metric.comparison.as_deref().and_then(comparison),
+            fail_fast: metric.fail_fast.as_ref().map(|field| number(builder, field)).transpose()?,
         });
-    }
-    let mut variables = BTreeMap::new();
-    for (name, field) in &verify.labels {
-        variables.insert(name.clone(), builder.lenient(field)?.0);
     }
     // Pods have the name of their workload and a suffix.
     let canary_nodes: Vec<String> = super::earlier::canary_workloads(builder)
@@ -274,21 +249,5 @@ fn build_canary(
             "a canary verification needs a canary: no K8sCanaryDeploy step of this stage ran before it";
         return Err(Box::new(Failure::new(FailureKind::BadSpec, "PIPE-045", text)));
     }
-    Ok(VerifySpec {
-        provider: None,
-        metric_name: String::new(),
-        query: String::new(),
-        threshold: None,
-        comparison: None,
-        duration_ms: verify
-            .duration
-            .as_ref()
-            .map(|field| builder.duration(field))
-            .transpose()?
-            .unwrap_or_default(),
-        fail_on_no_analysis: verify.fail_on_no_analysis,
-        variables,
-        stage_started_at: builder.stage_started_at(),
-        canary: Some(CanaryAnalysis { sensitivity, metrics, canary_nodes }),
-    })
+    Ok(CanaryAnalysis { sensitivity, metrics, canary_nodes })
 }
