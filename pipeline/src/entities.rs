@@ -450,6 +450,16 @@ impl LookupError {
     }
 }
 
+/// The identifier that a reference names, and the scopes in which it is looked up from `scope`, the widest first.
+pub fn seen_from<'r>(reference: &'r str, scope: &'r str) -> (&'r str, Vec<&'r str>) {
+    let org = scope.split('/').next().unwrap_or_default();
+    match reference.split_once('.') {
+        Some(("account", rest)) => (rest, vec![""]),
+        Some(("org", rest)) => (rest, vec!["", org]),
+        _ => (reference, vec!["", scope]),
+    }
+}
+
 /// Finds an entity by rule R1: exact id, then canonical id, then unique exact name.
 ///
 /// **Shape**: `account.X` and `org.X` name the scope; a bare `X` is looked up in the scope of the pipeline. Entities
@@ -460,12 +470,7 @@ pub fn find<'a>(
     reference: &str,
     scope: &str,
 ) -> Result<&'a CatalogEntity, LookupError> {
-    let org = scope.split('/').next().unwrap_or_default();
-    let (wanted, visible): (&str, Vec<&str>) = match reference.split_once('.') {
-        Some(("account", rest)) => (rest, vec![""]),
-        Some(("org", rest)) => (rest, vec!["", org]),
-        _ => (reference, vec!["", scope]),
-    };
+    let (wanted, visible) = seen_from(reference, scope);
     let all = catalog.entities(kind);
     let seen: Vec<&CatalogEntity> =
         all.iter().copied().filter(|entity| visible.contains(&entity.scope.as_str())).collect();

@@ -130,17 +130,15 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let retry = UserAction::Intervene { action: Intervention::Retry };
     let refused = accepts(&world.state, &node, &ann(), &retry);
     assert!(matches!(refused, Err(Refusal::NotWaiting { status: Status::Running, .. })), "{refused:?}");
+    let without_effect = |world: &mut World| {
+        let before = world.state.clone();
+        let (node, action) = (node.clone(), retry.clone());
+        world.event(|at| Event::UserActed { node, attempt: 1, by: ann(), action, at });
+        assert_eq!(world.state, before);
+    };
     let unknown = accepts(&world.state, "nowhere", &ann(), &retry);
     assert!(matches!(unknown, Err(Refusal::NoNode { .. })));
-    let before = world.state.clone();
-    world.event(|at| Event::UserActed {
-        node: node.clone(),
-        attempt: 1,
-        by: ann(),
-        action: retry.clone(),
-        at,
-    });
-    assert_eq!(world.state, before);
+    without_effect(&mut world);
     world.answer(failed(FailureKind::RemoteFailed));
     let group = UserAction::Intervene { action: Intervention::StepGroupRollback };
     let refused = accepts(&world.state, &node, &ann(), &group).unwrap_err().to_string();
@@ -148,15 +146,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     // A decision about an older attempt comes too late.
     decide(&mut world, "a", Intervention::Retry);
     world.answer(failed(FailureKind::RemoteFailed));
-    let before = world.state.clone();
-    world.event(|at| Event::UserActed {
-        node: node.clone(),
-        attempt: 1,
-        by: ann(),
-        action: retry.clone(),
-        at,
-    });
-    assert_eq!(world.state, before);
+    without_effect(&mut world);
     decide(&mut world, "a", Intervention::Abort);
     assert!(matches!(accepts(&world.state, &node, &ann(), &retry), Err(Refusal::Ended { .. })));
 }

@@ -4,7 +4,6 @@ use e2e::wait::until;
 use e2e::world::{AgentProcess, Manager};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -79,12 +78,6 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
-fn apply(manager: &Manager, dir: &Path, name: &str, text: &str) {
-    let file = dir.join(name);
-    std::fs::write(&file, text).unwrap();
-    manager.ok(&["apply", file.to_str().unwrap()]);
-}
-
 impl World {
     fn start() -> World {
         let dir = tempfile::tempdir().unwrap();
@@ -92,17 +85,10 @@ impl World {
         let agent = AgentProcess::start(&manager, dir.path(), "zone-a", &[]);
         let mut keys = BTreeMap::new();
         for (name, groups) in [("ann", ""), ("bob", "platform_team"), ("run", ""), ("eve", "sales")] {
-            let email = format!("{name}@example.com");
-            let mut command = vec!["user", "create", name, "--email", &email];
-            if !groups.is_empty() {
-                command.extend(["--groups", groups]);
-            }
-            manager.ok(&command);
-            let made = ["apikey", "create", "--user", &email, "--role", "executor", "--output", "json"];
-            keys.insert(name, manager.json(&made)["apiKey"].as_str().unwrap().to_owned());
+            keys.insert(name, manager.add_user(&format!("{name}@example.com"), groups));
         }
-        apply(&manager, dir.path(), "groups.yaml", GROUPS);
-        apply(&manager, dir.path(), "release.yaml", PIPELINE);
+        manager.apply("groups", GROUPS);
+        manager.apply("release", PIPELINE);
         World { manager, _agent: agent, keys, _dir: dir }
     }
 

@@ -66,9 +66,7 @@ impl Journey {
             entities.push_str(&line);
             entities.push('\n');
         }
-        let file = dir.path().join("entities.yaml");
-        std::fs::write(&file, entities).unwrap();
-        manager.ok(&["apply", file.to_str().unwrap()]);
+        manager.apply("entities", &entities);
         let key = manager.json(&[
             "apikey",
             "create",

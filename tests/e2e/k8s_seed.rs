@@ -1,7 +1,8 @@
 //! The seed's Kubernetes pipeline, byte for byte, on two real control planes with one agent each: every row of the
 //! acceptance table (pipeline.md 6.3).
 
-use crate::k8s_world::{LIMIT, World, manifest, statuses, step};
+use crate::k8s_world::{LIMIT, World, manifest, statuses};
+use e2e::world::step;
 use serde_json::json;
 
 const IMAGE: &str = "registry.example.com/payments/payment-service";

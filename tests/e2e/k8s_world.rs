@@ -3,7 +3,7 @@
 use e2e::peers::kube::{ControlPlane, tool};
 use e2e::peers::web::GitServer;
 use e2e::wait::until;
-use e2e::world::{AgentProcess, Manager};
+use e2e::world::{AgentProcess, Manager, step, steps};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -180,14 +180,7 @@ impl World {
     fn entities(&mut self) {
         self.manager.set_secret("git_token", b"git-token-1");
         for (name, groups) in [("ann", ""), ("eve", ""), ("ci", "payments_team"), ("mallory", "sales")] {
-            let email = format!("{name}@corp.example");
-            let mut command = vec!["user", "create", name, "--email", &email];
-            if !groups.is_empty() {
-                command.extend(["--groups", groups]);
-            }
-            self.manager.ok(&command);
-            let made = ["apikey", "create", "--user", &email, "--role", "executor", "--output", "json"];
-            self.keys.insert(name, self.manager.json(&made)["apiKey"].as_str().unwrap().to_owned());
+            self.keys.insert(name, self.manager.add_user(&format!("{name}@corp.example"), groups));
         }
         let mut args = vec!["apply".to_owned()];
         for file in ["connectors", "environments", "governance"] {
@@ -201,9 +194,7 @@ impl World {
 
     /// Opens or closes the change window of production.
     pub(crate) fn change_window(&self, open: bool) {
-        let file = self.dir.path().join("window.yaml");
-        std::fs::write(&file, window(open)).unwrap();
-        self.manager.ok(&["apply", file.to_str().unwrap()]);
+        self.manager.apply("window", &window(open));
     }
 
     /// Commits a manifest for an environment; the branch `main` then holds nothing else. Returns the commit.
@@ -212,11 +203,9 @@ impl World {
         // The peer makes a repository at once; a new one under the same name takes its place.
         let name = format!("config-{}", self.revision);
         let commit = self.git.repository(&name, &[(&path_of(environment), text)]);
-        let file = self.dir.path().join("git.yaml");
         let stored = std::fs::read_to_string(package("seeds/k8s-entities/connectors.yaml")).unwrap();
         let connector = stored.split("---").last().unwrap().replace("platform-next/config.git", &name);
-        std::fs::write(&file, connector).unwrap();
-        self.manager.ok(&["apply", file.to_str().unwrap()]);
+        self.manager.apply("git", &connector);
         commit
     }
 
@@ -294,9 +283,9 @@ impl World {
     pub(crate) fn tasks_of(&self, agent: &str) -> Vec<Value> {
         let list = self.manager.json(&["execution", "list", "--output", "json"]);
         let ids = list.as_array().unwrap().iter().filter_map(|one| one["executionId"].as_str());
-        ids.flat_map(|id| steps(&self.manager.show(id)))
-            .filter(|step| step["agent"].as_str().is_some_and(|name| name.contains(agent)))
-            .collect()
+        let views: Vec<Value> = ids.map(|id| self.manager.show(id)).collect();
+        let its_own = |step: &&Value| step["agent"].as_str().is_some_and(|name| name.contains(agent));
+        views.iter().flat_map(steps).filter(its_own).cloned().collect()
     }
 
     /// The log of a step as people read it.
@@ -304,33 +293,6 @@ impl World {
         let output = self.manager.run(&["execution", "logs", execution]);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
-}
-
-/// Every step of an execution, whatever encloses it.
-pub(crate) fn steps(view: &Value) -> Vec<Value> {
-    fn walk(value: &Value, found: &mut Vec<Value>) {
-        match value {
-            Value::Object(map) => {
-                if map.contains_key("identifier") && map.contains_key("status") {
-                    found.push(value.clone());
-                }
-                map.values().for_each(|value| walk(value, found));
-            }
-            Value::Array(list) => list.iter().for_each(|value| walk(value, found)),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    walk(view, &mut found);
-    found
-}
-
-/// The step with this identifier.
-pub(crate) fn step(view: &Value, id: &str) -> Value {
-    steps(view)
-        .into_iter()
-        .find(|one| one["identifier"] == id)
-        .unwrap_or_else(|| panic!("no step {id} in {view:#}"))
 }
 
 /// Statuses of several steps, for one comparison.

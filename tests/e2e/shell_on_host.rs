@@ -1,10 +1,10 @@
 //! ShellScript steps on a host over a real sshd: where they run, what they get and give, how they fail, and an agent that
 //! is killed in the middle.
 
+use crate::shell_script::{pipeline, shell_step};
 use e2e::peers::sshd::Sshd;
 use e2e::wait::until;
-use e2e::world::{AgentProcess, Manager};
-use serde_json::Value;
+use e2e::world::{AgentProcess, Manager, step};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,14 +30,8 @@ impl World {
             sshd.port, sshd.user
         );
         let world = World { manager, sshd, dir };
-        world.apply("login", &login);
+        world.manager.apply("login", &login);
         world
-    }
-
-    fn apply(&self, name: &str, text: &str) {
-        let file = self.dir.path().join(format!("{name}.yaml"));
-        std::fs::write(&file, text).unwrap();
-        self.manager.ok(&["apply", file.to_str().unwrap()]);
     }
 
     /// A folder that the hosts' login may write to.
@@ -53,37 +47,19 @@ impl World {
 
     /// A step on a host, or on the agent without one; `more` are further lines of the spec.
     fn step(&self, id: &str, host: Option<&str>, script: &str, more: &str) -> String {
-        let mut text = format!(
-            "              - step:\n                  type: ShellScript\n                  name: {id}\n                  identifier: {id}\n                  timeout: 5m\n                  spec:\n                    shell: Bash\n"
-        );
-        match host {
-            Some(host) => text.push_str(&format!(
-                "                    onDelegate: false\n                    executionTarget:\n                      host: {host}\n                      connectorRef: login\n                      workingDirectory: {}\n",
+        let place = match host {
+            Some(host) => format!(
+                "onDelegate: false\nexecutionTarget:\n  host: {host}\n  connectorRef: login\n  workingDirectory: {}\n",
                 self.open_folder("work")
-            )),
-            None => text.push_str("                    onDelegate: true\n"),
-        }
-        for line in more.lines() {
-            text.push_str(&format!("                    {line}\n"));
-        }
-        text.push_str("                    source:\n                      type: Inline\n                      spec:\n                        script: |\n");
-        for line in script.lines() {
-            text.push_str(&format!("                          {line}\n"));
-        }
-        text
+            ),
+            None => "onDelegate: true\n".to_owned(),
+        };
+        shell_step(id, "Bash", script, &(place + more))
     }
 
     fn pipeline(&self, name: &str, steps: &[String]) {
-        let head = format!(
-            "pipeline:\n  name: {name}\n  identifier: {name}\n  stages:\n    - stage:\n        name: hosts\n        identifier: hosts\n        type: Custom\n        spec:\n          execution:\n            steps:\n"
-        );
-        self.apply(name, &(head + &steps.concat()));
+        self.manager.apply(name, &pipeline(name, steps));
     }
-}
-
-fn step<'a>(view: &'a Value, identifier: &str) -> &'a Value {
-    let steps = view["stages"][0]["steps"].as_array().unwrap();
-    steps.iter().find(|step| step["identifier"] == identifier).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

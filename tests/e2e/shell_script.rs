@@ -2,37 +2,38 @@
 //! abort that reaches every grandchild, and an agent that is killed in the middle.
 
 use e2e::wait::until;
-use e2e::world::{AgentProcess, Manager};
-use serde_json::Value;
+use e2e::world::{AgentProcess, Manager, step};
 use std::path::Path;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A pipeline of one Custom stage. `steps` are identifier, shell, script and further lines of the spec.
-fn pipeline(name: &str, steps: &[(&str, &str, &str, &str)]) -> String {
+/// A pipeline of one Custom stage.
+pub(crate) fn pipeline(name: &str, steps: &[String]) -> String {
+    format!(
+        "pipeline:\n  name: {name}\n  identifier: {name}\n  stages:\n    - stage:\n        name: shell\n        identifier: shell\n        type: Custom\n        spec:\n          execution:\n            steps:\n{}",
+        steps.concat()
+    )
+}
+
+/// A step with further lines of its spec: where it runs, and what it takes and gives.
+pub(crate) fn shell_step(id: &str, shell: &str, script: &str, more: &str) -> String {
     let mut text = format!(
-        "pipeline:\n  name: {name}\n  identifier: {name}\n  stages:\n    - stage:\n        name: local\n        identifier: local\n        type: Custom\n        spec:\n          execution:\n            steps:\n"
+        "              - step:\n                  type: ShellScript\n                  name: {id}\n                  identifier: {id}\n                  timeout: 5m\n                  spec:\n                    shell: {shell}\n"
     );
-    for (identifier, shell, script, more) in steps {
-        text.push_str(&format!(
-            "              - step:\n                  type: ShellScript\n                  name: {identifier}\n                  identifier: {identifier}\n                  timeout: 5m\n                  spec:\n                    shell: {shell}\n                    onDelegate: true\n"
-        ));
-        for line in more.lines() {
-            text.push_str(&format!("                    {line}\n"));
-        }
-        text.push_str("                    source:\n                      type: Inline\n                      spec:\n                        script: |\n");
-        for line in script.lines() {
-            text.push_str(&format!("                          {line}\n"));
-        }
+    for line in more.lines() {
+        text.push_str(&format!("                    {line}\n"));
+    }
+    text.push_str("                    source:\n                      type: Inline\n                      spec:\n                        script: |\n");
+    for line in script.lines() {
+        text.push_str(&format!("                          {line}\n"));
     }
     text
 }
 
-fn apply(manager: &Manager, dir: &Path, name: &str, text: &str) {
-    let file = dir.join(format!("{name}.yaml"));
-    std::fs::write(&file, text).unwrap();
-    manager.ok(&["apply", file.to_str().unwrap()]);
+/// A step on the agent.
+fn local(id: &str, shell: &str, script: &str, more: &str) -> String {
+    shell_step(id, shell, script, &format!("onDelegate: true\n{more}"))
 }
 
 fn pid_in(file: &Path) -> Option<i32> {
@@ -43,15 +44,6 @@ fn pid_in(file: &Path) -> Option<i32> {
 fn runs(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
-}
-
-fn step<'a>(view: &'a Value, identifier: &str) -> &'a Value {
-    view["stages"][0]["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|step| step["identifier"] == identifier)
-        .unwrap_or_else(|| panic!("no step {identifier} in {view:#}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,12 +61,12 @@ async fn outputs_reach_later_steps_and_secret_ones_are_masked_everywhere() {
     let text = pipeline(
         "chain",
         &[
-            ("build", "Bash", build, outputs),
-            ("check", "Python", python, variables),
-            ("fail", "Sh", last, ""),
+            local("build", "Bash", build, outputs),
+            local("check", "Python", python, variables),
+            local("fail", "Sh", last, ""),
         ],
     );
-    apply(&manager, dir.path(), "chain", &text);
+    manager.apply("chain", &text);
     let id = manager.start_pipeline(&["chain"]);
     let view = manager.finished(&id, LIMIT).await;
     let logs = manager.ok(&["execution", "logs", &id]);
@@ -139,7 +131,7 @@ async fn an_abort_ends_every_grandchild() {
     let script = format!(
         "setsid bash -c 'trap \"\" TERM; echo $$ > {place}/stubborn; while :; do sleep 1; done' &\nsetsid sh -c 'echo $$ > {place}/polite; sleep 600' &\necho $$ > {place}/main\nwait"
     );
-    apply(&manager, dir.path(), "long", &pipeline("long", &[("wait", "Bash", &script, "")]));
+    manager.apply("long", &pipeline("long", &[local("wait", "Bash", &script, "")]));
     let id = manager.start_pipeline(&["long"]);
     let names = ["main", "stubborn", "polite"];
     let mut pids = Vec::new();
@@ -169,10 +161,10 @@ async fn a_killed_agent_loses_neither_the_script_nor_a_line_and_runs_nothing_twi
     );
     let outputs = "outputVariables: [{name: result, type: String, value: RESULT}]";
     let steps = [
-        ("work", "Bash", script.as_str(), outputs),
-        ("after", "Bash", "echo \"result <+execution.steps.work.output.outputVariables.result>\"", ""),
+        local("work", "Bash", &script, outputs),
+        local("after", "Bash", "echo \"result <+execution.steps.work.output.outputVariables.result>\"", ""),
     ];
-    apply(&manager, dir.path(), "kill", &pipeline("kill", &steps));
+    manager.apply("kill", &pipeline("kill", &steps));
     let id = manager.start_pipeline(&["kill"]);
     let half = dir.path().join("half");
     let pid = until("it is half way", LIMIT, || std::future::ready(pid_in(&half))).await;

@@ -220,8 +220,7 @@ async fn tasks_go_only_where_their_selectors_match() {
             &format!("selectorsOf: {tag}\n                  spec:\n                    delegateSelectors: [{tag}]\n"),
         );
         assert!(text.contains("delegateSelectors"), "{text}");
-        std::fs::write(&file, text).unwrap();
-        manager.ok(&["apply", file.to_str().unwrap()]);
+        manager.apply("select", &text);
     };
     let _blue = AgentProcess::start(&manager, dir.path(), "blue", &[("DELEGATE_TAGS", "dc1,blue-tag")]);
     let _green = AgentProcess::start(&manager, dir.path(), "green", &[("DELEGATE_TAGS", "dc1,green-tag")]);

@@ -68,9 +68,7 @@ async fn processed(manager: &Manager, event: &str) -> Value {
 async fn an_answered_event_starts_one_execution_whenever_the_manager_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut manager = Manager::start(dir.path());
-    let file = dir.path().join("pipeline.yaml");
-    std::fs::write(&file, PIPELINE).unwrap();
-    manager.ok(&["apply", file.to_str().unwrap()]);
+    manager.apply("pipeline", PIPELINE);
     let mut events = Vec::new();
     for round in 0..6 {
         let event = send(&manager, Some(&format!("v{round}"))).await;

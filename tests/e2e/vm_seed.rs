@@ -1,7 +1,8 @@
 //! The seed's VM pipeline, byte for byte, on a booted machine; then a second pipeline with config files from Git.
 
-use crate::vm_world::{HOST, World, package, step};
+use crate::vm_world::{HOST, World, package};
 use e2e::wait::until;
+use e2e::world::step;
 use serde_json::Value;
 use std::time::Duration;
 

@@ -5,7 +5,6 @@ use e2e::peers::registry::Registry;
 use e2e::peers::vm::Vm;
 use e2e::peers::web::{Artifacts, GitServer};
 use e2e::world::{AgentProcess, Manager};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -139,15 +138,4 @@ impl World {
             self.vm.sh("ls -d /root/.delegate /root/.delegate/* /var/tmp/delegate-* 2>/dev/null; true");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
-}
-
-/// The step `id` of the only stage, among steps and rollback steps.
-pub(crate) fn step<'a>(view: &'a Value, id: &str) -> &'a Value {
-    let stage = &view["stages"][0];
-    ["steps", "rollbackSteps"]
-        .iter()
-        .filter_map(|list| stage[list].as_array())
-        .flatten()
-        .find(|s| s["identifier"] == id)
-        .unwrap_or_else(|| panic!("no step {id} in {view:#}"))
 }

@@ -225,6 +225,25 @@ impl Manager {
         assert!(output.status.success(), "secret set {name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Applies a text from a file of this name beside the data directory.
+    pub fn apply(&self, name: &str, text: &str) {
+        let file = self.dir.with_file_name(format!("{name}.yaml"));
+        std::fs::write(&file, text).expect("the file is written");
+        self.ok(&["apply", file.to_str().expect("UTF-8 path")]);
+    }
+
+    /// Makes a user in `groups` (`a,b`, or none); returns a key of theirs with the role `executor`.
+    pub fn add_user(&self, email: &str, groups: &str) -> String {
+        let name = email.split('@').next().unwrap_or_default();
+        let mut command = vec!["user", "create", name, "--email", email];
+        if !groups.is_empty() {
+            command.extend(["--groups", groups]);
+        }
+        self.ok(&command);
+        let made = ["apikey", "create", "--user", email, "--role", "executor", "--output", "json"];
+        self.json(&made)["apiKey"].as_str().expect("a key").to_owned()
+    }
+
     /// One execution as `execution show` prints it.
     pub fn show(&self, execution: &str) -> Value {
         self.json(&["execution", "show", execution, "--output", "json"])
@@ -287,6 +306,34 @@ impl Manager {
         })
         .await
     }
+}
+
+/// Every stage and step of an execution with its status, whatever encloses it.
+pub fn steps(view: &Value) -> Vec<&Value> {
+    fn walk<'v>(value: &'v Value, found: &mut Vec<&'v Value>) {
+        match value {
+            Value::Object(map) => {
+                if map.contains_key("identifier") && map.contains_key("status") {
+                    found.push(value);
+                }
+                map.values().for_each(|value| walk(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| walk(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(view, &mut found);
+    found
+}
+
+/// The step with this identifier.
+///
+/// # Panics
+/// When there is none.
+pub fn step<'v>(view: &'v Value, id: &str) -> &'v Value {
+    let found = steps(view).into_iter().find(|one| one["identifier"] == id);
+    found.unwrap_or_else(|| panic!("no step {id} in {view:#}"))
 }
 
 /// An agent with its data directory.

@@ -1,7 +1,7 @@
 //! Which policies are asked, and what their answers mean together.
 
 use super::{EvaluationError, Evaluator, Limits};
-use pipeline::entities::{Catalog, CatalogEntity, EntityKind};
+use pipeline::entities::{Catalog, CatalogEntity, EntityKind, seen_from};
 use pipeline::fault::{Findings, Mode};
 use pipeline::model::policy::{self, SetAction, Severity, Subject};
 use pipeline::yaml::{Node, parse_documents};
@@ -118,15 +118,11 @@ fn exact<'a>(
     reference: &str,
     scope: &str,
 ) -> Option<&'a CatalogEntity> {
-    let org = scope.split('/').next().unwrap_or_default();
-    let (id, in_scopes) = match reference.split_once('.') {
-        Some(("account", id)) => (id, vec![""]),
-        Some(("org", id)) => (id, vec![org, ""]),
-        _ => (reference, vec![scope, ""]),
-    };
+    let (id, in_scopes) = seen_from(reference, scope);
     let all = catalog.entities(kind);
     in_scopes
         .into_iter()
+        .rev()
         .find_map(|scope| all.iter().copied().find(|entity| entity.id == id && entity.scope == scope))
 }
 

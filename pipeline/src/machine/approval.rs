@@ -9,6 +9,7 @@ use super::timers::name;
 use super::user::{Actor, Refusal, UserAction};
 use super::{Action, Machine, Millis};
 use crate::model::Field;
+use crate::model::read::whole_match;
 use crate::model::step_approval::{self, ApproverInput};
 use proto::failure::{Failure, FailureKind};
 use proto::result::Output;
@@ -277,7 +278,7 @@ fn check_inputs(asks: &[Ask], given: &BTreeMap<String, String>) -> Result<(), Re
             continue;
         }
         if let Some(pattern) = &rule.regex
-            && !step_approval::matcher(pattern).is_some_and(|regex| regex.is_match(value))
+            && !whole_match(pattern).build().is_ok_and(|regex| regex.is_match(value))
         {
             return Err(bad(&rule.name, format!("`{value}` does not match `{pattern}`")));
         }

@@ -10,6 +10,7 @@ use super::{Action, Machine, Millis, node_of};
 use crate::fault::did_you_mean;
 use crate::model::Variable;
 use crate::model::duration::show_duration;
+use crate::model::read::is_input;
 use crate::model::step::Spec;
 use crate::plan::{NodeKind, PlanNode};
 use crate::planner::{Rules, permitted};
@@ -194,7 +195,7 @@ fn check(state: &State, id: &str, asked: &Asked, input: &AskedInput, value: &Jso
         if text.chars().count() > MAX_CHARS {
             return Err(format!("the value has more than {MAX_CHARS} characters"));
         }
-        if text.starts_with("<+input>") {
+        if is_input(&text) {
             return Err("a value cannot itself be a runtime input".to_owned());
         }
         if text.contains(expr::PLACEHOLDER_HEAD) {

@@ -234,6 +234,21 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether a text is a runtime input.
+pub(crate) fn is_input(text: &str) -> bool {
+    text.starts_with("<+input>")
+}
+
+/// Size that a compiled pattern may take; patterns in documents are short.
+const MAX_PATTERN: usize = 1 << 20;
+
+/// A pattern that must match a whole text. **Errors**: of `build`, when it cannot be used.
+pub(crate) fn whole_match(pattern: &str) -> regex::RegexBuilder {
+    let mut regex = regex::RegexBuilder::new(&format!("^(?:{pattern})$"));
+    regex.size_limit(MAX_PATTERN);
+    regex
+}
+
 /// Joins a path and a key.
 pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }

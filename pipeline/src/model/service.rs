@@ -2,7 +2,7 @@
 
 use super::connector::CONNECTOR_TYPES;
 use super::manifest::{Manifest, read_manifests};
-use super::read::{Field, Reader};
+use super::read::{Field, Reader, is_input};
 use super::{Variable, read_variables};
 use crate::fault::{Findings, did_you_mean};
 use crate::rules;
@@ -177,7 +177,7 @@ fn read_artifacts(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Arti
         primary.finish(findings);
         return artifact;
     }
-    let wanted = primary.text("primaryArtifactRef", findings).filter(|id| !id.starts_with("<+input>"));
+    let wanted = primary.text("primaryArtifactRef", findings).filter(|id| !is_input(id));
     primary.finish(findings);
     let index = match (&wanted, sources.len()) {
         (Some(wanted), _) => {

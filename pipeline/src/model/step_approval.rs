@@ -1,6 +1,6 @@
 //! The HarnessApproval step (pipeline.md 4.1).
 
-use super::read::{Field, Reader, one_of};
+use super::read::{Field, Reader, one_of, whole_match};
 use crate::fault::{Fault, Findings};
 use crate::yaml::Node;
 use serde::{Deserialize, Serialize};
@@ -98,8 +98,7 @@ pub(super) fn read_approval(spec: &mut Reader<'_>, findings: &mut Findings) -> O
     }
     if let Some(field) = &minimum
         && !field.text().contains("<+")
-        && field.text().trim().parse::<u32>().is_ok_and(|count| count == 0)
-            | field.text().trim().parse::<u32>().is_err()
+        && !field.text().trim().parse::<u32>().is_ok_and(|count| count > 0)
     {
         let message = format!("expected a whole number from 1, found `{}`", field.text());
         findings.fault(&field.at, &field.path, message);
@@ -157,7 +156,7 @@ fn read_input(node: &Node, path: &str, findings: &mut Findings) -> Option<Approv
     let required = reader.flag("required", findings).unwrap_or(false);
     let regex = reader.field("regex", findings);
     if let Some(field) = &regex
-        && matcher(&field.text()).is_none()
+        && whole_match(&field.text()).build().is_err()
     {
         let message = format!("`{}` is not a regular expression that can be used", field.text());
         findings.fault(&field.at, &field.path, message);
@@ -237,11 +236,6 @@ pub(crate) fn instant(time: &str, zone: &str) -> Result<u64, String> {
         .later()
         .map_err(|error| format!("`{time}` in `{zone}` is not a time: {error}"))?;
     u64::try_from(instant.timestamp().as_millisecond()).map_err(|_| format!("`{time}` lies before 1970"))
-}
-
-/// A regular expression that must match the whole value; `None` if it cannot be used.
-pub(crate) fn matcher(pattern: &str) -> Option<regex::Regex> {
-    regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build().ok()
 }
 
 #[cfg(test)]

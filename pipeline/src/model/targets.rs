@@ -1,7 +1,7 @@
 //! What a deployment stage deploys, and where, as written.
 
 use super::pipeline::{GroupChoice, Place, Several, Target};
-use super::read::{Field, Reader};
+use super::read::{Field, Reader, is_input};
 use crate::fault::Findings;
 use crate::yaml::Node;
 
@@ -189,7 +189,7 @@ fn read_places(environment: &mut Reader<'_>, findings: &mut Findings) -> Vec<Pla
     let mut written: Vec<(&Node, String)> = Vec::new();
     match environment.node("infrastructureDefinitions") {
         // `<+input>` that nobody filled is told where inputs are asked for.
-        Some(node) if node.as_str().is_some_and(|text| text.starts_with("<+input>")) => {}
+        Some(node) if node.as_str().is_some_and(is_input) => {}
         _ => {
             let list = environment.list("infrastructureDefinitions", findings);
             written.extend(list.iter().enumerate().map(|(index, node)| (node, format!("{path}[{index}]"))));

@@ -1,6 +1,7 @@
 //! The suffixes of `<+input>`: what a runtime input allows (pipeline.md 2.8).
 
 use crate::fault::did_you_mean;
+use crate::model::read::{is_input, whole_match};
 use crate::model::{Variable, VariableKind};
 use serde_json::Value as Json;
 
@@ -23,11 +24,6 @@ pub(crate) struct Rules {
     pub(crate) execution: bool,
     /// A suffix that is none, or is not closed.
     unknown: Option<String>,
-}
-
-/// Whether a text is a runtime input.
-pub(super) fn is_input(text: &str) -> bool {
-    text.starts_with("<+input>")
 }
 
 /// Whether a text is a runtime input that is asked for when its step is reached.
@@ -77,7 +73,7 @@ impl Rules {
             faults.push((message, did_you_mean(name, SUFFIXES)));
         }
         if let Some(pattern) = &self.regex
-            && compiled(pattern).is_none()
+            && whole_match(pattern).build().is_err()
         {
             faults.push((format!("`{pattern}` is not a regular expression that can be used"), None));
         } else if let Some(default) = &self.default
@@ -118,10 +114,10 @@ pub(crate) fn permitted(
         }
     }
     if let Some(pattern) = regex {
-        match compiled(pattern) {
-            Some(regex) if regex.is_match(given) => {}
-            Some(_) => return Err(format!("`{given}` does not match `{pattern}`")),
-            None => return Err(format!("`{pattern}` is not a regular expression that can be used")),
+        match whole_match(pattern).build() {
+            Ok(regex) if regex.is_match(given) => {}
+            Ok(_) => return Err(format!("`{given}` does not match `{pattern}`")),
+            Err(_) => return Err(format!("`{pattern}` is not a regular expression that can be used")),
         }
     }
     Ok(())
@@ -132,10 +128,6 @@ fn equal(allowed: &str, given: &str) -> bool {
     let (allowed, given) = (allowed.trim(), given.trim());
     let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
     allowed == given || matches!((number(allowed), number(given)), (Some(a), Some(b)) if a == b)
-}
-
-fn compiled(pattern: &str) -> Option<regex::Regex> {
-    regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build().ok()
 }
 
 /// The allowed values with their expressions resolved; `jexl(…)` may give a list.

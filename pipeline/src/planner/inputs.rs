@@ -1,10 +1,10 @@
 //! Inputs of a run: variables, `<+input>` and its suffixes (pipeline.md 2.8).
 
 use super::PlanOptions;
-use super::input_rules::{Rules, is_execution_input, is_input};
+use super::input_rules::{Rules, is_execution_input};
 use crate::fault::{Fault, Findings, Place, did_you_mean};
 use crate::model::pipeline::{Pipeline, StageNode};
-use crate::model::read::Reader;
+use crate::model::read::{Reader, is_input};
 use crate::model::{Field, Variable, VariableKind, read_variables};
 use crate::yaml::{Node, Value, parse_documents};
 use serde_json::Value as Json;
@@ -134,8 +134,7 @@ fn ignored(at: &Place, path: &str, findings: &mut Findings) {
 /// Whether the identifier of a list element is a runtime input.
 fn is_asked_for(node: &Node) -> bool {
     let keys = ["identifier", "name", "serviceRef", "environmentRef"];
-    keys.iter()
-        .any(|key| node.get(key).and_then(Node::as_str).is_some_and(|text| text.starts_with("<+input>")))
+    keys.iter().any(|key| node.get(key).and_then(Node::as_str).is_some_and(is_input))
 }
 
 /// The variables of a pipeline as written, for rules that name them.
@@ -274,7 +273,7 @@ fn number(text: &str) -> Option<Json> {
 
 /// Whether a field is a runtime input that nobody gave: that was told once, and checks nothing else.
 pub(super) fn is_open(field: &Field) -> bool {
-    field.value.as_str().is_some_and(|text| text.starts_with("<+input>"))
+    field.value.as_str().is_some_and(is_input)
 }
 
 /// A runtime input elsewhere than in a variable that nobody gave.

@@ -2,13 +2,10 @@
 
 use super::facts::{EventScope, TriggerFacts};
 use crate::fault::{Fault, Findings};
-use crate::model::read::{Reader, one_of};
+use crate::model::read::{Reader, one_of, whole_match};
 use crate::rules;
 use crate::yaml::Node;
 use expr::Mode;
-
-/// Size that a compiled pattern may take; patterns of conditions are short.
-const MAX_PATTERN: usize = 1 << 20;
 
 /// How a condition compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,10 +128,7 @@ fn is_in(input: &str, list: &str) -> bool {
 
 /// Matches a whole text; a dot also stands for a line end.
 fn pattern(text: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(&format!("^(?:{text})$"))
-        .dot_matches_new_line(true)
-        .size_limit(MAX_PATTERN)
-        .build()
+    whole_match(text).dot_matches_new_line(true).build()
 }
 
 /// Items between commas, trimmed; one in double quotes keeps its commas and blanks, `""` in it is one quote.
