@@ -12,7 +12,7 @@ use crate::model::read::{Field, Reader};
 use crate::model::secret::read_secret;
 use crate::model::service::read_definition;
 use crate::model::user_group::read_user_group;
-use crate::model::{identity, pipeline, read_variables, scope_name};
+use crate::model::{identity, pipeline, read_variables, scope_of};
 use crate::rules;
 use crate::trigger::{Trigger, read_trigger};
 use crate::yaml::{Node, parse_documents};
@@ -225,12 +225,6 @@ fn root_of<'a>(document: &'a Node, findings: &mut Findings) -> Option<(EntityKin
         findings.push(Fault::at(&document.at, "", message).suggest(near));
     }
     hit
-}
-
-/// `org/project`, `org` or empty.
-pub fn scope_of(root: &Node) -> String {
-    let text = |key: &str| root.get(key).and_then(Node::as_str).unwrap_or_default();
-    scope_name(text("orgIdentifier"), text("projectIdentifier"))
 }
 
 /// The pipeline that an entity belongs to, for the kinds that belong to one.

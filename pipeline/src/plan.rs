@@ -1,9 +1,9 @@
 //! The plan: everything about a run that is known before it starts, frozen, so that later edits change nothing.
 
 use crate::fault::{Mode, Notice};
-use crate::machine::state::Iteration;
 use crate::model::connector::Connector;
 use crate::model::failure::Strategies;
+use crate::model::looping::LoopKind;
 use crate::model::pipeline::StageKind;
 use crate::model::service::Definition;
 use crate::model::step::{Looping, Spec, When};
@@ -96,6 +96,25 @@ impl RunFacts {
     pub fn scope(&self) -> String {
         scope_name(&self.org, &self.project)
     }
+}
+
+/// One iteration of a loop.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Iteration {
+    /// From 0.
+    pub index: usize,
+    /// How many there are.
+    pub total: usize,
+    /// `<+repeat.item>`, `<+repeat.partition>` or the map behind `<+matrix.AXIS>`.
+    pub item: Json,
+    /// Made by rule R7: the item is a host of the stage.
+    pub is_host: bool,
+    /// What the item is.
+    pub kind: LoopKind,
+    /// What its identifier ends with. Empty: `_` and the index.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub postfix: String,
 }
 
 /// What a stage deployed when it last succeeded on an infrastructure.

@@ -10,10 +10,10 @@ use super::{Action, Machine, Millis, node_of};
 use crate::fault::did_you_mean;
 use crate::model::Variable;
 use crate::model::duration::show_duration;
+use crate::model::input_rules::{self, Rules, permitted};
 use crate::model::read::is_input;
 use crate::model::step::Spec;
 use crate::plan::{NodeKind, PlanNode};
-use crate::planner::{Rules, permitted};
 use crate::scope::NodeScope;
 use proto::failure::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ pub(super) fn filled(
         let ask = node.asks.iter().find(|ask| ask.path == path)?;
         given.values.get(&ask.name).cloned()
     };
-    crate::planner::filled(spec, &value).map(Box::new).map_err(|_| bug())
+    input_rules::filled(spec, &value).map(Box::new).map_err(|_| bug())
 }
 
 /// The values that a step goes on with when these are given: by whole names, with defaults for what is left out.

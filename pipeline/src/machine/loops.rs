@@ -5,9 +5,9 @@
 
 use super::Machine;
 use super::sequence::run_node;
-use super::state::{Iteration, Phase, State};
+use super::state::{Phase, State};
 use crate::model::looping::{Items, LoopKind, name_postfix};
-use crate::plan::PlanNode;
+use crate::plan::{Iteration, PlanNode};
 use crate::scope::NodeScope;
 use proto::failure::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,9 +1,9 @@
 //! Order: what begins when, and how the status of an enclosing node follows from its members (pipeline.md 2.2–2.4).
 
-use super::state::{Ending, Iteration, Phase, ROOT_RUN, Run, Status};
+use super::state::{Ending, Phase, ROOT_RUN, Run, Status};
 use super::{Action, Machine, Work, is_step, node_of};
 use crate::model::step::WhenStatus;
-use crate::plan::{NodeKind, PlanNode, ROOT};
+use crate::plan::{Iteration, NodeKind, PlanNode, ROOT};
 use crate::scope::NodeScope;
 use proto::failure::{Failure, FailureKind};
 

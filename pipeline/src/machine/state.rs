@@ -4,8 +4,7 @@ use super::loops::Loops;
 use super::work::ManagerWork;
 use super::{Millis, Runs};
 use crate::model::failure::FailureAction;
-use crate::model::looping::LoopKind;
-use crate::plan::Plan;
+use crate::plan::{Iteration, Plan};
 use proto::failure::Failure;
 use proto::result::{Output, UnitProgress};
 use proto::task::Artifact;
@@ -146,25 +145,6 @@ pub enum Ending {
     Aborted,
     /// A timer ran out.
     Expired(Box<Failure>),
-}
-
-/// One iteration of a loop.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Iteration {
-    /// From 0.
-    pub index: usize,
-    /// How many there are.
-    pub total: usize,
-    /// `<+repeat.item>`, `<+repeat.partition>` or the map behind `<+matrix.AXIS>`.
-    pub item: Json,
-    /// Made by rule R7: the item is a host of the stage.
-    pub is_host: bool,
-    /// What the item is.
-    pub kind: LoopKind,
-    /// What its identifier ends with. Empty: `_` and the index.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub postfix: String,
 }
 
 /// A failed run that waits for somebody's decision.

@@ -1,9 +1,9 @@
 //! Loops as written (`strategy: matrix | repeat | parallelism`) and the list of iterations that they stand for
 //! (pipeline.md 2.3). Pure: whoever expands a loop brings the resolver of its expressions.
 
+use super::as_text;
 use super::read::{Field, Reader, one_of};
 use crate::fault::{Fault, Findings};
-use crate::scope::as_text;
 use crate::yaml::Value;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;

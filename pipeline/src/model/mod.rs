@@ -9,6 +9,7 @@ pub mod duration;
 pub mod env_group;
 pub mod failure;
 pub mod infrastructure;
+pub(crate) mod input_rules;
 pub mod looping;
 pub mod manifest;
 pub mod monitored_service;
@@ -37,6 +38,7 @@ use crate::rules;
 use crate::yaml::Node;
 use read::Reader;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 /// A variable of a pipeline, stage, service or environment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,6 +111,15 @@ fn read_variable(node: &Node, path: &str, findings: &mut Findings) -> Option<Var
     Some(Variable { name: name?.text(), kind, value, default, required })
 }
 
+/// Numbers and booleans that stand where text is meant.
+pub(crate) fn as_text(json: &Json) -> Json {
+    match json {
+        Json::Number(number) => Json::String(number.to_string()),
+        Json::Bool(truth) => Json::String(truth.to_string()),
+        other => other.clone(),
+    }
+}
+
 /// The scope of an organisation and a project, either of which may be empty: `org/project`, `org` or empty.
 pub fn scope_name(org: &str, project: &str) -> String {
     match (org, project) {
@@ -116,6 +127,12 @@ pub fn scope_name(org: &str, project: &str) -> String {
         (org, "") => org.to_owned(),
         (org, project) => format!("{org}/{project}"),
     }
+}
+
+/// `org/project`, `org` or empty.
+pub fn scope_of(root: &Node) -> String {
+    let text = |key: &str| root.get(key).and_then(Node::as_str).unwrap_or_default();
+    scope_name(text("orgIdentifier"), text("projectIdentifier"))
 }
 
 /// The identifier and name of anything: a missing identifier is taken from the name (rule R1) and the other way round.

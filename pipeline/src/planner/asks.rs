@@ -1,14 +1,12 @@
 //! Inputs that are asked for while a run is under way: `<+input>.executionInput()` in the `spec` of a step and in the
 //! variables of a stage.
 
-use super::input_rules::is_execution_input;
 use super::inputs::member_of;
 use crate::fault::{Findings, Place};
+use crate::model::input_rules::{each_input, is_execution_input};
 use crate::model::read::join;
-use crate::model::step::Spec;
 use crate::plan::{InputAsk, NodeKind, Plan};
 use crate::yaml::{Node, Value};
-use serde_json::Value as Json;
 use std::collections::BTreeSet;
 
 /// One of them as it stands in the document.
@@ -121,55 +119,4 @@ fn look<'a>(node: &'a Node, path: String, spot: &Spot, written: &mut Vec<Written
             }
         }
     }
-}
-
-/// Calls `visit` for every text in the fields of a step's spec, as it is stored: with its path, the place of its field
-/// if it is the whole field, and the value to read or replace.
-fn each_input(spec: &mut Json, visit: &mut dyn FnMut(&str, Option<&Place>, &mut Json)) {
-    match spec {
-        Json::Object(map) => {
-            let place = map.get("at").and_then(|at| serde_json::from_value::<Place>(at.clone()).ok());
-            let path = map.get("path").and_then(Json::as_str).map(str::to_owned);
-            match (place, path, map.get_mut("value")) {
-                (Some(at), Some(path), Some(value)) => inside(value, &path, Some(&at), visit),
-                _ => map.values_mut().for_each(|value| each_input(value, visit)),
-            }
-        }
-        Json::Array(list) => list.iter_mut().for_each(|item| each_input(item, visit)),
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
-    }
-}
-
-fn inside(
-    value: &mut Json,
-    path: &str,
-    at: Option<&Place>,
-    visit: &mut dyn FnMut(&str, Option<&Place>, &mut Json),
-) {
-    match value {
-        Json::Array(list) => {
-            for (index, item) in list.iter_mut().enumerate() {
-                inside(item, &format!("{path}[{index}]"), None, visit);
-            }
-        }
-        Json::Object(map) => {
-            for (key, item) in map {
-                inside(item, &join(path, key), None, visit);
-            }
-        }
-        Json::String(_) => visit(path, at, value),
-        Json::Null | Json::Bool(_) | Json::Number(_) => {}
-    }
-}
-
-/// Puts values in the places of what was asked for, by path. **Errors**: the spec cannot hold them, which is our fault.
-pub(crate) fn filled(spec: &Spec, values: &dyn Fn(&str) -> Option<Json>) -> Result<Spec, serde_json::Error> {
-    let mut document = serde_json::to_value(spec)?;
-    each_input(&mut document, &mut |path, _, value| {
-        if let Some(given) = value.as_str().filter(|text| is_execution_input(text)).and_then(|_| values(path))
-        {
-            *value = given;
-        }
-    });
-    serde_json::from_value(document)
 }

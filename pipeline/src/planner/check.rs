@@ -3,11 +3,11 @@
 use super::hosts::need_secret;
 use super::target::Lookups;
 use crate::fault::{Fault, Findings};
-use crate::model::Field;
 use crate::model::step::{Spec, Unit, UnitKind};
+use crate::model::{Field, as_text};
 use crate::plan::{NodeKind, Plan, ROOT};
 use crate::rules;
-use crate::scope::{NodeScope, as_text};
+use crate::scope::NodeScope;
 use expr::{Lookup, Scope, Segment, Target};
 use serde_json::Value as Json;
 
@@ -199,7 +199,7 @@ fn check_field(
         _ => vec![field.text()],
     };
     for text in texts {
-        if super::input_rules::is_execution_input(&text) {
+        if crate::model::input_rules::is_execution_input(&text) {
             continue;
         }
         if text.contains(expr::PLACEHOLDER_HEAD) {

@@ -4,13 +4,12 @@
 use super::target::{Lookups, root, stored};
 use crate::entities::EntityKind;
 use crate::fault::{Fault, Findings, did_you_mean};
-use crate::machine::state::Iteration;
 use crate::machine::{field_value, named_iterations, render};
 use crate::model::Field;
 use crate::model::env_group::read_environment_group;
 use crate::model::looping::{Items, LoopKind, MAX_ITERATIONS};
 use crate::model::pipeline::{GroupChoice, Place, Several, Stage, Target};
-use crate::plan::{Copies, Plan, ROOT};
+use crate::plan::{Copies, Iteration, Plan, ROOT};
 use crate::scope::NodeScope;
 use crate::yaml::Node;
 use serde_json::Value as Json;

@@ -1,8 +1,8 @@
 //! Inputs of a run: variables, `<+input>` and its suffixes (pipeline.md 2.8).
 
 use super::PlanOptions;
-use super::input_rules::{Rules, is_execution_input};
 use crate::fault::{Fault, Findings, Place, did_you_mean};
+use crate::model::input_rules::{Rules, is_execution_input};
 use crate::model::pipeline::{Pipeline, StageNode};
 use crate::model::read::{Reader, is_input};
 use crate::model::{Field, Variable, VariableKind, read_variables};

@@ -7,7 +7,6 @@ mod connectors;
 mod copies;
 mod cycles;
 mod hosts;
-mod input_rules;
 mod inputs;
 mod kubernetes;
 mod logins;
@@ -18,10 +17,9 @@ mod preflight;
 mod target;
 mod tree;
 
-pub(crate) use asks::filled;
+pub use crate::machine::{Need, SshNeed};
 pub use check::known_paths;
-pub(crate) use input_rules::{Rules, permitted};
-pub use preflight::{Need, SshNeed, preflight};
+pub use preflight::preflight;
 
 use crate::entities::Catalog;
 use crate::fault::{Fault, Findings, Mode, Notice};

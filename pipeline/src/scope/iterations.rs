@@ -2,8 +2,9 @@
 
 use super::NodeScope;
 use super::values::{found, own, text};
-use crate::machine::state::{Iteration, Run, Status};
+use crate::machine::state::{Run, Status};
 use crate::model::looping::LoopKind;
+use crate::plan::Iteration;
 use expr::{Lookup, Segment, Value};
 use serde_json::Value as Json;
 

@@ -4,12 +4,11 @@ mod course;
 mod iterations;
 mod values;
 
-pub(crate) use values::as_text;
-
 use crate::machine::approval::Approval;
 use crate::machine::input::given_variables;
-use crate::machine::state::{Iteration, Run, State};
-use crate::plan::{NodeKind, Plan, PlanNode, StageRecord, TargetPlan};
+use crate::machine::state::{Run, State};
+use crate::model::as_text;
+use crate::plan::{Iteration, NodeKind, Plan, PlanNode, StageRecord, TargetPlan};
 use crate::rules::canonical;
 use expr::{Lookup, Scope, Segment, Value};
 use serde_json::Value as Json;

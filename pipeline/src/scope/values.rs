@@ -2,6 +2,7 @@
 
 use crate::machine::approval::{Activity, Approval};
 use crate::machine::state::Run;
+use crate::model::as_text;
 use crate::rules::canonical;
 use expr::{Lookup, Segment, Value};
 use serde_json::Value as Json;
@@ -18,15 +19,6 @@ pub(super) fn text(text: impl AsRef<str>) -> Value {
 /// Pipeline text: expressions in it are resolved when it is used.
 pub(super) fn own(json: &Json) -> Value {
     Value::from_json(json, false)
-}
-
-/// Numbers and booleans that stand where text is meant.
-pub(crate) fn as_text(json: &Json) -> Json {
-    match json {
-        Json::Number(number) => Json::String(number.to_string()),
-        Json::Bool(truth) => Json::String(truth.to_string()),
-        other => other.clone(),
-    }
 }
 
 pub(super) fn hosts(hosts: &[crate::plan::HostPlan]) -> Value {

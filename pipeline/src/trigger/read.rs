@@ -3,10 +3,9 @@
 use super::condition::{About, read_conditions};
 use super::cron::{Dialect, Schedule};
 use super::{Source, Trigger, texts};
-use crate::entities::scope_of;
 use crate::fault::{Fault, Findings, Mode, Place};
-use crate::model::identity;
 use crate::model::read::{Field, Reader, one_of};
+use crate::model::{identity, scope_of};
 use crate::rules;
 use crate::yaml::{Node, Value, parse_documents};
 

@@ -1,12 +1,41 @@
 //! The look-ahead over one step: what is known of its needs before the run.
 
+use super::super::SelectorSet;
 use super::super::state::State;
 use super::build::{Builder, field_value};
 use crate::model::step::{Looping, Spec, UnitKind};
 use crate::plan::{NodeKind, Plan};
-use crate::planner::{Need, SshNeed};
 use crate::scope::NodeScope;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+
+/// What one step needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Need {
+    /// Node of the plan.
+    pub node: String,
+    /// Identifier of the step.
+    pub step: String,
+    /// Harness task family.
+    pub task_type: String,
+    /// Selectors with their origins; empty: any agent.
+    pub selectors: Vec<SelectorSet>,
+    /// Hosts.
+    pub hosts: Vec<SshNeed>,
+    /// Secrets.
+    pub secrets: Vec<String>,
+}
+
+/// A host that a step logs in to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SshNeed {
+    /// `host:port`, as host keys are stored.
+    pub host: String,
+    /// Whether a key of it is known.
+    pub known: bool,
+}
 
 impl<'a> Builder<'a> {
     /// What a step will need. `None` for steps that no agent runs.

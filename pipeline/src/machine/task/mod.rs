@@ -9,6 +9,7 @@ mod kubernetes;
 mod policy;
 mod steps;
 
+pub use ahead::{Need, SshNeed};
 pub use artifact::stage_records;
 pub(crate) use artifact::{retoken, stage_key};
 pub(crate) use build::{Builder, field_value, render};

@@ -2,8 +2,7 @@
 
 use super::build::{Builder, bad_field, field_value};
 use crate::machine::ManagerWork;
-use crate::model::Field;
-use crate::scope::as_text;
+use crate::model::{Field, as_text};
 use proto::failure::{Failure, FailureKind};
 use serde_json::Value as Json;
 

@@ -1,8 +1,9 @@
-//! The suffixes of `<+input>`: what a runtime input allows (pipeline.md 2.8).
+//! Runtime inputs: what the suffixes of `<+input>` allow (pipeline.md 2.8), and where they stand in a step.
 
-use crate::fault::did_you_mean;
-use crate::model::read::{is_input, whole_match};
-use crate::model::{Variable, VariableKind};
+use super::read::{is_input, join, whole_match};
+use super::step::Spec;
+use super::{Variable, VariableKind};
+use crate::fault::{Place, did_you_mean};
 use serde_json::Value as Json;
 
 /// Every suffix.
@@ -64,7 +65,7 @@ impl Rules {
     }
 
     /// What is wrong with the rules themselves: message and suggestion.
-    pub(super) fn faults(&self, variables: &[Variable]) -> Vec<(String, Option<String>)> {
+    pub(crate) fn faults(&self, variables: &[Variable]) -> Vec<(String, Option<String>)> {
         let mut faults = Vec::new();
         if let Some(unknown) = &self.unknown {
             let name = unknown.split('(').next().unwrap_or_default();
@@ -88,7 +89,7 @@ impl Rules {
     }
 
     /// Whether a given value meets the rules.
-    pub(super) fn permit(&self, given: &str, variables: &[Variable]) -> Result<(), String> {
+    pub(crate) fn permit(&self, given: &str, variables: &[Variable]) -> Result<(), String> {
         let scope = Variables(variables);
         let allowed = self.allowed_in(&expr::Context { scope: &scope, now_ms: 0, secret_token: 0 })?;
         permitted(given, allowed.as_deref(), self.many, self.regex.as_deref())
@@ -237,6 +238,57 @@ fn split_values(text: &str) -> Vec<String> {
     }
     values.push(current.trim().to_owned());
     values
+}
+
+/// Calls `visit` for every text in the fields of a step's spec, as it is stored: with its path, the place of its field
+/// if it is the whole field, and the value to read or replace.
+pub(crate) fn each_input(spec: &mut Json, visit: &mut dyn FnMut(&str, Option<&Place>, &mut Json)) {
+    match spec {
+        Json::Object(map) => {
+            let place = map.get("at").and_then(|at| serde_json::from_value::<Place>(at.clone()).ok());
+            let path = map.get("path").and_then(Json::as_str).map(str::to_owned);
+            match (place, path, map.get_mut("value")) {
+                (Some(at), Some(path), Some(value)) => inside(value, &path, Some(&at), visit),
+                _ => map.values_mut().for_each(|value| each_input(value, visit)),
+            }
+        }
+        Json::Array(list) => list.iter_mut().for_each(|item| each_input(item, visit)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+fn inside(
+    value: &mut Json,
+    path: &str,
+    at: Option<&Place>,
+    visit: &mut dyn FnMut(&str, Option<&Place>, &mut Json),
+) {
+    match value {
+        Json::Array(list) => {
+            for (index, item) in list.iter_mut().enumerate() {
+                inside(item, &format!("{path}[{index}]"), None, visit);
+            }
+        }
+        Json::Object(map) => {
+            for (key, item) in map {
+                inside(item, &join(path, key), None, visit);
+            }
+        }
+        Json::String(_) => visit(path, at, value),
+        Json::Null | Json::Bool(_) | Json::Number(_) => {}
+    }
+}
+
+/// Puts values in the places of what was asked for, by path. **Errors**: the spec cannot hold them, which is our fault.
+pub(crate) fn filled(spec: &Spec, values: &dyn Fn(&str) -> Option<Json>) -> Result<Spec, serde_json::Error> {
+    let mut document = serde_json::to_value(spec)?;
+    each_input(&mut document, &mut |path, _, value| {
+        if let Some(given) = value.as_str().filter(|text| is_execution_input(text)).and_then(|_| values(path))
+        {
+            *value = given;
+        }
+    });
+    serde_json::from_value(document)
 }
 
 #[cfg(test)]
