@@ -4,6 +4,7 @@
 //! text --yaml--> tree --model, rules--> types --planner (+ Catalog, inputs)--> Plan --machine--> State, Actions --view--> document
 //! ```
 
+pub mod connection;
 pub mod entities;
 pub mod fault;
 pub mod groups;

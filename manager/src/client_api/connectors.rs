@@ -7,19 +7,16 @@ use crate::engine::host_keys;
 use crate::store::{TaskRow, TaskStatus};
 use axum::Json;
 use axum::extract::{Path, State};
+use pipeline::connection::{self, Resolve};
 use pipeline::entities::{Catalog, EntityKind, Snapshot, find};
 use pipeline::fault::Findings;
 use pipeline::model::Field;
-use pipeline::model::connector::{Auth, Connector, ConnectorSpec, HeaderValue, read_connector};
-use pipeline::model::connector_k8s::K8sCredential;
+use pipeline::model::connector::{Connector, ConnectorSpec, read_connector};
 use pipeline::model::secret::{Secret, SecretSpec, read_secret};
 use pipeline::yaml::parse_documents;
 use proto::result::StepResult;
-use proto::task::{
-    Cluster, ClusterCredential, ConnectorTestSpec, HostKeys, HttpAuth, HttpConnector, SshCredential,
-    SshTarget, Step, StepSpec,
-};
-use proto::text::{SecretRef, Text, placeholder};
+use proto::task::{ConnectorTestSpec, HostKeys, SshCredential, SshTarget, Step, StepSpec};
+use proto::text::SecretRef;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -135,6 +132,29 @@ struct Wanted<'a> {
     secrets: Vec<SecretRef>,
 }
 
+impl Resolve for Wanted<'_> {
+    type Error = ApiError;
+
+    fn text(&self, field: &Field) -> Answer<String> {
+        plain(field)
+    }
+
+    /// A name that stands for an entity is replaced by the entity's id.
+    fn secret(&mut self, reference: &str) -> SecretRef {
+        let has_value = self.catalog.has_secret_value(reference);
+        let entity = find(self.catalog, EntityKind::Secret, reference, "").ok().filter(|_| !has_value);
+        let secret = SecretRef(entity.map_or(reference, |entity| &entity.id).to_owned());
+        if !self.secrets.contains(&secret) {
+            self.secrets.push(secret.clone());
+        }
+        secret
+    }
+
+    fn token(&self) -> i64 {
+        self.token
+    }
+}
+
 impl Wanted<'_> {
     /// The test of a connector, or of an SSHKey secret on a host; and the connector's own selectors.
     fn spec(&mut self, id: &str, host: Option<&str>) -> Answer<(ConnectorTestSpec, Vec<String>)> {
@@ -210,28 +230,21 @@ impl Wanted<'_> {
                 .hint("test the SSHKey secret instead: `delegate connector test SECRET --host HOST`"));
             }
             ConnectorSpec::DockerRegistry { url, auth } => {
-                ConnectorTestSpec::DockerRegistry(self.http(connector, url, auth)?)
+                ConnectorTestSpec::DockerRegistry(connection::http(self, &connector.identifier, url, auth)?)
             }
             ConnectorSpec::Artifactory { url, auth } => {
-                ConnectorTestSpec::Artifactory(self.http(connector, url, auth)?)
+                ConnectorTestSpec::Artifactory(connection::http(self, &connector.identifier, url, auth)?)
             }
-            ConnectorSpec::Git { url, auth, .. } => ConnectorTestSpec::Git(self.http(connector, url, auth)?),
+            ConnectorSpec::Git { url, auth, .. } => {
+                ConnectorTestSpec::Git(connection::http(self, &connector.identifier, url, auth)?)
+            }
             ConnectorSpec::Prometheus { url, auth, headers } => {
-                let mut http = self.http(connector, url, auth)?;
-                for (name, value) in headers {
-                    let value = match value {
-                        HeaderValue::Plain(value) => Text(plain(value)?),
-                        HeaderValue::Secret(reference) => {
-                            let secret = self.secret(&plain(reference)?);
-                            Text(placeholder(&secret, self.token))
-                        }
-                    };
-                    http.headers.push((plain(name)?, value));
-                }
+                let mut http = connection::http(self, &connector.identifier, url, auth)?;
+                http.headers = connection::headers(self, headers)?;
                 ConnectorTestSpec::Prometheus(http)
             }
             ConnectorSpec::K8sCluster { credential } => {
-                ConnectorTestSpec::Kubernetes(self.cluster(connector, credential)?)
+                ConnectorTestSpec::Kubernetes(connection::cluster(self, &connector.identifier, credential)?)
             }
             ConnectorSpec::HelmRepository { .. } => {
                 return Err(ApiError::request(format!(
@@ -248,54 +261,6 @@ impl Wanted<'_> {
         })
     }
 
-    fn cluster(&mut self, connector: &Connector, credential: &K8sCredential) -> Answer<Cluster> {
-        let secret = |wanted: &mut Self, field: &Field| Ok::<_, ApiError>(wanted.secret(&plain(field)?));
-        let maybe = |wanted: &mut Self, field: &Option<Field>| {
-            field.as_ref().map(|field| secret(wanted, field)).transpose()
-        };
-        let credential = match credential {
-            K8sCredential::InheritFromDelegate { context } => {
-                ClusterCredential::InheritFromDelegate { context: context.as_ref().map(plain).transpose()? }
-            }
-            K8sCredential::ServiceAccount { master_url, token, ca } => ClusterCredential::ServiceAccount {
-                master_url: plain(master_url)?,
-                token: secret(self, token)?,
-                ca: maybe(self, ca)?,
-            },
-            K8sCredential::ClientKeyCert { master_url, ca, client_cert, client_key, passphrase } => {
-                ClusterCredential::ClientKeyCert {
-                    master_url: plain(master_url)?,
-                    ca: maybe(self, ca)?,
-                    client_cert: secret(self, client_cert)?,
-                    client_key: secret(self, client_key)?,
-                    passphrase: maybe(self, passphrase)?,
-                }
-            }
-            K8sCredential::OpenIdConnect(oidc) => {
-                let placed = |wanted: &mut Self, field: &Field| {
-                    let secret = secret(wanted, field)?;
-                    Ok::<_, ApiError>(Text(placeholder(&secret, wanted.token)))
-                };
-                let username = match (&oidc.username, &oidc.username_ref) {
-                    (Some(username), _) => Text(plain(username)?),
-                    (None, Some(reference)) => placed(self, reference)?,
-                    (None, None) => Text::default(),
-                };
-                ClusterCredential::OpenIdConnect {
-                    master_url: plain(&oidc.master_url)?,
-                    issuer_url: plain(&oidc.issuer_url)?,
-                    client_id: placed(self, &oidc.client_id)?,
-                    client_secret: maybe(self, &oidc.client_secret)?,
-                    username,
-                    password: secret(self, &oidc.password)?,
-                    scopes: oidc.scopes.as_ref().map(plain).transpose()?.unwrap_or_default(),
-                    ca: maybe(self, &oidc.ca)?,
-                }
-            }
-        };
-        Ok(Cluster { connector: connector.identifier.clone(), credential })
-    }
-
     fn ssh(&mut self, host: &str, port: Option<u16>, secret: &Secret) -> Answer<ConnectorTestSpec> {
         let SecretSpec::SshKey { port: own, user, key, passphrase } = &secret.spec else {
             return Err(ApiError::request(format!("the secret `{}` is no SSHKey", secret.identifier)));
@@ -310,41 +275,6 @@ impl Wanted<'_> {
         let key = self.secret(&key);
         let passphrase = passphrase.map(|passphrase| self.secret(&passphrase));
         Ok(target(host, written.or(port).or(own).unwrap_or(SSH_PORT), plain(user)?, key, passphrase))
-    }
-
-    fn http(&mut self, connector: &Connector, url: &Field, auth: &Auth) -> Answer<HttpConnector> {
-        let auth = match auth {
-            Auth::Anonymous => HttpAuth::Anonymous,
-            Auth::UsernamePassword { username, username_ref, password_ref } => {
-                let username = match (username, username_ref) {
-                    (Some(username), _) => Text(plain(username)?),
-                    (None, Some(reference)) => {
-                        let secret = self.secret(&plain(reference)?);
-                        Text(placeholder(&secret, self.token))
-                    }
-                    (None, None) => Text::default(),
-                };
-                HttpAuth::UsernamePassword { username, password: self.secret(&plain(password_ref)?) }
-            }
-            Auth::Bearer { token_ref } => HttpAuth::Bearer { token: self.secret(&plain(token_ref)?) },
-        };
-        Ok(HttpConnector {
-            identifier: connector.identifier.clone(),
-            url: plain(url)?,
-            auth,
-            headers: Vec::new(),
-        })
-    }
-
-    /// Notes that the task needs this secret. A name that stands for an entity is replaced by the entity's id.
-    fn secret(&mut self, reference: &str) -> SecretRef {
-        let has_value = self.catalog.has_secret_value(reference);
-        let entity = find(self.catalog, EntityKind::Secret, reference, "").ok().filter(|_| !has_value);
-        let secret = SecretRef(entity.map_or(reference, |entity| &entity.id).to_owned());
-        if !self.secrets.contains(&secret) {
-            self.secrets.push(secret.clone());
-        }
-        secret
     }
 }
 

@@ -219,12 +219,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    pub(crate) fn secret(&mut self, reference: &str) -> SecretRef {
-        let secret = SecretRef(reference.to_owned());
-        self.secrets.insert(secret.clone());
-        secret
-    }
-
     // --- the request ---
 
     /// Finishes the task; what a person should read stands beside it.

@@ -1,37 +1,33 @@
 //! Connectors and logins as the agent needs them.
 
 use super::build::{Builder, bad_field};
+use crate::connection::{self, Resolve};
 use crate::model::Field;
-use crate::model::connector::{Auth, Connector, ConnectorSpec, HeaderValue};
+use crate::model::connector::{Connector, ConnectorSpec};
 use crate::plan::{HostPlan, Login};
 use proto::failure::{Failure, FailureKind};
-use proto::task::{HostKeys, HttpAuth, HttpConnector, SshCredential, SshTarget};
-use proto::text::{Text, placeholder};
+use proto::task::{HostKeys, HttpConnector, SshCredential, SshTarget};
+use proto::text::SecretRef;
 
-impl Builder<'_> {
-    fn auth(&mut self, auth: &Auth) -> Result<HttpAuth, Box<Failure>> {
-        Ok(match auth {
-            Auth::Anonymous => HttpAuth::Anonymous,
-            Auth::UsernamePassword { username, username_ref, password_ref } => {
-                let username = match (username, username_ref) {
-                    (Some(username), _) => Text(self.strict(username)?),
-                    (None, Some(reference)) => {
-                        let reference = self.strict(reference)?;
-                        let secret = self.secret(&reference);
-                        Text(placeholder(&secret, self.plan.run.secret_token))
-                    }
-                    (None, None) => Text::default(),
-                };
-                let password = self.strict(password_ref)?;
-                HttpAuth::UsernamePassword { username, password: self.secret(&password) }
-            }
-            Auth::Bearer { token_ref } => {
-                let token = self.strict(token_ref)?;
-                HttpAuth::Bearer { token: self.secret(&token) }
-            }
-        })
+impl Resolve for Builder<'_> {
+    type Error = Box<Failure>;
+
+    fn text(&self, field: &Field) -> Result<String, Box<Failure>> {
+        self.strict(field)
     }
 
+    fn secret(&mut self, reference: &str) -> SecretRef {
+        let secret = SecretRef(reference.to_owned());
+        self.secrets.insert(secret.clone());
+        secret
+    }
+
+    fn token(&self) -> i64 {
+        self.plan.run.secret_token
+    }
+}
+
+impl Builder<'_> {
     fn wrong_kind(&self, field: &Field, connector: &Connector, wanted: &str) -> Box<Failure> {
         let message =
             format!("the connector `{}` is of another type; expected {wanted}", connector.identifier);
@@ -41,7 +37,9 @@ impl Builder<'_> {
     pub(crate) fn docker(&mut self, field: &Field) -> Result<HttpConnector, Box<Failure>> {
         let connector = self.use_connector(field)?;
         match &connector.spec {
-            ConnectorSpec::DockerRegistry { url, auth } => self.http(connector, url, auth),
+            ConnectorSpec::DockerRegistry { url, auth } => {
+                connection::http(self, &connector.identifier, url, auth)
+            }
             _ => Err(self.wrong_kind(field, connector, "DockerRegistry")),
         }
     }
@@ -49,7 +47,9 @@ impl Builder<'_> {
     pub(crate) fn artifactory(&mut self, field: &Field) -> Result<HttpConnector, Box<Failure>> {
         let connector = self.use_connector(field)?;
         match &connector.spec {
-            ConnectorSpec::Artifactory { url, auth } => self.http(connector, url, auth),
+            ConnectorSpec::Artifactory { url, auth } => {
+                connection::http(self, &connector.identifier, url, auth)
+            }
             _ => Err(self.wrong_kind(field, connector, "Artifactory")),
         }
     }
@@ -59,18 +59,8 @@ impl Builder<'_> {
         let ConnectorSpec::Prometheus { url, auth, headers } = &connector.spec else {
             return Err(self.wrong_kind(field, connector, "Prometheus"));
         };
-        let mut http = self.http(connector, url, auth)?;
-        for (key, value) in headers {
-            let value = match value {
-                HeaderValue::Plain(value) => Text(self.strict(value)?),
-                HeaderValue::Secret(reference) => {
-                    let reference = self.strict(reference)?;
-                    let secret = self.secret(&reference);
-                    Text(placeholder(&secret, self.plan.run.secret_token))
-                }
-            };
-            http.headers.push((self.strict(key)?, value));
-        }
+        let mut http = connection::http(self, &connector.identifier, url, auth)?;
+        http.headers = connection::headers(self, headers)?;
         Ok(http)
     }
 
@@ -84,7 +74,7 @@ impl Builder<'_> {
         let ConnectorSpec::Git { url, repository, auth } = &connector.spec else {
             return Err(self.wrong_kind(field, connector, "Git, Github, Gitlab or Bitbucket"));
         };
-        let mut http = self.http(connector, url, auth)?;
+        let mut http = connection::http(self, &connector.identifier, url, auth)?;
         if !repository {
             let Some(repo_name) = repo_name else {
                 return Err(bad_field(field, "the connector leads to an account: `repoName` is needed"));
@@ -104,24 +94,10 @@ impl Builder<'_> {
         let connector = self.use_connector(field)?;
         match &connector.spec {
             ConnectorSpec::HelmRepository { oci: own, url, auth } if *own == oci => {
-                self.http(connector, url, auth)
+                connection::http(self, &connector.identifier, url, auth)
             }
             _ => Err(self.wrong_kind(field, connector, if oci { "OciHelmRepo" } else { "HttpHelmRepo" })),
         }
-    }
-
-    fn http(
-        &mut self,
-        connector: &Connector,
-        url: &Field,
-        auth: &Auth,
-    ) -> Result<HttpConnector, Box<Failure>> {
-        Ok(HttpConnector {
-            identifier: connector.identifier.clone(),
-            url: self.strict(url)?,
-            auth: self.auth(auth)?,
-            headers: Vec::new(),
-        })
     }
 
     /// The host a step runs on and how to log in to it.

@@ -3,18 +3,17 @@
 use super::artifact::file_store;
 use super::build::{Builder, bad_field, bug, field_value};
 use super::earlier::{began, canary_workloads, in_rollback, latest, output};
+use crate::connection;
 use crate::model::Field;
 use crate::model::connector::ConnectorSpec;
-use crate::model::connector_k8s::{K8sCredential, OpenIdConnect};
 use crate::model::manifest::{Manifest, ManifestKind, ManifestStore};
 use crate::model::service::Store;
 use crate::model::step_k8s::{InstanceSelection, K8sAction, K8sStep, ResourceSelection};
 use proto::failure::{Failure, FailureKind};
 use proto::task::{
-    ChartRepository, Cluster, ClusterCredential, CommandFlag, FileStore, Instances, KubernetesAction,
-    KubernetesSpec, Selection,
+    ChartRepository, Cluster, CommandFlag, FileStore, Instances, KubernetesAction, KubernetesSpec, Selection,
 };
-use proto::text::{SecretRef, Text, placeholder};
+use proto::text::Text;
 use serde_json::Value as Json;
 
 /// Resolves a Kubernetes step.
@@ -209,66 +208,7 @@ pub(super) fn cluster(builder: &mut Builder<'_>, field: &Field) -> Result<Cluste
             format!("the connector `{}` is of another type; expected K8sCluster", connector.identifier);
         return Err(bad_field(field, text));
     };
-    let secret = |builder: &mut Builder<'_>, field: &Field| -> Result<SecretRef, Box<Failure>> {
-        let reference = builder.strict(field)?;
-        Ok(builder.secret(&reference))
-    };
-    let maybe =
-        |builder: &mut Builder<'_>, field: &Option<Field>| -> Result<Option<SecretRef>, Box<Failure>> {
-            field.as_ref().map(|field| secret(builder, field)).transpose()
-        };
-    let credential = match credential {
-        K8sCredential::InheritFromDelegate { context } => {
-            ClusterCredential::InheritFromDelegate { context: builder.optional(context.as_ref())? }
-        }
-        K8sCredential::ServiceAccount { master_url, token, ca } => ClusterCredential::ServiceAccount {
-            master_url: builder.strict(master_url)?,
-            token: secret(builder, token)?,
-            ca: maybe(builder, ca)?,
-        },
-        K8sCredential::ClientKeyCert { master_url, ca, client_cert, client_key, passphrase } => {
-            ClusterCredential::ClientKeyCert {
-                master_url: builder.strict(master_url)?,
-                ca: maybe(builder, ca)?,
-                client_cert: secret(builder, client_cert)?,
-                client_key: secret(builder, client_key)?,
-                passphrase: maybe(builder, passphrase)?,
-            }
-        }
-        K8sCredential::OpenIdConnect(oidc) => {
-            let OpenIdConnect {
-                master_url,
-                issuer_url,
-                client_id,
-                client_secret,
-                username,
-                username_ref,
-                password,
-                scopes,
-                ca,
-            } = &**oidc;
-            let client = secret(builder, client_id)?;
-            let username = match (username, username_ref) {
-                (Some(username), _) => Text(builder.strict(username)?),
-                (None, Some(reference)) => {
-                    let user = secret(builder, reference)?;
-                    Text(placeholder(&user, builder.plan.run.secret_token))
-                }
-                (None, None) => Text::default(),
-            };
-            ClusterCredential::OpenIdConnect {
-                master_url: builder.strict(master_url)?,
-                issuer_url: builder.strict(issuer_url)?,
-                client_id: Text(placeholder(&client, builder.plan.run.secret_token)),
-                client_secret: maybe(builder, client_secret)?,
-                username,
-                password: secret(builder, password)?,
-                scopes: builder.optional(scopes.as_ref())?.unwrap_or_default(),
-                ca: maybe(builder, ca)?,
-            }
-        }
-    };
-    Ok(Cluster { connector: connector.identifier.clone(), credential })
+    connection::cluster(builder, &connector.identifier, credential)
 }
 
 impl Builder<'_> {

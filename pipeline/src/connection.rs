@@ -1,0 +1,136 @@
+//! Connectors as agents need them: URL, credential and headers, with their secrets by reference.
+//!
+//! A step of a run and the test of a connector know their texts in different ways; what they make of a connector is the
+//! same.
+
+use crate::model::Field;
+use crate::model::connector::{Auth, HeaderValue};
+use crate::model::connector_k8s::{K8sCredential, OpenIdConnect};
+use proto::task::{Cluster, ClusterCredential, HttpAuth, HttpConnector};
+use proto::text::{SecretRef, Text, placeholder};
+
+/// Knows the texts of a connector, and which secrets its task needs.
+pub trait Resolve {
+    /// What is wrong with a field.
+    type Error;
+
+    /// The text of a field. **Errors**: it is not known here.
+    fn text(&self, field: &Field) -> Result<String, Self::Error>;
+
+    /// Notes that the task needs a secret. **Repeat**: safe.
+    fn secret(&mut self, reference: &str) -> SecretRef;
+
+    /// Token of genuine secret placeholders.
+    fn token(&self) -> i64;
+}
+
+fn referenced<R: Resolve>(by: &mut R, field: &Field) -> Result<SecretRef, R::Error> {
+    let reference = by.text(field)?;
+    Ok(by.secret(&reference))
+}
+
+fn maybe<R: Resolve>(by: &mut R, field: Option<&Field>) -> Result<Option<SecretRef>, R::Error> {
+    field.map(|field| referenced(by, field)).transpose()
+}
+
+/// The placeholder of the secret that a field names.
+fn placed<R: Resolve>(by: &mut R, field: &Field) -> Result<Text, R::Error> {
+    let secret = referenced(by, field)?;
+    Ok(Text(placeholder(&secret, by.token())))
+}
+
+/// In clear or from a secret; empty when neither is written.
+fn name<R: Resolve>(by: &mut R, clear: Option<&Field>, secret: Option<&Field>) -> Result<Text, R::Error> {
+    match (clear, secret) {
+        (Some(clear), _) => by.text(clear).map(Text),
+        (None, Some(reference)) => placed(by, reference),
+        (None, None) => Ok(Text::default()),
+    }
+}
+
+/// A connector that is reached over HTTP. **Errors**: those of `by`.
+pub fn http<R: Resolve>(
+    by: &mut R,
+    identifier: &str,
+    url: &Field,
+    auth: &Auth,
+) -> Result<HttpConnector, R::Error> {
+    let url = by.text(url)?;
+    let auth = match auth {
+        Auth::Anonymous => HttpAuth::Anonymous,
+        Auth::UsernamePassword { username, username_ref, password_ref } => HttpAuth::UsernamePassword {
+            username: name(by, username.as_ref(), username_ref.as_ref())?,
+            password: referenced(by, password_ref)?,
+        },
+        Auth::Bearer { token_ref } => HttpAuth::Bearer { token: referenced(by, token_ref)? },
+    };
+    Ok(HttpConnector { identifier: identifier.to_owned(), url, auth, headers: Vec::new() })
+}
+
+/// The headers of a connector. **Errors**: those of `by`.
+pub fn headers<R: Resolve>(
+    by: &mut R,
+    written: &[(Field, HeaderValue)],
+) -> Result<Vec<(String, Text)>, R::Error> {
+    let mut headers = Vec::new();
+    for (key, value) in written {
+        let value = match value {
+            HeaderValue::Plain(value) => Text(by.text(value)?),
+            HeaderValue::Secret(reference) => placed(by, reference)?,
+        };
+        headers.push((by.text(key)?, value));
+    }
+    Ok(headers)
+}
+
+/// A cluster and how to log in to it. **Errors**: those of `by`.
+pub fn cluster<R: Resolve>(
+    by: &mut R,
+    identifier: &str,
+    credential: &K8sCredential,
+) -> Result<Cluster, R::Error> {
+    let optional = |by: &R, field: &Option<Field>| field.as_ref().map(|field| by.text(field)).transpose();
+    let credential = match credential {
+        K8sCredential::InheritFromDelegate { context } => {
+            ClusterCredential::InheritFromDelegate { context: optional(by, context)? }
+        }
+        K8sCredential::ServiceAccount { master_url, token, ca } => ClusterCredential::ServiceAccount {
+            master_url: by.text(master_url)?,
+            token: referenced(by, token)?,
+            ca: maybe(by, ca.as_ref())?,
+        },
+        K8sCredential::ClientKeyCert { master_url, ca, client_cert, client_key, passphrase } => {
+            ClusterCredential::ClientKeyCert {
+                master_url: by.text(master_url)?,
+                ca: maybe(by, ca.as_ref())?,
+                client_cert: referenced(by, client_cert)?,
+                client_key: referenced(by, client_key)?,
+                passphrase: maybe(by, passphrase.as_ref())?,
+            }
+        }
+        K8sCredential::OpenIdConnect(oidc) => {
+            let OpenIdConnect {
+                master_url,
+                issuer_url,
+                client_id,
+                client_secret,
+                username,
+                username_ref,
+                password,
+                scopes,
+                ca,
+            } = &**oidc;
+            ClusterCredential::OpenIdConnect {
+                client_id: placed(by, client_id)?,
+                username: name(by, username.as_ref(), username_ref.as_ref())?,
+                master_url: by.text(master_url)?,
+                issuer_url: by.text(issuer_url)?,
+                client_secret: maybe(by, client_secret.as_ref())?,
+                password: referenced(by, password)?,
+                scopes: optional(by, scopes)?.unwrap_or_default(),
+                ca: maybe(by, ca.as_ref())?,
+            }
+        }
+    };
+    Ok(Cluster { connector: identifier.to_owned(), credential })
+}
