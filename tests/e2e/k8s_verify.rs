@@ -1,9 +1,10 @@
 //! The second run of the seed's Kubernetes pipeline: production with a Prometheus health source that is fed per pod. A
 //! noisy good canary passes both verifications; a bad one fails at the first and is rolled back.
 
-use crate::k8s_world::{LIMIT, World, manifest, package, statuses, step};
+use crate::k8s_world::{LIMIT, World, manifest, package, statuses};
 use e2e::peers::pod_metrics::PodMetrics;
 use e2e::peers::prometheus::Prometheus;
+use e2e::world::step;
 use serde_json::{Value, json};
 
 const IMAGE: &str = "registry.example.com/payments/payment-service";
