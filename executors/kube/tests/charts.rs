@@ -23,9 +23,10 @@ use executor_api::testing::World;
 use executor_api::{Executor, Plan, StepError, StepOutput};
 use executor_kube::{KubeExecutor, Settings};
 use peer::plane::{ControlPlane, tool};
-use peer::{Place, cluster, spec, task, until};
+use peer::tools::with_tools;
+use peer::{Place, rolling, spec, until, world_in};
 use peers::web::GitServer;
-use proto::task::{CommandFlag, ExecutionRef, FileStore, KubernetesAction, KubernetesSpec, Selection};
+use proto::task::{CommandFlag, FileStore, KubernetesAction, KubernetesSpec, Selection};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -36,28 +37,6 @@ const TOKEN: &str = "git-token-1";
 
 fn chart_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("tests/charts/shop")
-}
-
-/// Runs the test again with the `helm` of the test tools in its search path: a process's own environment is not to be
-/// changed while threads run.
-fn with_helm(test: &str) -> bool {
-    if std::env::var_os("DELEGATE_TEST_TOOLS").is_some() {
-        return true;
-    }
-    let helm = tool("helm");
-    assert!(helm.exists(), "helm is missing: run scripts/install-test-peers");
-    let path = format!("{}:{}", helm.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env("DELEGATE_TEST_TOOLS", "1")
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    assert!(output.status.success() && said.contains("1 passed"), "the test of its own process failed");
-    false
 }
 
 /// The files of the chart, by path below `shop/`.
@@ -127,24 +106,12 @@ fn step(
     }
 }
 
-fn rolling() -> KubernetesAction {
-    KubernetesAction::K8sRollingDeploy {
-        skip_dry_run: false,
-        pruning_enabled: true,
-        in_canary_workflow: false,
-    }
-}
-
 fn back(place: &Place) -> KubernetesSpec {
     spec(place, KubernetesAction::K8sRollingRollback { pruning_enabled: true })
 }
 
 fn world(place: &Place, key: &str, id: &str, spec: &KubernetesSpec) -> World {
-    let mut secrets = cluster(place.plane).1;
-    secrets.push(("git_token".into(), TOKEN.into()));
-    let mut task = task(spec);
-    task.execution = ExecutionRef { execution_id: key.into(), stage: "s".into(), ..task.execution };
-    World::new(id, task, secrets)
+    world_in(place, key, id, spec, &[("git_token", TOKEN)])
 }
 
 async fn run(world: &World, spec: &KubernetesSpec) -> Result<StepOutput, StepError> {
@@ -231,7 +198,7 @@ const BROKEN: &str = "replicas: 3\nimage: {tag: 3-image-pull}\ngreeting: good ni
 
 #[test]
 fn a_chart_is_deployed_upgraded_rolled_back_and_deleted_without_a_trace() {
-    if !with_helm("a_chart_is_deployed_upgraded_rolled_back_and_deleted_without_a_trace") {
+    if !with_tools("a_chart_is_deployed_upgraded_rolled_back_and_deleted_without_a_trace") {
         return;
     }
     let linted = Command::new(tool("helm")).arg("lint").arg("--strict").arg(chart_folder()).output().unwrap();
@@ -259,14 +226,14 @@ async fn whole_life() {
     let before = traced(&place).await;
 
     // Everything is judged, definition and resource of one set included, and nothing is there afterwards.
-    let first = step("first", FIRST, rolling());
+    let first = step("first", FIRST, rolling(true));
     let plan = planned(&place, &first).await;
     assert!(plan.contains("create chart/Banner/front-shop") && plan.contains("migrate-1"), "{plan}");
     assert!(!plan.contains("reach"), "a test of helm is not deployed: {plan}");
     succeed(&place, "dry", "dry", &step("first", FIRST, KubernetesAction::K8sDryRun {})).await;
     assert_eq!(traced(&place).await, before);
     // What the schema of the chart refuses is told before anything is asked of the cluster.
-    let wrong = step("first", "replicas: many\n", rolling());
+    let wrong = step("first", "replicas: many\n", rolling(true));
     let wrong_world = world(&place, "wrong", "wrong", &wrong);
     let error = run(&wrong_world, &wrong).await.unwrap_err();
     assert!(error.code == "KUBE-061" && error.what.contains("replicas"), "{} {error}", error.code);
@@ -281,7 +248,7 @@ async fn whole_life() {
     let after_first = traced(&place).await;
 
     // Upgraded: another chart version, a new hook run, the dependency switched off and pruned.
-    let output = succeed(&place, "e2", "e2", &step("second", SECOND, rolling())).await;
+    let output = succeed(&place, "e2", "e2", &step("second", SECOND, rolling(true))).await;
     let pruned = output.outputs["prunedResourceIds"].value.to_string();
     assert!(pruned.contains("front-sessions") && pruned.contains("front-shop-migrate-1"), "{pruned}");
     job_done(&place, "front-shop-migrate-2").await;
@@ -301,7 +268,7 @@ async fn whole_life() {
     assert!(lost.is_empty(), "not brought back: {lost:?}");
 
     // A release that can never become ready fails soon, and the rollback leaves nothing of it.
-    let broken = step("second", BROKEN, rolling());
+    let broken = step("second", BROKEN, rolling(true));
     let failing = world(&place, "e3", "e3", &broken);
     let error = run(&failing, &broken).await.unwrap_err();
     println!("{} {error}", error.code);

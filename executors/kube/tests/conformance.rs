@@ -14,11 +14,10 @@ use executor_api::testing::conformance::{self, Case, ErrorCase, Harness};
 use executor_api::{Executor, TransportProbe};
 use executor_kube::{KubeExecutor, Settings};
 use futures::future::BoxFuture;
-use peer::{Place, cluster, spec, task};
+use peer::{Place, cluster, inline, rolling, spec, task};
 use proto::failure::FailureKind;
 use proto::task::{
-    Cluster, ClusterCredential, CommandFlag, ExecutionRef, FileStore, KubernetesAction, KubernetesSpec,
-    Manifest, ManifestKind, Selection,
+    Cluster, ClusterCredential, CommandFlag, ExecutionRef, KubernetesAction, KubernetesSpec, Selection,
 };
 use proto::text::{SecretRef, placeholder};
 use serde_json::json;
@@ -67,22 +66,12 @@ impl Kit {
     }
 
     fn step(&self, key: &str, action: KubernetesAction, manifest: Option<&str>) -> KubernetesSpec {
-        let manifest = manifest.map(|text| Manifest {
-            identifier: "m".into(),
-            store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
-            kind: ManifestKind::K8sManifest { values_paths: vec![] },
-            skip_versioning: false,
-        });
+        let manifest = manifest.and_then(inline);
         KubernetesSpec { manifest, release_name: name(key), ..spec(&self.place, action) }
     }
 
     fn rolling(&self, key: &str, image: &str, extra: bool) -> KubernetesSpec {
-        let action = KubernetesAction::K8sRollingDeploy {
-            skip_dry_run: false,
-            pruning_enabled: true,
-            in_canary_workflow: false,
-        };
-        self.step(key, action, Some(&web(key, image, extra)))
+        self.step(key, rolling(true), Some(&web(key, image, extra)))
     }
 
     fn apply(&self, key: &str, image: &str, extra: bool) -> KubernetesSpec {

@@ -11,8 +11,8 @@ mod peer;
 use executor_api::testing::World;
 use executor_api::{Executor, HostAliases, StepError};
 use executor_kube::{KubeExecutor, Settings};
-use peer::{Place, cluster, spec, task};
-use proto::task::{ClusterCredential, FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind};
+use peer::{Place, cluster, inline, spec, task};
+use proto::task::{ClusterCredential, KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -20,15 +20,7 @@ use std::sync::Arc;
 
 fn dry_run(place: &Place) -> KubernetesSpec {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
-    KubernetesSpec {
-        manifest: Some(Manifest {
-            identifier: "m".into(),
-            store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
-            kind: ManifestKind::K8sManifest { values_paths: vec![] },
-            skip_versioning: false,
-        }),
-        ..spec(place, KubernetesAction::K8sDryRun {})
-    }
+    KubernetesSpec { manifest: inline(text), ..spec(place, KubernetesAction::K8sDryRun {}) }
 }
 
 async fn run(

@@ -11,35 +11,16 @@ mod peer;
 use executor_api::testing::World;
 use executor_api::{Class, Executor, Plan, StepError, StepOutput};
 use executor_kube::{KubeExecutor, Settings};
-use peer::{Place, cluster, spec, task};
-use proto::task::{
-    CommandFlag, ExecutionRef, FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind, Selection,
-};
+use peer::{Place, inline, rolling, spec, task, world_in};
+use proto::task::{CommandFlag, KubernetesAction, KubernetesSpec, Selection};
 use proto::text::{SecretRef, placeholder};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 const SECRET: &str = "pl4nted-s3cret-value";
 
-fn inline(text: &str) -> Manifest {
-    Manifest {
-        identifier: "m".into(),
-        store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
-        kind: ManifestKind::K8sManifest { values_paths: vec![] },
-        skip_versioning: false,
-    }
-}
-
 fn step(place: &Place, action: KubernetesAction, manifest: Option<&str>) -> KubernetesSpec {
-    KubernetesSpec { manifest: manifest.map(inline), ..spec(place, action) }
-}
-
-fn rolling(pruning: bool) -> KubernetesAction {
-    KubernetesAction::K8sRollingDeploy {
-        skip_dry_run: false,
-        pruning_enabled: pruning,
-        in_canary_workflow: false,
-    }
+    KubernetesSpec { manifest: manifest.and_then(inline), ..spec(place, action) }
 }
 
 fn apply() -> KubernetesAction {
@@ -52,11 +33,7 @@ fn apply() -> KubernetesAction {
 }
 
 fn world(place: &Place, key: &str, spec: &KubernetesSpec) -> World {
-    let mut secrets = cluster(place.plane).1;
-    secrets.push(("planted".into(), SECRET.into()));
-    let mut task = task(spec);
-    task.execution = ExecutionRef { execution_id: key.into(), stage: "s".into(), ..task.execution };
-    World::new(key, task, secrets)
+    world_in(place, key, key, spec, &[("planted", SECRET)])
 }
 
 async fn run_in(world: &World, spec: &KubernetesSpec) -> Result<StepOutput, StepError> {

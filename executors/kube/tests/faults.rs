@@ -12,10 +12,8 @@ use executor_api::testing::World;
 use executor_api::{CancelReason, CancelStage, Class, Executor, StepError, StepOutput};
 use executor_kube::{KubeExecutor, Settings};
 use peer::plane::{Component, ControlPlane};
-use peer::{Place, cluster, spec, task, until};
-use proto::task::{
-    Cluster, ClusterCredential, FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind,
-};
+use peer::{Place, cluster, inline, spec, task, until};
+use proto::task::{Cluster, ClusterCredential, KubernetesAction, KubernetesSpec};
 use proto::text::SecretRef;
 use serde_json::{Value, json};
 
@@ -26,13 +24,7 @@ fn apply(place: &Place, text: &str) -> KubernetesSpec {
         skip_steady_state_check: true,
         skip_rendering: false,
     };
-    let manifest = Manifest {
-        identifier: "m".into(),
-        store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
-        kind: ManifestKind::K8sManifest { values_paths: vec![] },
-        skip_versioning: false,
-    };
-    KubernetesSpec { manifest: Some(manifest), ..spec(place, action) }
+    KubernetesSpec { manifest: inline(text), ..spec(place, action) }
 }
 
 fn config(name: &str) -> String {

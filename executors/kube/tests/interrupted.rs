@@ -18,10 +18,8 @@ use executor_kube::{KubeExecutor, Settings};
 use kube::client::Body;
 use peer::plane::{Component, ControlPlane};
 use peer::proxy::{Fault, Proxy};
-use peer::{Place, cluster, spec, task, until};
-use proto::task::{
-    ClusterCredential, ExecutionRef, FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind,
-};
+use peer::{Place, cluster, inline, rolling, spec, task, until, world_in};
+use proto::task::{ClusterCredential, KubernetesAction, KubernetesSpec};
 use proto::text::SecretRef;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -38,19 +36,8 @@ fn web(image: &str, seconds: u32) -> String {
     )
 }
 
-fn rolling(place: &Place, text: String) -> KubernetesSpec {
-    let action = KubernetesAction::K8sRollingDeploy {
-        skip_dry_run: false,
-        pruning_enabled: true,
-        in_canary_workflow: false,
-    };
-    let manifest = Manifest {
-        identifier: "m".into(),
-        store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
-        kind: ManifestKind::K8sManifest { values_paths: vec![] },
-        skip_versioning: false,
-    };
-    KubernetesSpec { manifest: Some(manifest), ..spec(place, action) }
+fn step(place: &Place, text: String) -> KubernetesSpec {
+    KubernetesSpec { manifest: inline(text), ..spec(place, rolling(true)) }
 }
 
 /// The same step through `url` with the secret `token`.
@@ -65,12 +52,7 @@ fn through(url: &str, spec: KubernetesSpec) -> KubernetesSpec {
 }
 
 fn world(place: &Place, key: &str, token: &str, spec: &KubernetesSpec) -> World {
-    let mut secrets = cluster(place.plane).1;
-    secrets.push(("token".into(), token.into()));
-    let mut task = task(spec);
-    let execution = key.trim_end_matches("-back").to_owned();
-    task.execution = ExecutionRef { execution_id: execution, stage: "s".into(), ..task.execution };
-    World::new(key, task, secrets)
+    world_in(place, key.trim_end_matches("-back"), key, spec, &[("token", token)])
 }
 
 async fn run(world: &World, spec: &KubernetesSpec) -> Result<StepOutput, StepError> {
@@ -96,7 +78,7 @@ async fn a_watch_whose_history_is_gone_lists_again_and_goes_on() {
     let place = Place::new("expired-watch").await;
     // Enough for several rounds of every watch of the wait.
     let proxy = Proxy::start(place.client.clone(), Fault::Expired(20)).await;
-    let spec = through(&proxy.url, rolling(&place, web("app:1", 6)));
+    let spec = through(&proxy.url, step(&place, web("app:1", 6)));
     let (world, output) = succeed(&place, "x1", &spec).await;
     assert_eq!(output.outputs["podIps"].value.as_array().unwrap().len(), 3);
     let log = world.logs.everything();
@@ -156,14 +138,14 @@ async fn a_token_that_expires_is_named_before_and_in_the_middle_of_a_rollout() {
         "subjects": [{"kind": "ServiceAccount", "name": "deployer", "namespace": place.namespace}],
         "roleRef": {"kind": "ClusterRole", "name": "admin", "apiGroup": rbac}});
     place.post(&place.path(&format!("{rbac}/v1"), "rolebindings"), binding).await.unwrap();
-    succeed(&place, "t1", &rolling(&place, web("app:1", 0))).await;
+    succeed(&place, "t1", &step(&place, web("app:1", 0))).await;
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
 
     // Expired before the step began: nothing is changed.
     let config: Value = serde_json::from_slice(&std::fs::read(place.plane.kubeconfig()).unwrap()).unwrap();
     let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned();
     let old = token(&place, &account, now() - 600);
-    let late = through(&server, rolling(&place, web("app:2", 0)));
+    let late = through(&server, step(&place, web("app:2", 0)));
     let refused = world(&place, "t2", &old, &late);
     let error = run(&refused, &late).await.unwrap_err();
     println!("{} {error}\n  hint: {:?}", error.code, error.hint);
@@ -182,7 +164,7 @@ async fn a_token_that_expires_is_named_before_and_in_the_middle_of_a_rollout() {
     let anonymous = kube::Client::try_from(anonymous).unwrap();
     let proxy = Proxy::start(anonymous.clone(), Fault::None).await;
     let soon = token(&place, &account, now() - 60 + 15);
-    let spec = through(&proxy.url, rolling(&place, web("app:3", 600)));
+    let spec = through(&proxy.url, step(&place, web("app:3", 600)));
     let expiring = world(&place, "t3", &soon, &spec);
     let refused = async {
         let (path, bearer) = (place.path("apps/v1", "deployments/web"), format!("Bearer {soon}"));
@@ -235,10 +217,10 @@ async fn an_api_server_restarted_in_the_middle_of_a_rolling_step_is_waited_for()
         };
         (0..n).map(one).collect()
     };
-    succeed(&place, "r1", &rolling(&place, web("app:1", 0))).await;
+    succeed(&place, "r1", &step(&place, web("app:1", 0))).await;
 
     // Once between two objects of the apply, once while the new pods are waited for.
-    let next = rolling(&place, web("app:2", 8) + &settings(200));
+    let next = step(&place, web("app:2", 8) + &settings(200));
     let deploying = world(&place, "r2", "none", &next);
     let killer = async {
         until("some objects", async || place.get(&place.path("v1", "configmaps/c1")).await.is_some()).await;

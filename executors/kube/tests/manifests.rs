@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test that finds nothing must fail.")]
 #![allow(dead_code, unreachable_pub, reason = "The shared peers have more than this file uses.")]
 
+mod peer;
 #[path = "../../../tests/src/wait.rs"]
 mod wait;
 
 #[path = "../../../tests/src/peers"]
 mod peers {
-    pub mod kube;
     pub mod owned;
     pub mod registry;
     pub mod web;
@@ -17,7 +17,7 @@ mod peers {
 use executor_api::testing::World;
 use executor_api::{CancelReason, StepError};
 use executor_kube::manifests::{Loaded, chosen, load};
-use peers::kube::tool;
+use peer::tools::{run_again, with_tools};
 use peers::registry::Registry;
 use peers::web::{Artifacts, GitServer};
 use proto::task::{KubernetesSpec, StepTask};
@@ -27,31 +27,6 @@ use std::path::Path;
 use std::process::Command;
 
 const TOKEN: i64 = 7;
-
-/// Runs one test of this program again with `helm` and `kustomize` of the test tools in its search path: a process's own
-/// environment is not to be changed while threads run.
-fn with_tools(test: &str) -> bool {
-    if std::env::var_os("DELEGATE_TEST_TOOLS").is_some() {
-        return true;
-    }
-    let folder = tool("helm").parent().map(Path::to_owned).unwrap_or_default();
-    assert!(folder.join("helm").exists(), "helm is missing: run scripts/install-test-peers");
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
-    run_again(test, &path);
-    false
-}
-
-fn run_again(test: &str, path: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env("DELEGATE_TEST_TOOLS", "1")
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-}
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()

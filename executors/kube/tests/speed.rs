@@ -13,14 +13,14 @@
 
 mod peer;
 
-use executor_api::testing::World;
+use executor_api::{Executor, LogSink as _};
 use executor_api::{Executor, LogSink as _};
 use executor_kube::steady::{self, Target};
 use executor_kube::{KubeExecutor, Settings};
 use futures::StreamExt as _;
 use peer::plane::ControlPlane;
-use peer::{Place, cluster, spec, task};
-use proto::task::{FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind};
+use peer::{Place, cluster, inline, rolling, spec, task};
+use proto::task::{KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
@@ -48,16 +48,6 @@ fn highest_rss() -> f64 {
 async fn plane(options: &'static [&'static str]) -> &'static ControlPlane {
     let plane = tokio::task::spawn_blocking(|| ControlPlane::start(options)).await.unwrap();
     Box::leak(Box::new(plane))
-}
-
-/// A manifest that lies in the pipeline.
-fn inline(text: String) -> Option<Manifest> {
-    Some(Manifest {
-        identifier: "m".into(),
-        store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
-        kind: ManifestKind::K8sManifest { values_paths: vec![] },
-        skip_versioning: false,
-    })
 }
 
 /// What is on record, one event after the other, without holding all of it.
@@ -230,12 +220,7 @@ async fn a_rolling_update_of_many_pods_takes_as_many_requests_as_one_of_few() {
                 "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
                 "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app",
                     "image": format!("app:{version}"), "readinessProbe": {"httpGet": {"path": "/", "port": 80}}}]}}}});
-            let action = KubernetesAction::K8sRollingDeploy {
-                skip_dry_run: false,
-                pruning_enabled: false,
-                in_canary_workflow: false,
-            };
-            let spec = KubernetesSpec { manifest: inline(web.to_string()), ..spec(&place, action) };
+            let spec = KubernetesSpec { manifest: inline(web.to_string()), ..spec(&place, rolling(false)) };
             let world = World::new(format!("{name}-{version}"), task(&spec), cluster(plane).1);
             let started = Instant::now();
             let result = KubeExecutor::new(Settings::default()).run(&spec, &world.context().1).await;

@@ -8,31 +8,18 @@
 
 mod peer;
 
-use executor_api::testing::World;
+use executor_api::{Class, Executor};
 use executor_api::{Class, Executor};
 use executor_kube::{KubeExecutor, Settings};
 use peer::proxy::{Fault, Proxy};
-use peer::{Place, cluster, spec, task};
-use proto::task::{ClusterCredential, FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind};
+use peer::{Place, cluster, inline, rolling, spec, task};
+use proto::task::{ClusterCredential, KubernetesSpec};
 use proto::text::SecretRef;
 use std::time::{Duration, Instant};
 
 fn step(place: &Place, url: &str) -> KubernetesSpec {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 80}]}\n";
-    let action = KubernetesAction::K8sRollingDeploy {
-        skip_dry_run: false,
-        pruning_enabled: false,
-        in_canary_workflow: false,
-    };
-    let mut spec = KubernetesSpec {
-        manifest: Some(Manifest {
-            identifier: "m".into(),
-            store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
-            kind: ManifestKind::K8sManifest { values_paths: vec![] },
-            skip_versioning: false,
-        }),
-        ..spec(place, action)
-    };
+    let mut spec = KubernetesSpec { manifest: inline(text), ..spec(place, rolling(false)) };
     spec.cluster.credential = ClusterCredential::ServiceAccount {
         master_url: url.into(),
         token: SecretRef("token".into()),

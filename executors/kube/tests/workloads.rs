@@ -13,11 +13,9 @@ use executor_api::testing::conformance::{self, Case, ErrorCase, Harness};
 use executor_api::{Class, Executor, NoProbe, Plan, StepError, StepOutput, TransportProbe};
 use executor_kube::{KubeExecutor, Settings};
 use futures::future::BoxFuture;
-use peer::{Place, cluster, spec, task, until};
+use peer::{Place, cluster, inline, spec, task, until};
 use proto::failure::FailureKind;
-use proto::task::{
-    CommandFlag, FileStore, Instances, KubernetesAction, KubernetesSpec, Manifest, ManifestKind, Selection,
-};
+use proto::task::{CommandFlag, FileStore, Instances, KubernetesAction, KubernetesSpec, Selection};
 use proto::text::{SecretRef, Text, placeholder};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -183,12 +181,7 @@ async fn rollout_of_a_release_means_its_workloads_without_canaries() {
     let by_manifest =
         KubernetesAction::K8sRollout { command: "status".into(), resources: Selection::Manifests(vec![]) };
     let mut by_manifest = spec(&place, by_manifest);
-    by_manifest.manifest = Some(Manifest {
-        identifier: "m".into(),
-        store: Some(FileStore::Inline { path: "m.yaml".into(), content: Text(text.into()) }),
-        kind: ManifestKind::K8sManifest { values_paths: vec![] },
-        skip_versioning: false,
-    });
+    by_manifest.manifest = inline(text);
     let output = run(&place, &by_manifest).await.0.unwrap();
     assert_eq!(output.outputs["workloads"].value, json!(["release/Deployment/other"]));
     let mut unknown = spec(&place, action);

@@ -21,25 +21,13 @@ mod webhook;
 use executor_api::testing::World;
 use executor_api::{CancelHandle, Executor, Plan, StepContext, StepError, StepOutput};
 use executor_kube::{KubeExecutor, Settings};
-use peer::Place;
+use peer::{Place, inline};
 use proto::result::Output;
-use proto::task::{
-    ExecutionRef, FileStore, KubernetesAction, KubernetesSpec, Manifest, ManifestKind, StepTask,
-};
+use proto::task::{ExecutionRef, KubernetesAction, KubernetesSpec, StepTask};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A manifest that stands in the step.
-pub fn inline(text: &str) -> Option<Manifest> {
-    Some(Manifest {
-        identifier: "m".into(),
-        store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
-        kind: ManifestKind::K8sManifest { values_paths: Vec::new() },
-        skip_versioning: false,
-    })
-}
 
 /// A step of `release` with this manifest.
 pub fn step(place: &Place, release: &str, manifest: &str, action: KubernetesAction) -> KubernetesSpec {

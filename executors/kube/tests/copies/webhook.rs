@@ -5,7 +5,7 @@ use crate::peer::plane::ControlPlane;
 use crate::peer::{Place, until};
 use crate::{fails, inline, live, ok, run, snapshot, web};
 use executor_api::Class;
-use proto::task::{KubernetesAction, KubernetesSpec};
+use proto::task::KubernetesSpec;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -62,12 +62,10 @@ impl Webhook {
 }
 
 fn rolling(place: &Place, image: &str) -> KubernetesSpec {
-    let action = KubernetesAction::K8sRollingDeploy {
-        skip_dry_run: false,
-        pruning_enabled: false,
-        in_canary_workflow: false,
-    };
-    KubernetesSpec { manifest: inline(&web("web", image, 2)), ..crate::peer::spec(place, action) }
+    KubernetesSpec {
+        manifest: inline(&web("web", image, 2)),
+        ..crate::peer::spec(place, crate::peer::rolling(false))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

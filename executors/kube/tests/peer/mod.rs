@@ -10,15 +10,17 @@
 #[path = "../../../../tests/src/peers/kube.rs"]
 pub mod plane;
 pub mod proxy;
+pub mod tools;
 
 use executor_api::testing::{self, World};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use plane::ControlPlane;
 use proto::task::{
-    Cluster, ClusterCredential, ExecutionRef, Instances, KubernetesAction, KubernetesSpec, Step, StepSpec,
-    StepTask,
+    Cluster, ClusterCredential, ExecutionRef, FileStore, Instances, KubernetesAction, KubernetesSpec,
+    Manifest, ManifestKind, Step, StepSpec, StepTask,
 };
+use proto::text::Text;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -154,6 +156,21 @@ pub fn cluster(plane: &ControlPlane) -> (Cluster, Vec<(String, String)>) {
     (cluster, secrets)
 }
 
+/// A manifest that stands in the step, as the file `all.yaml`.
+pub fn inline(text: impl Into<Text>) -> Option<Manifest> {
+    Some(Manifest {
+        identifier: "m".into(),
+        store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
+        kind: ManifestKind::K8sManifest { values_paths: vec![] },
+        skip_versioning: false,
+    })
+}
+
+/// A rolling deployment with everything on.
+pub fn rolling(pruning_enabled: bool) -> KubernetesAction {
+    KubernetesAction::K8sRollingDeploy { skip_dry_run: false, pruning_enabled, in_canary_workflow: false }
+}
+
 /// A step against `place`.
 pub fn spec(place: &Place, action: KubernetesAction) -> KubernetesSpec {
     KubernetesSpec {
@@ -178,6 +195,21 @@ pub fn task(spec: &KubernetesSpec) -> StepTask {
             spec: StepSpec::Kubernetes(Box::new(spec.clone())),
         })
     }
+}
+
+/// The world of a task in stage `s` of an execution; `secrets` come beside those of the cluster.
+pub fn world_in(
+    place: &Place,
+    execution: &str,
+    id: &str,
+    spec: &KubernetesSpec,
+    secrets: &[(&str, &str)],
+) -> World {
+    let mut all = cluster(place.plane).1;
+    all.extend(secrets.iter().map(|(id, value)| ((*id).to_owned(), (*value).to_owned())));
+    let mut task = task(spec);
+    task.execution = ExecutionRef { execution_id: execution.into(), stage: "s".into(), ..task.execution };
+    World::new(id, task, all)
 }
 
 /// A world for a wait that belongs to no step in particular.
