@@ -63,6 +63,8 @@ pub fn http<R: Resolve>(
             password: referenced(by, password_ref)?,
         },
         Auth::Bearer { token_ref } => HttpAuth::Bearer { token: referenced(by, token_ref)? },
+        // Only Git connectors have it; whoever knows what is in the key's secret puts the login here.
+        Auth::Ssh { .. } => HttpAuth::Anonymous,
     };
     Ok(HttpConnector { identifier: identifier.to_owned(), url, auth, headers: Vec::new() })
 }

@@ -114,6 +114,11 @@ async fn a_noisy_good_canary_passes_and_a_bad_one_is_rolled_back() {
     assert!(log.contains("response time  payment-service-canary-"), "a line for each canary pod: {log}");
     assert!(["▁", "█"].iter().all(|bar| log.contains(bar)), "with the shape of its series: {log}");
     assert_eq!(world.prod.deployed(), (format!("{IMAGE}:v1"), 4));
+    // What was assumed about the image stands in the execution, not only in the log.
+    for id in ["k8s_apply", "rolling_deploy", "canary_10"] {
+        let notices = step(&view, id)["notices"].to_string();
+        assert!(notices.contains("R13.image-tag") && notices.contains("`v1`"), "{id}: {notices}");
+    }
 
     // Twice as slow, and some requests fail: the first verification ends it.
     measured.pods.canaries(2.0, 1.0);
@@ -134,7 +139,9 @@ async fn a_noisy_good_canary_passes_and_a_bad_one_is_rolled_back() {
         "{message}"
     );
     assert_eq!(step(&view, "rollback")["status"], "Success", "{view:#}\n{log}");
-    assert!(log.contains("canary-removed-by-rollback"), "{log}");
+    let notices = step(&view, "rollback")["notices"].to_string();
+    assert!(notices.contains("canary-removed-by-rollback"), "{notices}");
+    assert!(notices.contains("Deployment/payment-service-canary"), "{notices}");
     assert_eq!(world.prod.deployed(), (format!("{IMAGE}:v1"), 4), "the version before is back");
     let left: Vec<String> =
         world.prod.objects("deployments").iter().map(|one| one["metadata"]["name"].to_string()).collect();

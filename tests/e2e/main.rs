@@ -9,6 +9,7 @@
 mod approvals;
 mod host_keys;
 mod journey;
+mod k8s_git_ssh;
 mod k8s_login;
 mod k8s_seed;
 mod k8s_verify;

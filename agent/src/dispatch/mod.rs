@@ -103,6 +103,8 @@ impl Executors {
         let make = async || {
             let settings = executor_kube::Settings { ca_pem: self.ca_pem.clone(), ..Default::default() };
             let executor = executor_kube::KubeExecutor::new(settings);
+            #[cfg(feature = "ssh")]
+            self.ssh().await?;
             Ok(executor.with_sources(self.client().await?.clone()))
         };
         self.kube.get_or_try_init(make).await
@@ -118,7 +120,12 @@ impl Executors {
                 let settings = executor_ssh::Settings { state_dir: Some(dir), ..Default::default() };
                 executor_ssh::SshExecutor::new(settings, client)
             });
-            made.await.map_err(|error| setup("Command", error))?.map_err(|error| setup("Command", error))
+            let made: Result<executor_ssh::SshExecutor, _> =
+                made.await.map_err(|error| setup("Command", error))?;
+            let executor = made.map_err(|error| setup("Command", error))?;
+            // From here on every step of this agent fetches from Git over SSH too.
+            self.client().await?.set_tunnel(executor.tunnel());
+            Ok(executor)
         };
         self.ssh.get_or_try_init(make).await
     }
@@ -204,6 +211,8 @@ impl Executors {
                     .await?
             }
             ConnectorTestSpec::Git(connector) => {
+                #[cfg(feature = "ssh")]
+                self.ssh().await?;
                 self.probe(cx, |access| async move { sources::probe_git(&access, connector).await }).await?
             }
         };

@@ -36,7 +36,7 @@ use executor_api::{
 };
 
 use proto::task::KubernetesSpec;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs Kubernetes steps. One per agent; it holds no state of a task.
 #[derive(Clone)]
@@ -45,12 +45,14 @@ pub struct KubeExecutor {
     pub(crate) probe: Arc<dyn TransportProbe>,
     /// How manifests are fetched; made with the system's roots when the agent gave none.
     pub(crate) sources: Option<sources::Client>,
+    /// What the one step that this value runs has to say to people beside its own notices.
+    pub(crate) told: Arc<Mutex<Vec<String>>>,
 }
 
 impl KubeExecutor {
     /// An executor with these limits.
     pub fn new(settings: Settings) -> KubeExecutor {
-        KubeExecutor { settings, probe: Arc::new(NoProbe), sources: None }
+        KubeExecutor { settings, probe: Arc::new(NoProbe), sources: None, told: Arc::default() }
     }
 
     /// Fetches manifests with this client, which knows the agent's own CA.
@@ -102,7 +104,13 @@ impl Executor for KubeExecutor {
             return Err(error::cancelled(reason, "nothing was changed"));
         }
         let cover = cover::Cover::new(cx);
-        steps::run(self, spec, &cover.cx).await.map_err(|error| cover.error(located(error, spec)))
+        // Steps share the executor; each has a list of its own.
+        let executor = KubeExecutor { told: Arc::default(), ..self.clone() };
+        let mut output = steps::run(&executor, spec, &cover.cx)
+            .await
+            .map_err(|error| cover.error(located(error, spec)))?;
+        output.notices.append(&mut executor.told.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(output)
     }
 
     async fn recover(&self, _spec: &KubernetesSpec, cx: &StepContext) -> Result<Recovery, StepError> {

@@ -26,6 +26,7 @@ mod session;
 mod spec;
 mod talk;
 mod transfer;
+mod tunnel;
 
 pub use config::Settings;
 pub use session::{KnownHosts, KnownHostsFile};
@@ -74,6 +75,12 @@ impl SshExecutor {
         let leftovers = Leftovers::open(settings.state_dir.as_ref().map(|d| d.join("left-on-hosts.json")));
         let pool = Pool::new(settings.clone(), known);
         SshExecutor { shared: Shared { settings, pool, probe: Arc::new(NoProbe), leftovers, client } }
+    }
+
+    /// The way to Git repositories over SSH, with this executor's settings and its store of host keys.
+    pub fn tunnel(&self) -> Arc<dyn sources::Tunnel> {
+        let (settings, known) = (self.shared.settings.clone(), self.shared.pool.known());
+        Arc::new(tunnel::Tunnel { settings, known })
     }
 
     /// Reports every mutating call to `probe`.

@@ -127,6 +127,7 @@ fn headers_of(connector: &HttpConnector, cx: &StepContext) -> Result<HeaderMap, 
     }
     let authorization: Option<SecretString> = match &connector.auth {
         HttpAuth::Anonymous => None,
+        HttpAuth::Ssh(_) => return Err(unfit("its login by SSH")),
         HttpAuth::UsernamePassword { username, password } => {
             let user = cx.secrets.reveal(username).map_err(secret)?;
             let password = cx.secrets.get(password).map_err(secret)?;

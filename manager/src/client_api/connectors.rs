@@ -11,11 +11,11 @@ use pipeline::connection::{self, Resolve};
 use pipeline::entities::{Catalog, EntityKind, Snapshot, find};
 use pipeline::fault::Findings;
 use pipeline::model::Field;
-use pipeline::model::connector::{Connector, ConnectorSpec, read_connector};
+use pipeline::model::connector::{Auth, Connector, ConnectorSpec, read_connector};
 use pipeline::model::secret::{Secret, SecretSpec, read_secret};
 use pipeline::yaml::parse_documents;
 use proto::result::StepResult;
-use proto::task::{ConnectorTestSpec, HostKeys, SshCredential, SshTarget, Step, StepSpec};
+use proto::task::{ConnectorTestSpec, HostKeys, HttpAuth, SshCredential, SshTarget, SshUrl, Step, StepSpec};
 use proto::text::SecretRef;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -236,7 +236,11 @@ impl Wanted<'_> {
                 ConnectorTestSpec::Artifactory(connection::http(self, &connector.identifier, url, auth)?)
             }
             ConnectorSpec::Git { url, auth, .. } => {
-                ConnectorTestSpec::Git(connection::http(self, &connector.identifier, url, auth)?)
+                let mut http = connection::http(self, &connector.identifier, url, auth)?;
+                if let Auth::Ssh { key_ref } = auth {
+                    http.auth = HttpAuth::Ssh(Box::new(self.git_login(&http.url, key_ref)?));
+                }
+                ConnectorTestSpec::Git(http)
             }
             ConnectorSpec::Prometheus { url, auth, headers } => {
                 let mut http = connection::http(self, &connector.identifier, url, auth)?;
@@ -259,6 +263,23 @@ impl Wanted<'_> {
                 )));
             }
         })
+    }
+
+    /// The login of a Git repository over SSH.
+    fn git_login(&mut self, url: &str, key_ref: &Field) -> Answer<SshTarget> {
+        let place = SshUrl::parse(url).ok_or_else(|| {
+            ApiError::request(format!("`{url}` is no place over SSH"))
+                .hint("expected ssh://user@host/path or user@host:path")
+        })?;
+        let reference = plain(key_ref)?;
+        let secret = self
+            .secret_entity(&reference)
+            .ok_or_else(|| ApiError::request(format!("the secret `{reference}` is no SSHKey")))?;
+        let ConnectorTestSpec::Ssh(mut target) = self.ssh(&place.host, place.port, &secret)? else {
+            return Err(ApiError::request("an SSHKey secret has no login"));
+        };
+        target.user = place.user.unwrap_or(target.user);
+        Ok(target)
     }
 
     fn ssh(&mut self, host: &str, port: Option<u16>, secret: &Secret) -> Answer<ConnectorTestSpec> {

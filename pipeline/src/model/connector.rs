@@ -135,6 +135,11 @@ pub enum Auth {
         /// Secret with the token.
         token_ref: Field,
     },
+    /// A Git repository over SSH.
+    Ssh {
+        /// A secret of type SSHKey.
+        key_ref: Field,
+    },
 }
 
 /// Kinds that can be used.
@@ -365,6 +370,15 @@ fn read_prometheus(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Con
     Some(ConnectorSpec::Prometheus { url: url?, auth, headers })
 }
 
+fn is_ssh(transport: Option<&Field>) -> bool {
+    transport.is_some_and(|transport| transport.text().trim().eq_ignore_ascii_case("Ssh"))
+}
+
+/// The login of a Git repository over SSH: a secret of type SSHKey.
+fn read_ssh_key(inner: &mut Reader<'_>, findings: &mut Findings) -> Option<Auth> {
+    inner.required("sshKeyRef", findings).map(|key_ref| Auth::Ssh { key_ref })
+}
+
 /// Github, Gitlab and Bitbucket write `type: Account|Repo` and `authentication`; Git writes `connectionType`, `type`
 /// and `spec`.
 fn read_git(kind: &str, spec: &mut Reader<'_>, findings: &mut Findings) -> Option<ConnectorSpec> {
@@ -375,7 +389,10 @@ fn read_git(kind: &str, spec: &mut Reader<'_>, findings: &mut Findings) -> Optio
         let transport = spec.field("type", findings);
         let auth = match spec.map("spec", findings) {
             Some(mut inner) => {
-                let auth = read_user(&mut inner, findings);
+                let auth = match is_ssh(transport.as_ref()) {
+                    true => read_ssh_key(&mut inner, findings),
+                    false => read_user(&mut inner, findings),
+                };
                 inner.finish(findings);
                 auth
             }
@@ -387,16 +404,31 @@ fn read_git(kind: &str, spec: &mut Reader<'_>, findings: &mut Findings) -> Optio
         match spec.map("authentication", findings) {
             Some(mut outer) => {
                 let transport = outer.field("type", findings);
-                // `spec: {type, spec}` has the shape of `auth`.
-                let auth = read_auth(&mut outer, "spec", findings);
+                let auth = match (is_ssh(transport.as_ref()), outer.node("spec").is_some()) {
+                    (true, true) => outer.map("spec", findings).and_then(|mut inner| {
+                        let auth = read_ssh_key(&mut inner, findings);
+                        inner.finish(findings);
+                        auth
+                    }),
+                    // `spec: {type, spec}` has the shape of `auth`.
+                    _ => read_auth(&mut outer, "spec", findings),
+                };
                 outer.finish(findings);
                 (scope, transport, auth)
             }
             None => (scope, None, Some(Auth::Anonymous)),
         }
     };
-    if let Some(transport) = transport.filter(|transport| !transport.text().eq_ignore_ascii_case("Http")) {
-        let message = format!("Git over `{}` is not supported; supported is Http", transport.text());
+    let known = |transport: &Field| ["Http", "Ssh"].iter().any(|k| transport.text().eq_ignore_ascii_case(k));
+    if is_ssh(transport.as_ref())
+        && !matches!(auth, Some(Auth::Ssh { .. }))
+        && let Some(transport) = &transport
+    {
+        findings.fault(&transport.at, &transport.path, "Git over SSH needs `spec: {sshKeyRef: SECRET}`");
+        return None;
+    }
+    if let Some(transport) = transport.filter(|transport| !known(transport)) {
+        let message = format!("Git over `{}` is not supported; supported are Http and Ssh", transport.text());
         findings.fault(&transport.at, &transport.path, message);
         return None;
     }

@@ -1,11 +1,12 @@
 //! Connectors are frozen into the plan, their secrets looked for.
 
 use super::hosts::need_secret;
+use super::logins::login;
 use super::target::{Lookups, known, root, stored};
 use crate::entities::EntityKind;
 use crate::fault::Findings;
 use crate::model::Field;
-use crate::model::connector::{ConnectorSpec, read_connector};
+use crate::model::connector::{Auth, ConnectorSpec, read_connector};
 use crate::model::service::Store;
 use crate::model::step::{Spec, UnitKind};
 use crate::plan::{NodeKind, Plan};
@@ -61,6 +62,13 @@ pub(super) fn freeze(plan: &mut Plan, lookups: &Lookups<'_>, findings: &mut Find
                 need_secret(&id, &field, lookups, &scope, findings);
             }
         }
+        if let ConnectorSpec::Git { auth: Auth::Ssh { key_ref }, .. } = &connector.spec
+            && let Some(id) = known(plan, node, key_ref, findings)
+            && !plan.logins.contains_key(&id)
+            && let Some(login) = login(plan, node, &id, &field, lookups, &scope, findings)
+        {
+            plan.logins.insert(id, login);
+        }
         plan.connectors.insert(reference, connector);
     }
 }
@@ -94,7 +102,7 @@ fn step_connectors(spec: &Spec, index: usize, wanted: &mut Vec<(usize, Field)>) 
 }
 
 fn secrets_of(spec: &ConnectorSpec) -> Vec<&Field> {
-    use crate::model::connector::{Auth, HeaderValue};
+    use crate::model::connector::HeaderValue;
     let mut fields = Vec::new();
     let auth = match spec {
         ConnectorSpec::DockerRegistry { auth, .. }
@@ -122,7 +130,8 @@ fn secrets_of(spec: &ConnectorSpec) -> Vec<&Field> {
             fields.push(password_ref);
         }
         Some(Auth::Bearer { token_ref }) => fields.push(token_ref),
-        Some(Auth::Anonymous) | None => {}
+        // Its login is frozen by itself.
+        Some(Auth::Anonymous | Auth::Ssh { .. }) | None => {}
     }
     fields
 }

@@ -34,7 +34,7 @@ pub(super) fn freeze(plan: &mut Plan, lookups: &Lookups<'_>, findings: &mut Find
 }
 
 /// An SSHKey secret, or an Ssh connector that names one.
-fn login(
+pub(super) fn login(
     plan: &Plan,
     node: usize,
     reference: &str,

@@ -1,5 +1,6 @@
 //! Where things come from: artifacts, downloads, files in Git, and the servers behind connectors.
 
+use super::SshTarget;
 use crate::text::{SecretRef, Text};
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +85,84 @@ pub enum HttpAuth {
         /// Secret with the token.
         token: SecretRef,
     },
+    /// Not HTTP at all: a Git repository that is reached over SSH, with this login. The URL then is `ssh://…` or
+    /// `user@host:path`.
+    Ssh(Box<SshTarget>),
+}
+
+/// Where a Git repository lies that is reached over SSH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshUrl {
+    /// Login name, if it is written.
+    pub user: Option<String>,
+    /// Host.
+    pub host: String,
+    /// Port, if it is written.
+    pub port: Option<u16>,
+    /// Path as `git-upload-pack` is given it: absolute after `ssh://`, below the login's home after `host:`.
+    pub path: String,
+}
+
+impl SshUrl {
+    /// Reads `ssh://[user@]host[:port]/path` or `[user@]host:path`. `None` for anything else, HTTP URLs above all.
+    pub fn parse(text: &str) -> Option<SshUrl> {
+        let text = text.trim();
+        let split = |place: &str| match place.rsplit_once('@') {
+            Some((user, host)) => (Some(user.to_owned()), host.to_owned()),
+            None => (None, place.to_owned()),
+        };
+        let found = match text.split_once("://") {
+            Some(("ssh" | "git+ssh", rest)) => {
+                let (place, path) = rest.split_once('/')?;
+                let (user, place) = split(place);
+                let (host, port) = match place.rsplit_once(':') {
+                    // An IPv6 address stands in brackets.
+                    Some((host, port)) if !port.contains(']') => (host.to_owned(), Some(port.parse().ok()?)),
+                    _ => (place, None),
+                };
+                let host = host.trim_matches(['[', ']']).to_owned();
+                // `/~/x` means the home of the login, as git itself reads it.
+                let path = if path.starts_with('~') { path.to_owned() } else { format!("/{path}") };
+                SshUrl { user, host, port, path }
+            }
+            Some(_) => return None,
+            None => {
+                let (place, path) = text.split_once(':')?;
+                let (user, host) = split(place);
+                SshUrl { user, host, port: None, path: path.to_owned() }
+            }
+        };
+        let plain = |text: &str| !text.contains(|c: char| c.is_whitespace() || c.is_control());
+        // A host or path that begins with a dash would be an option to somebody.
+        let fits = |part: &str| !part.is_empty() && plain(part) && !part.starts_with('-');
+        (fits(&found.host) && !found.host.contains('/') && fits(&found.path)).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_repositories_are_read_as_git_reads_them() {
+        let read = |text: &str| {
+            SshUrl::parse(text).map(|url| (url.user.unwrap_or_default(), url.host, url.port, url.path))
+        };
+        let is =
+            |user: &str, host: &str, port, path: &str| Some((user.into(), host.into(), port, path.into()));
+        assert_eq!(
+            read("ssh://git@h.example:2222/team/a.git"),
+            is("git", "h.example", Some(2222), "/team/a.git")
+        );
+        assert_eq!(read("ssh://h/~/a"), is("", "h", None, "~/a"));
+        assert_eq!(read("ssh://[::1]:22/a"), is("", "::1", Some(22), "/a"));
+        assert_eq!(read("git@h.example:team/a.git"), is("git", "h.example", None, "team/a.git"));
+        for wrong in
+            ["https://h/a", "ssh://h", "ssh://h:x/a", "ssh://-oProxyCommand=x/a", "h", ":a", "h:-x", "a b:c"]
+        {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
 }
 
 /// Config files of a service.

@@ -167,6 +167,15 @@ pub(crate) fn repository_missing(url: &Url) -> StepError {
     .hint("check the URL; many servers also call a repository missing that the credentials may not read")
 }
 
+/// `git-upload-pack` gave up. Servers have no code for it, only words; most of them mean that there is no such repository
+/// for this key.
+pub(crate) fn refused_over_ssh(url: &Url, words: &str) -> StepError {
+    let words: String = words.trim().chars().take(300).collect();
+    let what = format!("there is no Git repository at {} for this key: {words}", shown(url));
+    at(StepError::new(Class::BadSpec, "SRC-016", what), url)
+        .hint("check the path, and that the key may read the repository (`ssh -T` says whom the server takes it for)")
+}
+
 pub(crate) fn path_missing(path: &str, reference: &str, url: &Url, known: &str) -> StepError {
     let what = format!("{} has no file or folder `{path}` at {reference}; {known}", shown(url));
     at(StepError::new(Class::BadSpec, "SRC-017", what), url)

@@ -1,4 +1,4 @@
-//! Registries, artifact repositories and Git over HTTP: resolve a tag, list, download with checksum and resume.
+//! Registries, artifact repositories and Git over HTTP or SSH: resolve a tag, list, download with checksum and resume.
 //!
 //! Everything goes through [`Access`]: one HTTP client with verified TLS, host aliases (D17), credentials of a connector,
 //! retries by class inside the step's deadline, and cancellation. Foreign errors are classified here, once, into
@@ -18,7 +18,7 @@ mod probe;
 
 pub use docker::{ResolvedImage, list_tags, resolve_tag};
 pub use download::{Downloaded, Located, download, locate, prune};
-pub use git::{FetchedFile, FetchedFiles, fetch_files};
+pub use git::{Conversation, Ended, FetchedFile, FetchedFiles, Tunnel, fetch_files};
 pub use http::{Access, Answer, Backoff, Call, Client, ClientError, ClientOptions, Notice, Retry};
 pub use near::nearest;
 pub use probe::{probe_artifactory, probe_docker, probe_git, probe_prometheus};

@@ -4,7 +4,7 @@ use crate::http::{Access, Call};
 use crate::{docker, error, git};
 use executor_api::StepError;
 use proto::result::TestStage;
-use proto::task::HttpConnector;
+use proto::task::{HttpAuth, HttpConnector};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use std::future::Future;

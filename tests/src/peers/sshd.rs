@@ -110,7 +110,10 @@ impl Sshd {
                 dir.join("authorized_keys").display(),
                 home.display()
             );
-            std::fs::write(&config, text).expect("sshd_config");
+            // The first is as a distribution has it and takes no variables from clients; the others let git choose its
+            // protocol.
+            let accepts = if n == 0 { "" } else { "AcceptEnv GIT_PROTOCOL\n" };
+            std::fs::write(&config, text + accepts).expect("sshd_config");
             // sshd executes itself again from `/`, hence absolute paths everywhere.
             let log = std::fs::File::create(place.join("log")).expect("log");
             let child = Command::new(binary)

@@ -100,7 +100,7 @@ pub(super) async fn load(
     let rendered =
         program::output(&helm, "helm template", "rendering a Helm chart", program::NO_HELM, fetch.cx).await?;
     let documents = template::split(&rendered, |_| None)?;
-    Ok(Loaded { documents, commit: primary.commit, chart: Some(chart) })
+    Ok(Loaded { documents, commit: primary.commit, chart: Some(chart), ..Loaded::default() })
 }
 
 /// The chart's folder in its store: as named, else the store's only path.
@@ -256,7 +256,7 @@ fn login(
             let password = secrets.get(password).map_err(failed)?;
             Ok(Some((user, password)))
         }
-        HttpAuth::Bearer { .. } => Err(error::spec(format!(
+        HttpAuth::Bearer { .. } | HttpAuth::Ssh(_) => Err(error::spec(format!(
             "connector `{}`: helm takes a user and password (or token as password) only",
             connector.identifier
         ))),

@@ -42,7 +42,7 @@ pub(super) async fn load(
         .into_iter()
         .map(|text| Document { source: source.clone(), text, skip_for_deploy: false })
         .collect();
-    Ok(Loaded { documents, commit: primary.commit, chart: None })
+    Ok(Loaded { documents, commit: primary.commit, ..Loaded::default() })
 }
 
 /// The folder to build: chosen by the step, else by the manifest, else the only one that the store names.

@@ -33,6 +33,8 @@ pub struct Loaded {
     pub commit: Option<String>,
     /// The chart, if it was one.
     pub chart: Option<Chart>,
+    /// What was assumed on the way, for people.
+    pub notices: Vec<String>,
 }
 
 /// One YAML document that holds one mapping.
@@ -143,7 +145,7 @@ async fn render(
             } else {
                 template::render(spec, &chosen, &values, work.path(), cx).await?
             };
-            Loaded { documents, commit: primary.commit, chart: None }
+            Loaded { documents, commit: primary.commit, ..Loaded::default() }
         }
         ManifestKind::HelmChart { .. } => chart::load(&fetch, spec, manifest, files, work.path()).await?,
         ManifestKind::Kustomize { .. } => kustomize::load(&fetch, spec, manifest, files, work.path()).await?,
@@ -152,10 +154,12 @@ async fn render(
         return Err(error::nothing("the manifest renders to no object at all"));
     }
     let tagged = yaml::put_image_tags(&mut loaded.documents, cx)?;
-    if tagged > 0 {
-        log.line(Level::Info, &format!("Image tag put in {tagged} place(s) (R13)"))
-            .await
-            .map_err(|_| error::log_closed())?;
+    if let Some((tag, from)) = &tagged.tag {
+        let places = tagged.places;
+        let text =
+            format!("R13.image-tag: {places} image(s) with the tag PLACEHOLDER_TAG got `{tag}`, {from}");
+        log.line(Level::Info, &text).await.map_err(|_| error::log_closed())?;
+        loaded.notices.push(text);
     }
     Ok(loaded)
 }

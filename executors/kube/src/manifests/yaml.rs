@@ -220,10 +220,19 @@ fn look(file: &str, text: &str, first: usize) -> Result<Looked, StepError> {
 /// What rule R13 replaces at the end of an image.
 const PLACEHOLDER: &str = ":PLACEHOLDER_TAG";
 
+/// What rule R13 did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Tagged {
+    /// How many images it were.
+    pub(super) places: usize,
+    /// The tag and where it is from; `None` when no image wanted one.
+    pub(super) tag: Option<(String, &'static str)>,
+}
+
 /// R13: an image whose tag is exactly `PLACEHOLDER_TAG` gets the artifact's tag, else the service variable `imageTag`.
-/// Nothing else is rewritten. Returns how many images it were.
-pub(super) fn put_image_tags(documents: &mut [Document], cx: &StepContext) -> Result<usize, StepError> {
-    let mut places = 0;
+/// Nothing else is rewritten.
+pub(super) fn put_image_tags(documents: &mut [Document], cx: &StepContext) -> Result<Tagged, StepError> {
+    let mut tagged = Tagged::default();
     for document in documents {
         // Walking through a document is not free, and most have no placeholder.
         if !document.text.contains(PLACEHOLDER) {
@@ -233,7 +242,7 @@ pub(super) fn put_image_tags(documents: &mut [Document], cx: &StepContext) -> Re
         if images.is_empty() {
             continue;
         }
-        let tag = tag(cx, &document.source)?;
+        let (tag, from) = tag(cx, &document.source)?;
         // From the back, so that places before are not moved.
         for span in images.iter().rev() {
             let start = byte_at(&document.text, span.start.index());
@@ -242,11 +251,12 @@ pub(super) fn put_image_tags(documents: &mut [Document], cx: &StepContext) -> Re
             if let Some(at) = scalar.rfind(PLACEHOLDER) {
                 let from = start + at + 1;
                 document.text.replace_range(from..from + PLACEHOLDER.len() - 1, &tag);
-                places += 1;
+                tagged.places += 1;
             }
         }
+        tagged.tag = Some((tag, from));
     }
-    Ok(places)
+    Ok(tagged)
 }
 
 /// The parser counts characters.
@@ -254,7 +264,8 @@ fn byte_at(text: &str, chars: usize) -> usize {
     text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at)
 }
 
-fn tag(cx: &StepContext, file: &str) -> Result<String, StepError> {
+/// The tag, and where it is from.
+fn tag(cx: &StepContext, file: &str) -> Result<(String, &'static str), StepError> {
     let artifact = cx.task.artifact.as_ref().filter(|artifact| {
         matches!(artifact.source, ArtifactSource::DockerRegistry { .. }) && !artifact.tag.trim().is_empty()
     });
@@ -275,7 +286,7 @@ fn tag(cx: &StepContext, file: &str) -> Result<String, StepError> {
         && tag.len() <= 128
         && tag != "PLACEHOLDER_TAG";
     if fits {
-        Ok(tag)
+        Ok((tag, from))
     } else {
         Err(error::image_tag(&format!("{from} is `{tag}`, which is no tag of an image")))
     }

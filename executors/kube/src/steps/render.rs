@@ -9,6 +9,7 @@ use crate::objects::{Mask, Object, parse_text};
 use executor_api::{SecretText, StepContext, StepError, UnitLog};
 use proto::task::{FileStore, KubernetesSpec};
 use secrecy::ExposeSecret as _;
+use std::sync::PoisonError;
 
 /// A rendered manifest.
 pub(crate) struct Fetched {
@@ -40,6 +41,7 @@ pub(crate) async fn fetch(
     let cx = StepContext { secrets: recorder.clone(), ..cx.clone() };
     let loaded = manifests::load(&executor.sources()?, spec, files, &cx, log).await?;
     let secrets = recorder.seen();
+    executor.told.lock().unwrap_or_else(PoisonError::into_inner).extend(loaded.notices.iter().cloned());
     Ok(Fetched { loaded, secrets })
 }
 

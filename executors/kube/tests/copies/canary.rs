@@ -221,7 +221,9 @@ async fn the_rolling_step_completes_the_release_of_the_canary() {
     ok_in(&place, "e2", "c2", &again).await;
     // A rollback alone takes the canary out of the route, and then away.
     let back = KubernetesAction::K8sRollingRollback { pruning_enabled: false };
-    ok_in(&place, "e2", "b2", &step(&place, "rel", "", back)).await;
+    let undone = ok_in(&place, "e2", "b2", &step(&place, "rel", "", back)).await;
+    let notice = undone.notices.iter().find(|text| text.starts_with("canary-removed-by-rollback: "));
+    assert!(notice.is_some_and(|text| text.contains("Deployment/web-canary")), "{:?}", undone.notices);
     assert!(absent(&place, "apps/v1", "deployments/web-canary").await);
     assert!(absent(&place, "v1", "services/web-canary").await);
     let route = live(&place, "networking.istio.io/v1", "virtualservices/route").await;

@@ -67,7 +67,12 @@ impl Exec {
 
     /// Sends more input to a program that stays; it goes out while events are awaited.
     pub(crate) fn tell(&mut self, text: String) {
-        self.input(text.into());
+        self.feed(text.into());
+    }
+
+    /// The same for bytes.
+    pub(crate) fn feed(&mut self, bytes: Bytes) {
+        self.input(bytes);
     }
 
     /// The same for a line that may as well be left out: it is, while other input is still on its way.

@@ -103,6 +103,19 @@ impl Session {
         Ok(Exec::new(channel, permit, program.into(), true, self.host.clone()))
     }
 
+    /// Runs `command` in the login shell as it stands, with its input open. A host that does not take the environment runs
+    /// it without.
+    ///
+    /// **Cancel**: dropping it may leave the program running until the connection ends.
+    pub(crate) async fn program(&self, command: &str, environment: &[(&str, &str)]) -> Result<Exec, Error> {
+        let (channel, permit) = self.open(Use::Long).await?;
+        for (name, value) in environment {
+            channel.set_env(false, *name, *value).await.map_err(|e| self.lost(&e))?;
+        }
+        channel.exec(false, command).await.map_err(|e| self.lost(&e))?;
+        Ok(Exec::new(channel, permit, bytes::Bytes::new(), true, self.host.clone()))
+    }
+
     /// Opens an SFTP channel.
     pub(crate) async fn sftp(
         &self,

@@ -148,6 +148,8 @@ fn note_secrets(builder: &mut Builder<'_>, artifact: &Option<Artifact>, files: &
             HttpAuth::Bearer { token } => {
                 builder.secrets.insert(token.clone());
             }
+            // Whoever makes the login notes its secrets.
+            HttpAuth::Ssh(_) => {}
         }
     }
 }

@@ -3,10 +3,10 @@
 use super::build::{Builder, bad_field};
 use crate::connection::{self, Resolve};
 use crate::model::Field;
-use crate::model::connector::{Connector, ConnectorSpec};
-use crate::plan::{HostPlan, Login};
+use crate::model::connector::{Auth, Connector, ConnectorSpec};
+use crate::plan::Login;
 use proto::failure::{Failure, FailureKind};
-use proto::task::{HostKeys, HttpConnector, SshCredential, SshTarget};
+use proto::task::{HostKeys, HttpAuth, HttpConnector, SshCredential, SshTarget, SshUrl};
 use proto::text::SecretRef;
 
 impl Resolve for Builder<'_> {
@@ -82,7 +82,37 @@ impl Builder<'_> {
             let repo_name = self.strict(repo_name)?;
             http.url = format!("{}/{}", http.url.trim_end_matches('/'), repo_name.trim_start_matches('/'));
         }
+        if let Auth::Ssh { key_ref } = auth {
+            let Some(place) = SshUrl::parse(&http.url) else {
+                let text = format!(
+                    "`{}` is no place over SSH; expected ssh://user@host/path or user@host:path",
+                    http.url
+                );
+                return Err(bad_field(url, text));
+            };
+            let reference = self.strict(key_ref)?;
+            let Some(login) = self.plan.logins.get(&reference) else {
+                let text = format!("the SSH key `{reference}` was not known when the execution was planned");
+                return Err(bad_field(key_ref, text));
+            };
+            http.auth = HttpAuth::Ssh(Box::new(self.git_target(place, login)));
+        }
         Ok(http)
+    }
+
+    /// What the URL says goes before what the key's secret says.
+    fn git_target(&mut self, place: SshUrl, login: &Login) -> SshTarget {
+        let port = place.port.unwrap_or(login.port);
+        let key = self.secret(&login.key.0);
+        let passphrase = login.passphrase.as_ref().map(|passphrase| self.secret(&passphrase.0));
+        let known = self.known_keys(&place.host, port);
+        SshTarget {
+            host: place.host,
+            port,
+            user: place.user.unwrap_or_else(|| login.user.clone()),
+            credential: SshCredential::Key { key, passphrase },
+            host_keys: HostKeys { mode: self.plan.host_key_mode, known },
+        }
     }
 
     /// A repository of charts of the kind that its manifest says.
@@ -159,7 +189,7 @@ impl Builder<'_> {
         let port = host.port.unwrap_or(login.port);
         let key = self.secret(&login.key.0);
         let passphrase = login.passphrase.as_ref().map(|passphrase| self.secret(&passphrase.0));
-        let known = self.known_keys(&host, port);
+        let known = self.known_keys(&host.host, port);
         self.host = Some(written.to_owned());
         SshTarget {
             host: host.host,
@@ -184,8 +214,8 @@ impl Builder<'_> {
         None
     }
 
-    fn known_keys(&self, host: &HostPlan, port: u16) -> Vec<String> {
-        let name = format!("{}:{port}", host.host);
+    fn known_keys(&self, host: &str, port: u16) -> Vec<String> {
+        let name = format!("{host}:{port}");
         let mut keys = self.plan.host_keys.get(&name).cloned().unwrap_or_default();
         for key in self.state.learned.get(&name).into_iter().flatten() {
             if !keys.contains(key) {

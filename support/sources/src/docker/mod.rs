@@ -175,7 +175,8 @@ impl<'a> Session<'a> {
         let name = &self.connector.identifier;
         let secret = |e| error::secret(&format!("connector `{name}`"), e);
         let login = match &self.connector.auth {
-            HttpAuth::Anonymous => None,
+            // Refused before anything was asked.
+            HttpAuth::Anonymous | HttpAuth::Ssh(_) => None,
             HttpAuth::UsernamePassword { username, password } => {
                 let user = self.access.secrets.reveal(username).map_err(secret)?;
                 let password = self.access.secrets.get(password).map_err(secret)?;

@@ -1,4 +1,4 @@
-//! Files of a Git repository over HTTPS, at a branch, a tag or a commit.
+//! Files of a Git repository over HTTPS or SSH, at a branch, a tag or a commit.
 //!
 //! The messages of the smart HTTP protocol (2, and 0 for servers or proxies that do not pass the version on) go through the
 //! shared client; packs are checked and read by gitoxide's `gix-pack` and `gix-object`. The whole `gix` with a transport of
@@ -6,15 +6,18 @@
 //!
 //! One commit is fetched, without history. A server that can filter sends trees first and then only the files asked for.
 
+mod ssh;
 mod tree;
 mod wire;
 
+pub use ssh::{Conversation, Ended, Tunnel};
+
 use crate::error;
-use crate::http::{Access, Call};
+use crate::http::{Access, Answer, Call};
 use crate::near;
 use executor_api::StepError;
 use gix_hash::ObjectId;
-use proto::task::{GitReference, GitSource, HttpConnector};
+use proto::task::{GitReference, GitSource, HttpAuth, HttpConnector};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tree::{Found, Objects, Problem};
 use url::Url;
-use wire::{Advertisement, FetchAnswer, Lines, Message, Part, Reference};
+use wire::{Advertisement, FetchAnswer, Line, Lines, Message, Part, Reference};
 
 const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
 /// References of a large repository.
@@ -199,6 +202,21 @@ impl Failed {
     }
 }
 
+/// An answer that brings a pack.
+enum Chunks<'a> {
+    Http(&'a mut Answer),
+    Ssh(ssh::Reply<'a>),
+}
+
+impl Chunks<'_> {
+    async fn next(&mut self, access: &Access, base: &Url) -> Result<Option<bytes::Bytes>, StepError> {
+        match self {
+            Chunks::Http(answer) => answer.chunk(access).await,
+            Chunks::Ssh(reply) => reply.next(access, base).await,
+        }
+    }
+}
+
 /// One repository.
 struct Remote<'a> {
     access: &'a Access,
@@ -207,11 +225,19 @@ struct Remote<'a> {
     /// Without trailing slash.
     base: Url,
     advertisement: Advertisement,
+    /// Set when it is reached over SSH; then nothing goes over HTTP.
+    talk: Option<ssh::Talk>,
 }
 
 impl<'a> Remote<'a> {
     async fn open(access: &'a Access, connector: &'a HttpConnector) -> Result<Self, StepError> {
         let field = format!("connector `{}`, url", connector.identifier);
+        if let HttpAuth::Ssh(target) = &connector.auth {
+            let (base, talk, advertisement) = ssh::open(access, connector, target).await?;
+            let credentials = HeaderMap::new();
+            let remote = Remote { access, connector, credentials, base, advertisement, talk: Some(talk) };
+            return remote.checked();
+        }
         let asked = Url::parse(connector.url.trim())
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -255,14 +281,17 @@ impl<'a> Remote<'a> {
         base.set_path(&path);
         let advertisement =
             Advertisement::parse(&body).map_err(|e| error::unexpected(&base, e.0, "a Git repository"))?;
-        let remote = Remote { access, connector, credentials, base, advertisement };
-        match remote.capability("object-format") {
+        Remote { access, connector, credentials, base, advertisement, talk: None }.checked()
+    }
+
+    fn checked(self) -> Result<Self, StepError> {
+        match self.capability("object-format") {
             Some(format) if format != "sha1" => Err(error::unexpected(
-                &remote.base,
+                &self.base,
                 format!("its object format is {format}"),
                 "a SHA-1 repository",
             )),
-            _ => Ok(remote),
+            _ => Ok(self),
         }
     }
 
@@ -330,8 +359,14 @@ impl<'a> Remote<'a> {
                     .line(&format!("ref-prefix {prefix}"))
                     .flush()
                     .into_bytes();
-                let (answer, body) = self.access.fetch(&self.call(body), MAX_REFERENCE_BYTES).await?;
-                self.expect_ok(answer.status)?;
+                let body = match &self.talk {
+                    Some(talk) => talk.ask(self.access, &self.base, body, MAX_REFERENCE_BYTES).await?,
+                    None => {
+                        let (answer, body) = self.access.fetch(&self.call(body), MAX_REFERENCE_BYTES).await?;
+                        self.expect_ok(answer.status)?;
+                        body.to_vec()
+                    }
+                };
                 wire::references(&body).map_err(|e| error::unexpected(&self.base, e.0, "a Git repository"))
             }
         }
@@ -399,6 +434,11 @@ impl<'a> Remote<'a> {
                 message.flush().line("done").into_bytes()
             }
         };
+        if let Some(talk) = &self.talk {
+            // What a conversation has got out of step with cannot be asked again.
+            let answer = talk.say(body).await;
+            return self.receive(Chunks::Ssh(answer), pack).await;
+        }
         let call = self.call(body);
         let mut retry = self.access.retry();
         loop {
@@ -410,16 +450,25 @@ impl<'a> Remote<'a> {
     }
 
     async fn transfer(&self, call: &Call, pack: &Path) -> Result<(), Failed> {
-        let failed = |source| error::local_disk("write", pack, source);
         let mut answer = self.access.send(call).await?;
         self.expect_ok(answer.status)?;
+        self.receive(Chunks::Http(&mut answer), pack).await
+    }
+
+    /// Writes the pack of an answer into a file.
+    async fn receive(&self, mut answer: Chunks<'_>, pack: &Path) -> Result<(), Failed> {
+        let failed = |source| error::local_disk("write", pack, source);
         let file = tokio::fs::File::create(pack).await.map_err(failed)?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         let (mut lines, mut fetch, mut bytes) = (Lines::default(), FetchAnswer::default(), 0u64);
-        while let Some(chunk) = answer.chunk(self.access).await? {
+        'answer: while let Some(chunk) = answer.next(self.access, &self.base).await? {
             lines.push(&chunk);
             let malformed = |e: wire::Malformed| error::unexpected(&self.base, e.0, "a Git repository");
             while let Some(line) = lines.next().map_err(malformed)? {
+                // A conversation goes on behind the pack; an HTTP answer is over by itself.
+                if line == Line::Flush && bytes > 0 {
+                    break 'answer;
+                }
                 match fetch.next(line) {
                     Part::Pack(part) => {
                         bytes += part.len() as u64;

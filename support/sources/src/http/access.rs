@@ -30,7 +30,7 @@ pub struct Access {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cancel: Cancel,
     pub(crate) deadline: Instant,
-    aliases: Arc<HostAliases>,
+    pub(crate) aliases: Arc<HostAliases>,
     notices: Notice,
     /// Aliases already told of: a call makes many requests.
     told: Arc<Mutex<BTreeSet<String>>>,
@@ -174,6 +174,10 @@ impl Access {
             }
             HttpAuth::Bearer { token } => {
                 headers.insert(AUTHORIZATION, bearer(&get(token)?)?);
+            }
+            HttpAuth::Ssh(_) => {
+                let field = format!("connector `{name}`, url");
+                return Err(error::bad_url(&field, &connector.url, "an http or https URL, or another login"));
             }
         }
         for (key, value) in &connector.headers {

@@ -1,13 +1,14 @@
 //! The HTTP client of an agent.
 
 use crate::error;
+use crate::git::Tunnel;
 use executor_api::{HostAliases, StepError};
 use reqwest::header::HeaderValue;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -67,6 +68,8 @@ struct Inner {
     downloads: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Files brought into a cache.
     transferred: AtomicU64,
+    /// The way to repositories over SSH, once somebody gave one.
+    tunnel: OnceLock<Arc<dyn Tunnel>>,
 }
 
 impl fmt::Debug for Client {
@@ -96,8 +99,18 @@ impl Client {
                 routed: Mutex::default(),
                 downloads: Mutex::default(),
                 transferred: AtomicU64::new(0),
+                tunnel: OnceLock::new(),
             }),
         })
+    }
+
+    /// Gives this client, and every clone of it, the way to repositories over SSH. The first one stays.
+    pub fn set_tunnel(&self, tunnel: Arc<dyn Tunnel>) {
+        let _the_first_stays = self.inner.tunnel.set(tunnel);
+    }
+
+    pub(crate) fn tunnel(&self) -> Option<&Arc<dyn Tunnel>> {
+        self.inner.tunnel.get()
     }
 
     pub(crate) fn options(&self) -> &ClientOptions {
