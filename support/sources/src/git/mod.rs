@@ -6,6 +6,7 @@
 //!
 //! One commit is fetched, without history. A server that can filter sends trees first and then only the files asked for.
 
+mod answer;
 mod ssh;
 mod tree;
 mod wire;
@@ -13,8 +14,9 @@ mod wire;
 pub use ssh::{Conversation, Ended, Tunnel};
 
 use crate::error;
-use crate::http::{Access, Answer, Call};
+use crate::http::{Access, Call};
 use crate::near;
+use answer::{Chunks, Failed};
 use executor_api::StepError;
 use gix_hash::ObjectId;
 use proto::task::{GitReference, GitSource, HttpAuth, HttpConnector};
@@ -171,50 +173,6 @@ fn read(objects: &Objects, found: Vec<Found>) -> Result<Vec<FetchedFile>, Proble
         files.push(FetchedFile { path: file.path, bytes, mode });
     }
     Ok(files)
-}
-
-/// A fetch that brought no pack.
-enum Failed {
-    Step(StepError),
-    /// The server refused in words of its own.
-    Refused(String),
-}
-
-impl From<StepError> for Failed {
-    fn from(error: StepError) -> Self {
-        Failed::Step(error)
-    }
-}
-
-impl Failed {
-    fn classify(self, url: &Url) -> StepError {
-        match self {
-            Failed::Step(error) => error,
-            Failed::Refused(words) => {
-                let words: String = words.chars().take(300).collect();
-                error::unexpected(
-                    url,
-                    format!("it refused the fetch: {words}"),
-                    "a Git server that hands out one commit",
-                )
-            }
-        }
-    }
-}
-
-/// An answer that brings a pack.
-enum Chunks<'a> {
-    Http(&'a mut Answer),
-    Ssh(ssh::Reply<'a>),
-}
-
-impl Chunks<'_> {
-    async fn next(&mut self, access: &Access, base: &Url) -> Result<Option<bytes::Bytes>, StepError> {
-        match self {
-            Chunks::Http(answer) => answer.chunk(access).await,
-            Chunks::Ssh(reply) => reply.next(access, base).await,
-        }
-    }
 }
 
 /// One repository.
