@@ -7,6 +7,7 @@
 )]
 
 mod approvals;
+mod connectors;
 mod host_keys;
 mod journey;
 mod k8s_git_ssh;

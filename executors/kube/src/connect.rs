@@ -127,7 +127,8 @@ fn base(url: &str, ca: Option<&SecretRef>, cx: &StepContext) -> Result<Config, S
                 return Err(bad_spec(
                     "KUBE-031",
                     format!("caCert: secret `{}` holds no certificate in PEM", ca.0),
-                ));
+                )
+                .hint("store the file itself: `delegate secret set NAME --stdin < FILE`"));
             }
         }
     }
@@ -148,7 +149,11 @@ fn pem(field: &str, text: &SecretText) -> Result<SecretText, StepError> {
     let decoded = STANDARD.decode(packed).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     match decoded {
         Some(decoded) if decoded.contains("-----BEGIN") => Ok(SecretText::from(decoded)),
-        _ => Err(bad_spec("KUBE-031", format!("{field}: the secret is neither PEM nor PEM in base64"))),
+        _ => {
+            let text = format!("{field}: the secret is neither PEM nor PEM in base64");
+            Err(bad_spec("KUBE-031", text)
+                .hint("store the file itself: `delegate secret set NAME --stdin < FILE`"))
+        }
     }
 }
 

@@ -43,6 +43,13 @@ pub async fn probe_artifactory(access: &Access, connector: &HttpConnector) -> Ve
 
 /// A Git repository.
 pub async fn probe_git(access: &Access, connector: &HttpConnector) -> Vec<TestStage> {
+    if matches!(connector.auth, HttpAuth::Ssh(_)) {
+        // Address, host key and login are one to the SSH library; its messages say which it was.
+        let mut stages = Vec::new();
+        let login = async { git::ping(access, connector).await.map(|message| (message, ())) };
+        stage(access, &mut stages, "Login", login).await;
+        return stages;
+    }
     probe(access, connector, git::ping(access, connector)).await
 }
 
