@@ -146,7 +146,7 @@ impl From<Error> for StepError {
             Error::Query { target, .. } => step(Class::BadSpec, "VER-005").target(target),
             Error::Refused { target, status, .. } => {
                 let class = if status == 403 { Class::Authorization } else { Class::Authentication };
-                step(class, "VER-006").target(target)
+                step(class, "VER-006").target(target).hint("Check user, password or token of the connector.")
             }
             Error::Series { target, .. } => step(Class::BadSpec, "VER-007")
                 .target(target)
@@ -155,7 +155,9 @@ impl From<Error> for StepError {
                 step(Class::Throttled { retry_after }, "VER-008").target(target)
             }
             Error::Answer { target, status, .. } => {
-                step(Class::RemoteFailed { code: i32::from(status) }, "VER-008").target(target)
+                step(Class::RemoteFailed { code: i32::from(status) }, "VER-008")
+                    .target(target)
+                    .hint("Check the connector's URL, its path included: `URL/api/v1/query?query=up` must answer.")
             }
             Error::Tls { target, .. } => step(Class::Connectivity, "VER-009")
                 .target(target)
