@@ -30,37 +30,50 @@ pub(crate) enum Command {
     /// Delete an entity
     Delete(entities::DeleteArgs),
     /// Set, list and remove secrets
-    Secret(secret::Args),
+    #[command(subcommand)]
+    Secret(secret::Action),
     /// Run and check pipelines
-    Pipeline(pipeline::Args),
+    #[command(subcommand)]
+    Pipeline(pipeline::Action),
     /// Look at executions and end them
-    Execution(execution::Args),
+    #[command(subcommand)]
+    Execution(execution::Action),
     /// Triggers and what came in for them
-    Trigger(trigger::Args),
+    #[command(subcommand)]
+    Trigger(trigger::Action),
     /// List agents
     Agents(agents::Args),
     /// Delegate tokens: what agents register with
-    Token(credential::TokenArgs),
+    #[command(subcommand)]
+    Token(credential::Action),
     /// API keys: what people and scripts call with
-    Apikey(credential::KeyArgs),
+    #[command(subcommand)]
+    Apikey(credential::KeyAction),
     /// What waits for people: look at it, approve, reject
-    Approval(approval::Args),
+    #[command(subcommand)]
+    Approval(approval::Action),
     /// Users: who people are, and which groups they are in
-    User(user::Args),
+    #[command(subcommand)]
+    User(user::Action),
     /// Keys of SSH hosts
-    Hostkey(hostkey::Args),
+    #[command(subcommand)]
+    Hostkey(hostkey::Action),
     /// Test connectors
-    Connector(connector::Args),
+    #[command(subcommand)]
+    Connector(connector::Action),
     /// Try out policies
-    Policy(policy::Args),
+    #[command(subcommand)]
+    Policy(policy::Action),
     /// Try out expressions
-    Expression(expression::Args),
+    #[command(subcommand)]
+    Expression(expression::Action),
     /// Send no-op tasks through the queue and time them
     Probe(probe::Args),
     /// Start manager, agent and a sample host, and deploy to it
     Quickstart(quickstart::Args),
     /// Write a first project
-    Init(init::Args),
+    #[command(subcommand)]
+    Init(init::Action),
     /// Print the completion script of a shell
     Completion(completion::Args),
     /// The sample application of quickstart

@@ -7,15 +7,9 @@ use crate::output::{self, cell, field, time_of};
 use crate::settings::Env;
 use serde_json::{Value, json};
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// List what waits for approval
     List(ListArgs),
     /// Show one, also after it was decided
@@ -27,7 +21,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct ListArgs {
+pub(crate) struct ListArgs {
     /// All of this execution, decided ones too
     #[arg(long, value_name = "ID")]
     execution: Option<String>,
@@ -36,7 +30,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// Approval
     id: String,
     #[command(flatten)]
@@ -44,7 +38,7 @@ struct ShowArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct DecideArgs {
+pub(crate) struct DecideArgs {
     /// Approval
     id: String,
     /// Value of an approver input; may be repeated
@@ -58,8 +52,8 @@ struct DecideArgs {
 }
 
 /// Runs it.
-pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
-    let (reply, format) = match args.action {
+pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
+    let (reply, format) = match action {
         Action::List(args) => {
             let query: Vec<(&str, &str)> =
                 args.execution.as_deref().map(|id| ("execution", id)).into_iter().collect();

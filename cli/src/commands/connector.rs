@@ -6,21 +6,15 @@ use crate::output::{duration, field, list};
 use crate::settings::Env;
 use serde_json::{Value, json};
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Try a connector, or an SSHKey secret, on an agent
     Test(TestArgs),
 }
 
 #[derive(Debug, clap::Args)]
-struct TestArgs {
+pub(crate) struct TestArgs {
     /// Connector, or SSHKey secret
     id: String,
     /// Host to log in to; needed for an SSHKey secret
@@ -34,8 +28,8 @@ struct TestArgs {
 }
 
 /// Runs it: 0 when every stage passed, 1 otherwise.
-pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
-    let Action::Test(args) = args.action;
+pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
+    let Action::Test(args) = action;
     let mut body = serde_json::Map::new();
     if let Some(host) = &args.host {
         body.insert("host".to_owned(), json!(host));

@@ -6,22 +6,9 @@ use crate::output::{self, field, time_of};
 use crate::settings::Env;
 use serde_json::json;
 
-/// Arguments of `token`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct TokenArgs {
-    #[command(subcommand)]
-    action: Action,
-}
-
-/// Arguments of `apikey`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct KeyArgs {
-    #[command(subcommand)]
-    action: KeyAction,
-}
-
+/// Actions of `apikey`.
 #[derive(Debug, clap::Subcommand)]
-enum KeyAction {
+pub(crate) enum KeyAction {
     /// Make one; its value is shown once
     Create(KeyCreateArgs),
     /// List them; values are never shown
@@ -31,7 +18,7 @@ enum KeyAction {
 }
 
 #[derive(Debug, clap::Args)]
-struct KeyCreateArgs {
+pub(crate) struct KeyCreateArgs {
     /// Name; default: the email of the user
     #[arg(required_unless_present = "user")]
     name: Option<String>,
@@ -46,8 +33,9 @@ struct KeyCreateArgs {
     call: CallArgs,
 }
 
+/// Actions of `token`.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Make one; its value is shown once
     Create(NamedArgs),
     /// List them; values are never shown
@@ -57,7 +45,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct NamedArgs {
+pub(crate) struct NamedArgs {
     /// Name
     name: String,
     #[command(flatten)]
@@ -65,13 +53,13 @@ struct NamedArgs {
 }
 
 /// `delegate token`.
-pub(crate) async fn tokens(args: TokenArgs, env: &Env) -> Result<Exit, CliError> {
-    act(args.action, "tokens", "token", env).await
+pub(crate) async fn tokens(action: Action, env: &Env) -> Result<Exit, CliError> {
+    act(action, "tokens", "token", env).await
 }
 
 /// `delegate apikey`.
-pub(crate) async fn keys(args: KeyArgs, env: &Env) -> Result<Exit, CliError> {
-    let action = match args.action {
+pub(crate) async fn keys(action: KeyAction, env: &Env) -> Result<Exit, CliError> {
+    let action = match action {
         KeyAction::Create(args) => return create_key(&args, env).await,
         KeyAction::List(args) => Action::List(args),
         KeyAction::Revoke(args) => Action::Revoke(args),

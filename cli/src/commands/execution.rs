@@ -10,15 +10,9 @@ use crate::shutdown::Signals;
 use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// List executions, newest first
     List(ListArgs),
     /// Show one, also while it runs
@@ -38,7 +32,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct InterveneArgs {
+pub(crate) struct InterveneArgs {
     /// Execution
     id: String,
     /// Step, with its loop postfix; or its whole node id
@@ -52,7 +46,7 @@ struct InterveneArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct InputArgs {
+pub(crate) struct InputArgs {
     /// Execution
     id: String,
     /// Step, with its loop postfix; or its whole node id
@@ -79,7 +73,7 @@ enum Decision {
 }
 
 #[derive(Debug, clap::Args)]
-struct AgainArgs {
+pub(crate) struct AgainArgs {
     /// Execution
     id: String,
     /// Show log lines as they come
@@ -93,7 +87,7 @@ struct AgainArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct ListArgs {
+pub(crate) struct ListArgs {
     /// Only of this pipeline
     #[arg(long, value_name = "ID")]
     pipeline: Option<String>,
@@ -105,7 +99,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// Execution
     id: String,
     #[command(flatten)]
@@ -113,7 +107,7 @@ struct ShowArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct LogsArgs {
+pub(crate) struct LogsArgs {
     /// Execution
     id: String,
     /// Only of this step, with its loop children and units
@@ -130,8 +124,8 @@ struct LogsArgs {
 }
 
 /// Runs it.
-pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
-    match args.action {
+pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
+    match action {
         Action::List(args) => {
             let limit = args.limit.to_string();
             let mut query = vec![("limit", limit.as_str())];

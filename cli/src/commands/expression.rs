@@ -8,21 +8,15 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Evaluate an expression over a document and print value and type
     Eval(EvalArgs),
 }
 
 #[derive(Debug, clap::Args)]
-struct EvalArgs {
+pub(crate) struct EvalArgs {
     /// The text, such as '<+pipeline.name> == "x"'
     text: String,
     /// Document (JSON or YAML) whose keys are the names; `clock` (RFC 3339 or epoch milliseconds) is the time, and
@@ -66,8 +60,8 @@ struct Names {
 }
 
 /// Runs it. An error exits 1 and shows its place.
-pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
-    let Action::Eval(args) = args.action;
+pub(crate) fn run(action: Action) -> Result<Exit, CliError> {
+    let Action::Eval(args) = action;
     #[expect(clippy::disallowed_methods, reason = "The command line is where the time of day enters.")]
     let now =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(0));

@@ -6,15 +6,9 @@ use crate::output::{self, field, time_of};
 use crate::settings::Env;
 use serde_json::json;
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// List known keys
     List(CallArgs),
     /// Trust a key of a host, instead of every other
@@ -24,7 +18,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct AcceptArgs {
+pub(crate) struct AcceptArgs {
     /// HOST or HOST:PORT as the infrastructure writes the host; port 22 by default
     host: String,
     /// `SHA256:…`, or the public key as in a `.pub` file
@@ -35,7 +29,7 @@ struct AcceptArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct ForgetArgs {
+pub(crate) struct ForgetArgs {
     /// HOST or HOST:PORT; port 22 by default
     host: String,
     #[command(flatten)]
@@ -56,8 +50,8 @@ fn with_port(host: &str) -> String {
 }
 
 /// Runs it.
-pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
-    match args.action {
+pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
+    match action {
         Action::List(call) => {
             let reply = call.client(env)?.get(&["hostkeys"], &[]).await?;
             call.output.show(&reply, |reply| {

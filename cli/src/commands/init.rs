@@ -4,21 +4,15 @@ use crate::exit::{CliError, Exit};
 use crate::output;
 use std::path::{Path, PathBuf};
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// A folder of entities and a pipeline that deploys to a host over SSH
     Vm(VmArgs),
 }
 
 #[derive(Debug, clap::Args)]
-struct VmArgs {
+pub(crate) struct VmArgs {
     /// Where to log in: USER@HOST or USER@HOST:PORT
     #[arg(long, value_name = "USER@HOST[:PORT]", value_parser = login)]
     host: Login,
@@ -57,8 +51,8 @@ fn login(text: &str) -> Result<Login, String> {
 }
 
 /// Writes the folder and prints what to run next.
-pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
-    let Action::Vm(args) = &args.action;
+pub(crate) fn run(action: &Action) -> Result<Exit, CliError> {
+    let Action::Vm(args) = action;
     let default = format!("delegate-{}", args.host.host.replace(['[', ']', ':'], "-").trim_matches('-'));
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(default));
     write(&dir, &args.host)?;

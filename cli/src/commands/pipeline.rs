@@ -14,15 +14,9 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Run a pipeline and wait for its end; a FILE is applied first
     Run(RunArgs),
     /// Check documents: every fault and every applied rule at once; needs no manager
@@ -32,7 +26,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct RenderArgs {
+pub(crate) struct RenderArgs {
     /// Template
     #[arg(value_name = "TEMPLATE")]
     template: PathBuf,
@@ -70,7 +64,7 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct ValidateArgs {
+pub(crate) struct ValidateArgs {
     /// YAML files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -104,8 +98,8 @@ fn factor(text: &str) -> Result<u32, String> {
 }
 
 /// Runs it.
-pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
-    match args.action {
+pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
+    match action {
         Action::Run(args) => {
             let client = args.call.client(env)?;
             start(&client, &args, env).await

@@ -10,21 +10,15 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Ask a policy, or a policy set of a file, about an input; exits 1 when it is denied
     Eval(EvalArgs),
 }
 
 #[derive(Debug, clap::Args)]
-struct EvalArgs {
+pub(crate) struct EvalArgs {
     /// A Rego text (.rego), or a YAML file with `policy` and `policySet` documents
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
@@ -43,8 +37,8 @@ struct EvalArgs {
 }
 
 /// Runs it.
-pub(crate) async fn run(args: Args) -> Result<Exit, CliError> {
-    let Action::Eval(args) = args.action;
+pub(crate) async fn run(action: Action) -> Result<Exit, CliError> {
+    let Action::Eval(args) = action;
     let asked = asked(&args.file, args.set.as_deref())?;
     let text = match args.input.strip_prefix('@') {
         Some(path) => read(Path::new(path))?,

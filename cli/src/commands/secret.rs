@@ -10,15 +10,9 @@ use std::path::PathBuf;
 /// Secrets are keys and passwords, not files.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Create or change a secret; asks for the value on a terminal
     Set(SetArgs),
     /// List names; values are never shown
@@ -28,7 +22,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct SetArgs {
+pub(crate) struct SetArgs {
     /// Name; `org.NAME` and `account.NAME` for wider scopes
     name: String,
     /// Read the value from a file, byte for byte
@@ -45,7 +39,7 @@ struct SetArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct RmArgs {
+pub(crate) struct RmArgs {
     /// Name
     name: String,
     #[command(flatten)]
@@ -53,8 +47,8 @@ struct RmArgs {
 }
 
 /// Runs it.
-pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
-    match args.action {
+pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
+    match action {
         Action::Set(args) => set(args, env).await,
         Action::List(call) => {
             let reply = call.client(env)?.get(&["secrets"], &[]).await?;

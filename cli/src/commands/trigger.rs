@@ -6,15 +6,9 @@ use crate::exit::{CliError, Exit};
 use crate::output::{self, cell, field, time_of};
 use crate::settings::Env;
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// List triggers with their last event and the next time of schedules
     List(ListArgs),
     /// Show one trigger
@@ -24,7 +18,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct ListArgs {
+pub(crate) struct ListArgs {
     /// Only those of this pipeline
     #[arg(long, value_name = "ID", default_value = "")]
     pipeline: String,
@@ -33,7 +27,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// Identifier of the trigger
     id: String,
     /// Pipeline, where several have a trigger of this identifier
@@ -44,7 +38,7 @@ struct ShowArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct EventsArgs {
+pub(crate) struct EventsArgs {
     /// Id of an event (`eventCorrelationId`)
     id: Option<String>,
     /// Only those of this pipeline
@@ -61,8 +55,8 @@ struct EventsArgs {
 }
 
 /// Runs it.
-pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
-    match args.action {
+pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
+    match action {
         Action::List(args) => {
             let client = args.call.client(env)?;
             let reply = client.get(&["triggers"], &[("pipeline", &args.pipeline)]).await?;

@@ -6,15 +6,9 @@ use crate::output::{self, field};
 use crate::settings::Env;
 use serde_json::{Value, json};
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Make a user; API keys are given with `apikey create --user EMAIL`
     Create(CreateArgs),
     /// List users with their own groups
@@ -26,7 +20,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct CreateArgs {
+pub(crate) struct CreateArgs {
     /// Name; it also stands for the email when none is given
     name: String,
     /// Identity in groups, keys and approvals
@@ -40,7 +34,7 @@ struct CreateArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct DeleteArgs {
+pub(crate) struct DeleteArgs {
     /// Email of the user
     email: String,
     #[command(flatten)]
@@ -48,8 +42,8 @@ struct DeleteArgs {
 }
 
 /// Runs it.
-pub(crate) async fn run(args: Args, env: &Env) -> Result<Exit, CliError> {
-    match args.action {
+pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
+    match action {
         Action::Create(args) => {
             let body = json!({"name": args.name, "email": args.email, "groups": args.groups});
             let reply = args.call.client(env)?.post(&["users"], &body).await?;
