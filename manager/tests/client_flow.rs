@@ -42,19 +42,24 @@ async fn intervene(client: &Client, id: &str, step: &str, action: &str) -> (Stat
     client.call(Method::POST, &format!("/executions/{id}/intervene"), body).await
 }
 
+/// An agent on which every step fails until it is said to be mended.
+async fn failing_agent(manager: &Arc<TestManager>) -> (Agent, Arc<AtomicBool>) {
+    let mended = Arc::new(AtomicBool::new(false));
+    let answer = mended.clone();
+    let agent = Agent::start(manager, "zone-a", &[], move |_| match answer.load(Ordering::SeqCst) {
+        true => success().into(),
+        false => failed("exit code 1").into(),
+    });
+    (agent.await, mended)
+}
+
 const MANUAL: &str = "failureStrategies: [{onFailure: {errors: [AllErrors], action: {type: ManualIntervention, spec: {timeout: 1h, onTimeout: {action: {type: Abort}}}}}}]";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_step_waits_for_a_person_and_goes_on_as_they_say() {
     let (manager, client) = manager().await;
     client.apply(&custom("p", "", &(noop("a", MANUAL) + &noop("b", "")))).await;
-    let mended = Arc::new(AtomicBool::new(false));
-    let answer = mended.clone();
-    let agent = Agent::start(&manager, "zone-a", &[], move |_| match answer.load(Ordering::SeqCst) {
-        true => success().into(),
-        false => failed("exit code 1").into(),
-    })
-    .await;
+    let (agent, mended) = failing_agent(&manager).await;
     let id = client.run("p").await;
     let (status, refused) = intervene(&client, "nope", "a", "Retry").await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
@@ -197,13 +202,7 @@ async fn a_failed_group_runs_again_from_its_beginning_as_the_store_has_it() {
 async fn the_same_decisions_are_taken_in_harness_own_words() {
     let (manager, client) = manager().await;
     client.apply(&custom("p", "", &(noop("a", MANUAL) + &noop("b", "")))).await;
-    let mended = Arc::new(AtomicBool::new(false));
-    let answer = mended.clone();
-    let agent = Agent::start(&manager, "zone-a", &[], move |_| match answer.load(Ordering::SeqCst) {
-        true => success().into(),
-        false => failed("exit code 1").into(),
-    })
-    .await;
+    let (agent, mended) = failing_agent(&manager).await;
     let put = async |path: String, key: &str| -> (StatusCode, Value) {
         let url = format!("{}{path}", manager.url);
         let reply = manager.http.put(url).header("x-api-key", key).send().await.unwrap();

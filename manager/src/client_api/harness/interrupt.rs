@@ -4,6 +4,7 @@ use super::success;
 use crate::client_api::actions::{decide, decision_of};
 use crate::client_api::error::ApiError;
 use crate::client_api::{Answer, Api, Caller};
+use crate::harness_api::Meant;
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use pipeline::machine::Intervention;
@@ -15,8 +16,6 @@ use serde_json::{Value, json};
 pub(super) struct Asked {
     #[serde(default)]
     interrupt_type: String,
-    #[serde(default)]
-    account_identifier: Option<String>,
 }
 
 /// `AbortAll`: ends the whole execution. **Repeat**: an execution that has ended stays as it is.
@@ -25,8 +24,9 @@ pub(super) async fn execution(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
+    Query(meant): Query<Meant>,
 ) -> Answer<Json<Value>> {
-    of_this_account(&api, &asked)?;
+    meant.check_account(&api.app.account).map_err(ApiError::request)?;
     if !["AbortAll", "Abort"].contains(&asked.interrupt_type.as_str()) {
         return Err(unknown(&asked.interrupt_type, "a whole execution takes AbortAll"));
     }
@@ -41,8 +41,9 @@ pub(super) async fn node(
     Extension(caller): Extension<Caller>,
     Path((id, node)): Path<(String, String)>,
     Query(asked): Query<Asked>,
+    Query(meant): Query<Meant>,
 ) -> Answer<Json<Value>> {
-    of_this_account(&api, &asked)?;
+    meant.check_account(&api.app.account).map_err(ApiError::request)?;
     let action = match asked.interrupt_type.as_str() {
         // What older clients of Harness call it.
         "UserMarkedFailure" | "MarkAsFailed" => Some(Intervention::MarkAsFailure),
@@ -54,16 +55,6 @@ pub(super) async fn node(
     };
     decide(&api, &caller, &id, &node, action).await?;
     Ok(done(&id, &asked.interrupt_type))
-}
-
-fn of_this_account(api: &Api, asked: &Asked) -> Answer<()> {
-    let account = &api.app.account;
-    match asked.account_identifier.as_ref().filter(|named| *named != account) {
-        None => Ok(()),
-        Some(named) => Err(ApiError::request(format!(
-            "`accountIdentifier` is `{named}`; the account of this manager is `{account}`"
-        ))),
-    }
 }
 
 fn unknown(asked: &str, takes: &str) -> ApiError {
