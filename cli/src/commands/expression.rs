@@ -306,7 +306,7 @@ pipelineStages: {steps: {group: {steps: {inner: {output: {x: "<+pipeline.name>"}
     #[test]
     fn a_context_that_cannot_be_used_is_bad_usage_with_its_place() {
         for (text, part) in [
-            ("a: [", "c.yaml:1:"),
+            ("a: [", "c.yaml:2:1: a[0]: "),
             ("- a", "expected a map"),
             ("clock: yesterday", "`clock`: `yesterday` is no time"),
             ("clock: [1]", "`clock`"),
