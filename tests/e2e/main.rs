@@ -7,6 +7,8 @@
 )]
 
 mod approvals;
+mod bad_input;
+mod command_line;
 mod connectors;
 mod host_keys;
 mod journey;

@@ -111,11 +111,13 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
         ).hint("look at the target: what the step started there may still run")),
         () = telling => Err(StepError::new(Class::Bug, "AGT-005", "the agent lost track of the step")),
     };
-    logs.end().await;
     let reason = run.cancel.requested().map(|(reason, _)| reason);
     if outcome.is_err() && reason == Some(CancelReason::Drain) {
+        // Its logs stay open: an ended log is shipped and forgotten, and the next process, which goes on with the step, would
+        // then log its output from the beginning again.
         return Outcome::Keep;
     }
+    logs.end().await;
     let undo = checkpoints.undo();
     let mut result = judge(outcome, reason);
     result.undo = result.undo.or(undo);
