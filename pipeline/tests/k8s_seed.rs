@@ -512,7 +512,7 @@ fn values_of_service_environment_and_step_are_laid_over_in_their_order() {
         )
     };
     let manifests = format!(
-        "- manifest: {{spec: {{{}, valuesPaths: [base/values.yaml]}}}}\n- manifest: {{identifier: v, type: Values, spec: {{store: {{type: InheritFromManifest, spec: {{paths: [prod/values.yaml]}}}}}}}}",
+        "- manifest: {{spec: {{{}, valuesPaths: [base/values.yaml], optionalValuesYaml: true}}}}\n- manifest: {{identifier: v, type: Values, spec: {{store: {{type: InheritFromManifest, spec: {{paths: [prod/values.yaml]}}}}}}}}",
         git("base")
     );
     let more = format!(
@@ -534,6 +534,7 @@ fn values_of_service_environment_and_step_are_laid_over_in_their_order() {
     let manifest = spec.manifest.as_ref().unwrap();
     assert_eq!(manifest.identifier, "manifest_1");
     assert_eq!(manifest.kind, ManifestKind::K8sManifest { values_paths: vec!["base/values.yaml".into()] });
+    assert!(manifest.optional_values);
     let overrides: Vec<String> = spec
         .overrides
         .iter()

@@ -11,7 +11,7 @@ mod peer;
 use executor_api::testing::World;
 use executor_api::{Class, Executor, Plan, StepError, StepOutput};
 use executor_kube::{KubeExecutor, Settings};
-use peer::{Place, inline, rolling, spec, task, world_in};
+use peer::{Place, inline, rolling, spec, world_in};
 use proto::task::{CommandFlag, KubernetesAction, KubernetesSpec, Selection};
 use proto::text::{SecretRef, placeholder};
 use serde_json::{Value, json};

@@ -187,6 +187,49 @@ const CHART: &str = "apiVersion: v2\nname: web\nversion: 1.4.0\n";
 const CHART_TEMPLATE: &str = "kind: ConfigMap\nmetadata: {name: {{ .Release.Name }}-{{ .Chart.Version }}, namespace: {{ .Release.Namespace }}}\ndata: {level: {{ .Values.level | quote }}}\n";
 
 #[test]
+fn values_files_that_are_optional_may_be_missing() {
+    if !with_tools("values_files_that_are_optional_may_be_missing") {
+        return;
+    }
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let server = GitServer::start(dir.path(), "robot", "git-token-1").await;
+        server.repository(
+            "config",
+            &[
+                (
+                    "gen/a.yaml",
+                    "kind: ConfigMap\nmetadata: {name: a}\ndata: {level: {{ .Values.level | quote }}}\n",
+                ),
+                ("values/prod.yaml", "level: debug\n"),
+                ("web/Chart.yaml", CHART),
+                ("web/templates/a.yaml", CHART_TEMPLATE),
+            ],
+        );
+        let world = world(None);
+        let manifest = |kind: Value, folder: &str, optional: bool| {
+            json!({"identifier": "m", "kind": kind, "optionalValues": optional,
+                "store": git(&server, "config", main_branch(), &[folder])})
+        };
+        let paths = json!(["values/prod.yaml", "values/nobody.yaml"]);
+        let plain = json!({"type": "K8sManifest", "valuesPaths": paths});
+        let chart = json!({"type": "HelmChart", "chartName": "web", "valuesPaths": paths});
+        for (kind, folder) in [(plain, "gen"), (chart, "web")] {
+            let optional = spec(manifest(kind.clone(), folder, true), json!([]), json!([]), rolling());
+            let found = loaded(&world, &optional).await.unwrap();
+            let text = all_text(&found);
+            assert!(text.contains("\"debug\"") && !text.contains("values/prod.yaml"), "{text}");
+            let needed = spec(manifest(kind, folder, false), json!([]), json!([]), rolling());
+            let error = loaded(&world, &needed).await.unwrap_err();
+            assert_eq!(error.code, "SRC-017", "{}", error.what);
+            assert!(error.what.contains("values/nobody.yaml"), "{}", error.what);
+        }
+        let log = world.logs.everything();
+        assert_eq!(log.matches("values/nobody.yaml is not there; it is optional").count(), 2, "{log}");
+    });
+}
+
+#[test]
 fn charts_come_from_git_and_from_repositories() {
     if !with_tools("charts_come_from_git_and_from_repositories") {
         return;

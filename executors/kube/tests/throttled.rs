@@ -8,7 +8,7 @@
 
 mod peer;
 
-use executor_api::{Class, Executor};
+use executor_api::testing::World;
 use executor_api::{Class, Executor};
 use executor_kube::{KubeExecutor, Settings};
 use peer::proxy::{Fault, Proxy};

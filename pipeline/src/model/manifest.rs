@@ -22,6 +22,9 @@ pub struct Manifest {
     pub store: ManifestStore,
     /// ConfigMaps and Secrets keep their names.
     pub skip_versioning: bool,
+    /// Values files beside it may be missing (`optionalValuesYaml`).
+    #[serde(default)]
+    pub optional_values: bool,
     /// Flags of the program that renders it: command and flags.
     pub flags: Vec<(String, Field)>,
 }
@@ -213,14 +216,9 @@ pub fn read_manifest(node: &Node, path: &str, index: usize, findings: &mut Findi
         None => rules::r24_manifest_type(&node.at, path, findings),
     };
     let mut spec = Reader::new(spec_node, spec_path, findings);
-    spec.known(&[
-        "identifier",
-        "type",
-        "optionalValuesYaml",
-        "enableDeclarativeRollback",
-        "fetchHelmChartMetadata",
-    ]);
+    spec.known(&["identifier", "type", "enableDeclarativeRollback", "fetchHelmChartMetadata"]);
     let skip_versioning = spec.flag("skipResourceVersioning", findings).unwrap_or(false);
+    let optional_values = spec.flag("optionalValuesYaml", findings).unwrap_or(false);
     let flags = super::step_k8s::read_flags(&mut spec, "Template", findings);
     let store = spec.required_map("store", findings).and_then(|store| read_store(store, findings));
     let kind = match name {
@@ -277,7 +275,7 @@ pub fn read_manifest(node: &Node, path: &str, index: usize, findings: &mut Findi
         }
         (_, ManifestStore::Inherit { .. }) => {}
     }
-    Some(Manifest { identifier, path: path.to_owned(), kind, store, skip_versioning, flags })
+    Some(Manifest { identifier, path: path.to_owned(), kind, store, skip_versioning, optional_values, flags })
 }
 
 fn paths(reader: &mut Reader<'_>, key: &'static str, findings: &mut Findings) -> Vec<Field> {

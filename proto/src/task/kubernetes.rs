@@ -113,6 +113,9 @@ pub struct Manifest {
     /// ConfigMaps and Secrets keep their names.
     #[serde(default)]
     pub skip_versioning: bool,
+    /// Values files beside the manifest may be missing.
+    #[serde(default)]
+    pub optional_values: bool,
 }
 
 /// How files become objects.

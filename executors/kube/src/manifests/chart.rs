@@ -71,12 +71,12 @@ pub(super) async fn load(
     fetch.line(&format!("Chart {} {}", chart.name, chart.version)).await?;
     let values = match repository {
         Some(_) => {
-            let beside = in_chart(&folder, values_paths).await?;
+            let beside = in_chart(fetch, &folder, values_paths, manifest.optional_values).await?;
             let mut all = beside;
-            all.extend(fetch.values(&primary, &[], &spec.overrides).await?);
+            all.extend(fetch.values(&primary, &[], false, &spec.overrides).await?);
             all
         }
-        None => fetch.values(&primary, values_paths, &spec.overrides).await?,
+        None => fetch.values(&primary, values_paths, manifest.optional_values, &spec.overrides).await?,
     };
     let mut helm = program::helm(work)
         .arg("template")
@@ -138,15 +138,23 @@ async fn about(folder: &Path) -> Result<Chart, StepError> {
 }
 
 /// Values files inside a chart that came from a repository.
-async fn in_chart(folder: &Path, paths: &[String]) -> Result<Vec<File>, StepError> {
+async fn in_chart(
+    fetch: &Fetch<'_>,
+    folder: &Path,
+    paths: &[String],
+    optional: bool,
+) -> Result<Vec<File>, StepError> {
     let mut files = Vec::new();
     for path in paths {
         let clean = clean(path);
         let inside: PathBuf = clean.split('/').filter(|part| *part != "..").collect();
-        let text = tokio::fs::read_to_string(folder.join(inside))
-            .await
-            .map_err(|_| error::chart(format!("the chart has no values file `{path}`")))?;
-        files.push(File { path: clean, text });
+        match tokio::fs::read_to_string(folder.join(inside)).await {
+            Ok(text) => files.push(File { path: clean, text }),
+            Err(_) if optional => {
+                fetch.line(&format!("The chart has no values file {path}; it is optional")).await?;
+            }
+            Err(_) => return Err(error::chart(format!("the chart has no values file `{path}`"))),
+        }
     }
     Ok(files)
 }

@@ -77,6 +77,7 @@ impl Fetch<'_> {
     /// The primary manifest with the values files that lie beside it, from one commit.
     pub(super) async fn primary(&self, manifest: &Manifest, beside: &[String]) -> Result<Files, StepError> {
         match &manifest.store {
+            Some(FileStore::Git(source)) if manifest.optional_values => self.git(source, &[], beside).await,
             Some(store) => self.store(store, beside).await,
             None => Err(error::spec(format!("the manifest `{}` has no store", manifest.identifier))),
         }
@@ -91,11 +92,17 @@ impl Fetch<'_> {
                 let file = File { path: path.clone(), text: text.expose_secret().to_owned() };
                 Ok(Files { all: vec![file], roots: vec![path], commit: None })
             }
-            FileStore::Git(source) => self.git(source, beside).await,
+            FileStore::Git(source) => self.git(source, beside, &[]).await,
         }
     }
 
-    async fn git(&self, source: &GitSource, beside: &[String]) -> Result<Files, StepError> {
+    /// `beside` are further paths of the same commit; those of `optional` may be missing in it.
+    async fn git(
+        &self,
+        source: &GitSource,
+        beside: &[String],
+        optional: &[String],
+    ) -> Result<Files, StepError> {
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let keep = Arc::clone(&told);
         let notice: sources::Notice = Arc::new(move |text: &str| {
@@ -106,7 +113,7 @@ impl Fetch<'_> {
         self.line(&format!("Fetching {} from {} …", asked.paths.join(", "), source.connector.identifier))
             .await?;
         let access = sources::Access::new(self.client.clone(), self.cx, notice);
-        let fetched = sources::fetch_files(&access, &asked, &self.cx.scratch.join("git")).await;
+        let fetched = sources::fetch_some(&access, &asked, optional, &self.cx.scratch.join("git")).await;
         let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
         for text in told {
             self.line(&text).await?;
@@ -124,17 +131,22 @@ impl Fetch<'_> {
         Ok(Files { all, roots, commit: Some(fetched.commit) })
     }
 
-    /// Values in the order of their weight: those beside the manifest, then the overrides. Each is a mapping.
+    /// Values in the order of their weight: those beside the manifest, then the overrides. Each is a mapping. With
+    /// `optional` those beside it may be missing.
     pub(super) async fn values(
         &self,
         primary: &Files,
         beside: &[String],
+        optional: bool,
         overrides: &[FileStore],
     ) -> Result<Vec<File>, StepError> {
         let mut values = Vec::new();
         for path in beside {
             match primary.get(path) {
                 Some(file) => values.push(file.clone()),
+                None if optional => {
+                    self.line(&format!("The values file {path} is not there; it is optional")).await?;
+                }
                 None => {
                     return Err(error::not_there(
                         "valuesPaths",

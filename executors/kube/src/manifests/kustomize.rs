@@ -25,7 +25,7 @@ pub(super) async fn load(
     };
     let primary = fetch.primary(manifest, patches_paths).await?;
     let overlay = overlay(&primary, folder.as_deref(), files)?;
-    let patches = fetch.values(&primary, patches_paths, &spec.overrides).await?;
+    let patches = fetch.values(&primary, patches_paths, false, &spec.overrides).await?;
     let tree = work.join("tree");
     for file in &primary.all {
         program::put(&tree, &file.path, &file.text).await?;

@@ -137,7 +137,8 @@ async fn render(
     let mut loaded = match &manifest.kind {
         ManifestKind::K8sManifest { values_paths } => {
             let primary = fetch.primary(manifest, values_paths).await?;
-            let values = fetch.values(&primary, values_paths, &spec.overrides).await?;
+            let values =
+                fetch.values(&primary, values_paths, manifest.optional_values, &spec.overrides).await?;
             let chosen = select::manifests(&primary, files)?;
             tell(log, &chosen).await?;
             let documents = if values.is_empty() || verbatim {

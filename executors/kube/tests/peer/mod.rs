@@ -163,6 +163,7 @@ pub fn inline(text: impl Into<Text>) -> Option<Manifest> {
         store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
         kind: ManifestKind::K8sManifest { values_paths: vec![] },
         skip_versioning: false,
+        optional_values: false,
     })
 }
 

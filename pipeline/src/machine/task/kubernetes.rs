@@ -136,6 +136,7 @@ fn manifest(builder: &mut Builder<'_>, manifest: &Manifest) -> Result<proto::tas
         store,
         kind,
         skip_versioning: manifest.skip_versioning,
+        optional_values: manifest.optional_values,
     })
 }
 

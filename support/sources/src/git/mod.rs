@@ -74,10 +74,22 @@ pub async fn fetch_files(
     source: &GitSource,
     scratch: &Path,
 ) -> Result<FetchedFiles, StepError> {
-    let paths = source.paths.iter().map(|path| parts(path)).collect::<Result<Vec<_>, _>>()?;
-    if paths.is_empty() {
+    fetch_some(access, source, &[], scratch).await
+}
+
+/// The same, with those of the files `optional` that are there.
+pub async fn fetch_some(
+    access: &Access,
+    source: &GitSource,
+    optional: &[String],
+    scratch: &Path,
+) -> Result<FetchedFiles, StepError> {
+    let needed = source.paths.len();
+    if needed == 0 {
         return Err(error::bad_url("paths", "[]", "at least one file or folder"));
     }
+    let paths = source.paths.iter().chain(optional);
+    let paths = paths.map(|path| tree::parts(path)).collect::<Result<Vec<_>, _>>()?;
     let made = tokio::fs::create_dir_all(scratch).await;
     let folder = made
         .and_then(|()| tempfile::Builder::new().prefix("git-").tempdir_in(scratch))
@@ -102,7 +114,7 @@ pub async fn fetch_files(
     })?;
     let trees = Arc::new(remote.index(pack, folder.path().join("tree")).await?);
     let (objects, wanted) = (Arc::clone(&trees), paths);
-    let found = remote.blocking(&named, move || objects.select(&id, &wanted)).await?;
+    let found = remote.blocking(&named, move || objects.select(&id, &wanted, needed)).await?;
 
     let files = if trees_only {
         let mut wants: Vec<String> = found.iter().map(|file| file.id.to_string()).collect();
@@ -133,16 +145,6 @@ pub(crate) async fn ping(access: &Access, connector: &HttpConnector) -> Result<S
         Advertisement::V2 { .. } => "the repository answers with protocol 2".to_owned(),
         Advertisement::V0 { references, .. } => format!("the repository has {} references", references.len()),
     })
-}
-
-/// The parts of a path in a repository; empty for its root.
-fn parts(path: &str) -> Result<Vec<String>, StepError> {
-    let parts: Vec<String> =
-        path.trim().split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
-    if parts.iter().any(|part| part == ".." || part.contains(['\\', '\0', '\n'])) {
-        return Err(error::bad_url("paths", path, "a path inside the repository, without `..`"));
-    }
-    Ok(parts)
 }
 
 fn describe(reference: &GitReference) -> String {

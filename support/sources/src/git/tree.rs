@@ -1,5 +1,7 @@
 //! Objects of a fetched pack: commit, trees, files. Blocking; runs on a thread of its own.
 
+use crate::error;
+use executor_api::StepError;
 use gix_hash::ObjectId;
 use gix_object::Kind;
 use gix_object::tree::EntryKind;
@@ -83,8 +85,14 @@ impl Objects {
         self.read(id, Kind::Blob)
     }
 
-    /// Every file that `paths` name in the tree of `commit`, folders with all that is below them.
-    pub(super) fn select(&self, commit: &ObjectId, paths: &[Vec<String>]) -> Result<Vec<Found>, Problem> {
+    /// Every file that `paths` name in the tree of `commit`, folders with all that is below them. Those after the first
+    /// `needed` may be missing.
+    pub(super) fn select(
+        &self,
+        commit: &ObjectId,
+        paths: &[Vec<String>],
+        needed: usize,
+    ) -> Result<Vec<Found>, Problem> {
         let data = self.read(commit, Kind::Commit)?;
         let root = gix_object::CommitRefIter::from_bytes(&data, gix_hash::Kind::Sha1)
             .tree_id()
@@ -92,7 +100,7 @@ impl Objects {
         let mut budget = MAX_ENTRIES;
         let mut files = Vec::new();
         let mut seen = BTreeSet::new();
-        for path in paths {
+        for (index, path) in paths.iter().enumerate() {
             let before = files.len();
             match self.entry(&root, path, &mut budget)? {
                 Some(Entry { kind: EntryKind::Tree, id, .. }) => {
@@ -109,6 +117,7 @@ impl Objects {
                     id,
                     executable: kind == EntryKind::BlobExecutable,
                 }),
+                None if index >= needed => {}
                 None => {
                     let mut all = Vec::new();
                     let mut budget = 10_000;
@@ -191,4 +200,13 @@ struct Entry {
 
 fn refused(path: &str, kind: &'static str) -> Problem {
     Problem::Refused { path: path.to_owned(), kind }
+}
+/// The parts of a path in a repository; empty for its root.
+pub(super) fn parts(path: &str) -> Result<Vec<String>, StepError> {
+    let parts: Vec<String> =
+        path.trim().split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
+    if parts.iter().any(|part| part == ".." || part.contains(['\\', '\0', '\n'])) {
+        return Err(error::bad_url("paths", path, "a path inside the repository, without `..`"));
+    }
+    Ok(parts)
 }
