@@ -526,3 +526,23 @@ async fn what_our_own_scale_wrote_is_no_conflict() {
     succeed(&place, "z5", &step(&place, rolling(false), Some(&web("app:1", 1, "a")))).await;
     assert_eq!(deployment(&place).await["metadata"]["generation"], before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_load_balancers_stand_in_the_outcome_once_there_are_some() {
+    let place = Place::new("balanced").await;
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}\n";
+    let (world, output) = succeed(&place, "b1", &step(&place, rolling(false), Some(service))).await;
+    assert!(!output.outputs.contains_key("loadBalancer"), "there is nobody who gives one");
+    let log = world.logs.everything();
+    assert!(log.contains("balanced/Service/web: its load balancer has no address yet"), "{log}");
+    // What a controller of the cloud does.
+    let ingress = json!([{"ip": "192.0.2.10"}, {"hostname": "lb.example.com"}]);
+    let status = place.path("v1", "services/web/status");
+    place.patch(&status, json!({"status": {"loadBalancer": {"ingress": ingress}}})).await;
+    for (key, action) in [("b2", rolling(false)), ("b3", apply())] {
+        let (world, output) = succeed(&place, key, &step(&place, action, Some(service))).await;
+        assert_eq!(output.outputs["loadBalancer"].value, json!(["192.0.2.10", "lb.example.com"]), "{key}");
+        let log = world.logs.everything();
+        assert!(log.contains("balanced/Service/web is reached at 192.0.2.10, lb.example.com"), "{log}");
+    }
+}

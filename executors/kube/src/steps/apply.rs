@@ -1,5 +1,6 @@
 //! `K8sApply`: chosen files of the manifest, without a release.
 
+use super::addresses;
 use super::changes;
 use super::flags::{self, Flags};
 use super::render::{self, Fetched};
@@ -158,10 +159,17 @@ pub(crate) async fn run(
         report = unit.end(result).await?;
     }
     let unit = Unit::begin(cx, "Wrap Up").await?;
-    let result = summary(&session, &report, unit.log()).await;
-    unit.end(result).await?;
+    let work = async {
+        summary(&session, &report, unit.log()).await?;
+        addresses::told(&session, set.objects(), unit.log()).await
+    };
+    let result = work.await;
+    let reached = unit.end(result).await?;
     let mut outputs: BTreeMap<String, Output> = BTreeMap::new();
     outputs.insert("manifest".to_owned(), fetched.outcome().into());
+    if let Some(reached) = reached {
+        outputs.insert("loadBalancer".to_owned(), reached.into());
+    }
     if shaped.flags.prune {
         outputs.insert("prunedResourceIds".to_owned(), ids(&prune::announced(&session)).into());
     }

@@ -1,5 +1,6 @@
 //! One module for each step; here they are told apart.
 
+mod addresses;
 mod apply;
 mod blue_green;
 mod canary;

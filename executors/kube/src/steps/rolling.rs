@@ -1,5 +1,6 @@
 //! `K8sRollingDeploy`: the whole manifest as a new release, waited for, remembered.
 
+use super::addresses;
 use super::changes;
 use super::flags;
 use super::pods;
@@ -301,8 +302,12 @@ async fn finish(
     report: &Report,
 ) -> Result<StepOutput, StepError> {
     let unit = Unit::begin(cx, "Wrap Up").await?;
-    let result = wrap_up(&mut ready, report, unit.log()).await;
-    unit.end(result).await?;
+    let work = async {
+        wrap_up(&mut ready, report, unit.log()).await?;
+        addresses::told(&ready.session, ready.set.objects(), unit.log()).await
+    };
+    let result = work.await;
+    let reached = unit.end(result).await?;
     let mut notices = Vec::new();
     if asked(spec)?.pruning {
         let unit = Unit::begin(cx, "Prune").await?;
@@ -321,6 +326,9 @@ async fn finish(
     put("releaseNumber", ready.release.number.into());
     put("prunedResourceIds", ids(&ready.release.ours.pruned));
     put("manifest", fetched.outcome());
+    if let Some(reached) = reached {
+        put("loadBalancer", reached);
+    }
     for (key, value) in pods::outcomes(&ready.session, &ready.pods_before).await? {
         put(key, value);
     }
