@@ -111,10 +111,11 @@ fn report(name: &str, samples: &[Sample], peer: Option<(&[Sample], f64, f64)>) {
     }
 }
 
-/// The command with the host's own folder; the host is told by the address that its connection came to.
+/// The command with the host's own folder; the host is told by the address that its connection came to, without a program
+/// that the recipe's commands do not start.
 fn per_host(dir: &Path, command: &str) -> String {
     let base = dir.join("h").display().to_string();
-    format!("D={base}/$(echo $SSH_CONNECTION | cut -d' ' -f3)\n{}", command.replace('@', "$D"))
+    format!("set -- $SSH_CONNECTION\nD={base}/$3\n{}", command.replace('@', "$D"))
 }
 
 fn prepare(dir: &Path, sshd: &Sshd) -> Result<()> {

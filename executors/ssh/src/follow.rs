@@ -280,7 +280,7 @@ impl<'a> Follow<'a> {
     async fn go_on(&mut self, talk: &mut Talk, out: Bytes, err: Bytes) -> Result<Part, Error> {
         self.take(Stream::Stdout, out).await?;
         self.take(Stream::Stderr, err).await?;
-        let (exec, session) = (&mut talk.exec, &talk.lease);
+        let (exec, session, pace) = (&mut talk.exec, &talk.lease, &mut talk.pace);
         let mut ack: Option<BoxFuture<'_, Result<(u64, u64), Error>>> = None;
         // More than two segments of units that share a spool: a unit that is acknowledged in parts is their last one.
         let step = (self.job.settings().spool_limit / 16).max(256 << 10);
@@ -301,8 +301,9 @@ impl<'a> Follow<'a> {
             let event = match ack.as_mut() {
                 Some(running) => tokio::select! {
                     event = exec.next() => event,
-                    () = self.job.cx.clock.sleep(holder::LOOK_AGAIN) => {
+                    () = self.job.cx.clock.sleep(pace.pause()) => {
                         exec.nudge();
+                        pace.looked();
                         continue;
                     }
                     done = running => {
@@ -317,15 +318,22 @@ impl<'a> Follow<'a> {
                 },
                 None => tokio::select! {
                     event = exec.next() => event,
-                    () = self.job.cx.clock.sleep(holder::LOOK_AGAIN) => {
+                    () = self.job.cx.clock.sleep(pace.pause()) => {
                         exec.nudge();
+                        pace.looked();
                         continue;
                     }
                 },
             };
             match event {
-                Event::Stdout(data) => self.take(Stream::Stdout, data).await?,
-                Event::Stderr(data) => self.take(Stream::Stderr, data).await?,
+                Event::Stdout(data) => {
+                    pace.came(data.len());
+                    self.take(Stream::Stdout, data).await?;
+                }
+                Event::Stderr(data) => {
+                    pace.came(data.len());
+                    self.take(Stream::Stderr, data).await?;
+                }
                 Event::Exit(_) => {}
                 Event::Closed => return Ok(Part::Gone("the channel was closed".into())),
             }

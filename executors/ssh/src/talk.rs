@@ -1,7 +1,7 @@
 //! The shell that follows units, kept from one to the next, and for the cleaning up.
 
 use crate::command::Job;
-use crate::holder::{self, Greeting};
+use crate::holder::{self, Greeting, Pace};
 use crate::session::{Event, Exec, Lease};
 use bytes::Bytes;
 use std::sync::PoisonError;
@@ -23,6 +23,7 @@ pub(crate) struct Talk {
     pub(crate) out: Bytes,
     pub(crate) err: Bytes,
     pub(crate) at: (u64, u64),
+    pub(crate) pace: Pace,
 }
 
 impl Talk {
@@ -36,6 +37,7 @@ impl Talk {
             out: Bytes::new(),
             err: Bytes::new(),
             at: (0, 0),
+            pace: Pace::new(),
         }
     }
 

@@ -503,10 +503,20 @@ async fn an_abort_at_any_moment_of_the_launch_leaves_nothing() {
         assert_eq!(peer::running(&sign), Vec::<String>::new(), "{n}\n{}", world.logs.everything());
         assert!(host.leaves().is_empty(), "{n}: {:?}\n{}", host.leaves(), world.logs.everything());
     }
-    // A launch that was under way would show up: every shell that was started on the host is waited for.
+    // A launch that was under way would show up: every shell that was started on this host is waited for. Those of other
+    // tests, which run meanwhile, have another home.
     let home = host.home().display().to_string();
-    let shells =
-        || peer::running("/bin/sh -c eval").len() + peer::running(&format!("{home}/.delegate/u-")).len();
+    let here = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(&format!("HOME={home}\0"))
+    };
+    let shells = || {
+        let ours = |p: &peer::Process| {
+            (p.command.contains("/bin/sh -c eval") && here(p.pid))
+                || p.command.contains(&format!("{home}/.delegate/u-"))
+        };
+        peer::processes().iter().filter(|p| ours(p)).count()
+    };
     until("no launcher is left", LIMIT, || shells() == 0).await;
     assert_eq!(peer::running(&sign), Vec::<String>::new());
     assert!(host.leaves().is_empty());

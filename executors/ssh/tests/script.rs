@@ -50,6 +50,35 @@ async fn both_outputs_the_exit_code_and_nothing_left_on_every_shell() {
     }
 }
 
+/// What costs a host is the programs that it has to start: here each writes down its name first.
+#[tokio::test]
+async fn a_step_starts_few_programs_on_its_host_and_a_quiet_unit_starts_none() {
+    let setup = "mkdir $D/bin && : > $D/started && chmod 666 $D/started
+for p in cat cp dd find head id ls mkdir mkfifo mv od ps rm rmdir setsid stat touch tr wc; do
+printf '#!/bin/sh\necho %s >> %s\nexec /usr/bin/%s \"$@\"\n' $p $D/started $p > $D/bin/$p; done
+chmod 755 $D/bin/*; sed -i \"s#^SetEnv PATH=#SetEnv PATH=$D/bin:#\" $D/conf";
+    let host = Host::start_with(Sh::Dash, setup);
+    let run = async |name: &str, units: Vec<proto::task::CommandUnit>| {
+        let spec = command(host.target(), units, &[]);
+        let world = host.world(name, &spec);
+        let (_handle, cx) = world.context();
+        std::fs::write(host.path("started"), "").unwrap();
+        executor().run(&spec, &cx).await.unwrap_or_else(|e| panic!("{e}\n{}", world.logs.everything()));
+        let mut started: Vec<String> = host.read("started").lines().map(str::to_owned).collect();
+        started.sort();
+        started
+    };
+    let units = ["a", "b", "c"].map(|name| script(name, Shell::Sh, ":")).to_vec();
+    let mut started = run("few", units).await;
+    // A look while it runs may find the marks of a unit that has ended.
+    started.retain(|name| name != "cat");
+    assert_eq!(started, ["dd", "dd", "head", "mkdir", "rm", "rmdir", "setsid", "setsid", "setsid"]);
+    // Looked at again and again, but read only when something was written, and seldom in between.
+    let started = run("quiet", vec![script("u", Shell::Sh, "echo x; exec /usr/bin/sleep 3")]).await;
+    let reads = started.iter().filter(|name| *name == "cat").count();
+    assert!((1..=8).contains(&reads), "{started:?}");
+}
+
 #[tokio::test]
 async fn units_are_launched_together_and_each_has_its_own_output() {
     for sh in [Sh::Dash, Sh::Busybox] {

@@ -1,17 +1,24 @@
 # The holder: a fork of the shell that launches units. It starts each script in a session of its own, spools both outputs
 # of all of them into numbered segments in the first unit's folder, and writes down how each script ended. The first script
 # that fails is the last one. TOKEN LIMIT COUNT MARKER MASK and the units' start texts are set.
-# self: Y becomes the pid of this very process, which $$ is not in a fork.
+# self: OWN becomes the line of this very process that `alive` reads; $$ is not its pid in a fork.
 self() {
-  Y=
-  { read -r Y L < /proc/self/stat; } 2>/dev/null || Y=$(exec sh -c 'echo $PPID')
+  boot_id
+  if { read -r Y L < /proc/self/stat; } 2>/dev/null; then
+    L=${L##*) }
+    set -- $L
+    R=${20}
+  else
+    Y=$(exec sh -c 'echo $PPID')
+    born "$Y"
+  fi
+  OWN="$Y ${R:-0} ${B:--}"
 }
-# spool NAME FD: copies what FD brings into NAME.1, NAME.2 … ; `NAME.idx` has number and offset of each, `NAME.ack` the offset
-# up to which the agent has everything safe. dd stops short of COUNT reads only at the end of its input.
+# spool NAME: copies its input into NAME.1, NAME.2 … ; `NAME.idx` has number and offset of each, `NAME.ack` the offset up to
+# which the agent has everything safe. dd stops short of COUNT reads only at the end of its input.
 spool() {
-  # By exec: with redirections of its own, the shell would keep the writing ends open beside, and no end would come.
-  eval "exec <&$2"
-  exec 3<&- 4<&- 5>&- 6>&-
+  # A writing end that stayed open here would keep the other stream from ending.
+  exec > /dev/null 2>&1 6>&-
   n=1 w=0 b=
   while :; do
     while [ $n -gt 1 ]; do
@@ -53,27 +60,19 @@ enter() { eval "eval \"\$start_$N\""; }
 # will.
 claim() {
   set -C
-  { stamp "$Y" > "$1/go"; } 2>/dev/null
+  { printf '%s\n' "$OWN" > "$1/go"; } 2>/dev/null
   s=$?
   set +C
   return $s
 }
-# hold LOGIN ROOT KEY…: runs the units whose folders in ROOT are these.
+# hold LOGIN ROOT KEY…: runs the units whose folders in ROOT are these; the first one's is the present one.
 hold() {
   WORK=$1 ROOT=$2
   shift 2
   trap : HUP INT TERM
+  exec 5>&1 > /dev/null
   self
-  cd "$ROOT/$1" || exit 0
   claim . || exit 0
-  mkfifo o.p e.p
-  [ -p o.p ] && [ -p e.p ] || exit 1
-  # Opened for both directions first: an open that has to wait is cut short by the end of an earlier process.
-  exec 7<> o.p 8<> e.p
-  exec 3< o.p 4< e.p 5> o.p 6> e.p 7>&- 8>&-
-  spool o 3 &
-  spool e 4 &
-  exec 3<&- 4<&-
   LEAD=$ROOT/$1 N=0 marks= size=0
   # Given back when the disk is full: how a script ended must always find room.
   { printf '%4096s\n' '' > room; } 2>/dev/null
@@ -90,7 +89,8 @@ hold() {
     while :; do
       wait "$S"
       C=$?
-      alive pid || break
+      # Above 128 it may have been a signal to this process that ended the wait.
+      [ $C -gt 128 ] && alive pid || break
     done
     F=-
     { read -r F < fault; } 2>/dev/null

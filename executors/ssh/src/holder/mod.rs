@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! boot ──mkdir leaves──► holder (a fork) ──► scripts, one after another (own sessions, markers in the environment)
-//!   │                      │  o.p, e.p (pipes) ──► spoolers ──► o.1 o.2 … e.1 … (segments)
+//!   │                      │  pipes ──► spoolers ──► o.1 o.2 … e.1 … (segments)
 //!   └─ follow ◄────────────┴───────────────────────────────────────┘   exit, pid, go: files written whole
 //! ```
-//! Every call sends the program it needs over stdin; nothing is installed. What costs a host is the processes it has to
-//! start, so there are few: script units that follow each other are started together, and one holder runs them in their
-//! order, with one pair of spools, until one fails. After each unit the holder puts a mark into both streams that only the
-//! agent and it know. It carries the exit code and which unit the rest of the stream belongs to: so a unit is complete when
-//! the mark has passed, also when a background process keeps the streams open. Such a process is the end of going on
-//! together, as is much output. Each unit has a folder of its own beside: a later agent finds it as if it had been started
-//! alone, and attaches to its part of the stream.
+//! Every call sends the program it needs over stdin; nothing is installed, and only the functions it uses are sent
+//! (`base.sh` with `ask.sh`, `follow.sh`, or all that starting takes). What costs a host is the processes it has to start, so
+//! there are few, and a test counts them: script units that follow each other are started together, and one holder runs them
+//! in their order, with one pair of spools, until one fails. After each unit the holder puts a mark into both streams that
+//! only the agent and it know. It carries the exit code and which unit the rest of the stream belongs to: so a unit is
+//! complete when the mark has passed, also when a background process keeps the streams open. Such a process is the end of
+//! going on together, as is much output. Each unit has a folder of its own beside: a later agent finds it as if it had been
+//! started alone, and attaches to its part of the stream.
 
 mod wire;
 
@@ -22,10 +23,13 @@ use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 const BASE: &str = include_str!("base.sh");
+const ASK: &str = include_str!("ask.sh");
+const FOLLOW: &str = include_str!("follow.sh");
+const BOOT: &str = include_str!("boot.sh");
 const HOLD: &str = include_str!("hold.sh");
-const ATTACH: &str = include_str!("attach.sh");
 
 /// One read of the spooler; a pipe never gives more at once.
 const READ: u64 = 65_536;
@@ -125,21 +129,21 @@ pub(crate) fn path_word(path: &str) -> String {
     word
 }
 
-/// The functions without their comments: every byte is sent to and parsed on every host.
-static LIBRARY: LazyLock<String> = LazyLock::new(|| bare(&format!("{BASE}{ATTACH}")));
+/// The functions of each kind of program without their comments: every byte is sent to and parsed on every host.
+static ASKING: LazyLock<String> = LazyLock::new(|| bare(&[BASE, ASK]));
+static SAYING: LazyLock<String> = LazyLock::new(|| bare(&[BASE]));
+static FOLLOWING: LazyLock<String> = LazyLock::new(|| bare(&[BASE, FOLLOW]));
+static STARTING: LazyLock<String> = LazyLock::new(|| bare(&[BASE, FOLLOW, BOOT, HOLD]));
 
-/// What only starting needs, likewise.
-static HOLDER: LazyLock<String> = LazyLock::new(|| bare(HOLD));
-
-/// `text` without lines that are only a comment, and without indentation.
-fn bare(text: &str) -> String {
-    let lines = text.lines().map(str::trim_start).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    lines.flat_map(|l| [l, "\n"]).collect()
+/// The texts without lines that are only a comment, and without indentation.
+fn bare(texts: &[&str]) -> String {
+    let lines = texts.iter().flat_map(|t| t.lines()).map(str::trim_start);
+    lines.filter(|l| !l.is_empty() && !l.starts_with('#')).flat_map(|l| [l, "\n"]).collect()
 }
 
 /// A whole program: nothing of it runs unless all of it has arrived.
-fn program(nonce: &str, head: &str, call: &str) -> String {
-    format!("{{\nNONCE={nonce} {head}\n{}{call}\n}}\n", *LIBRARY)
+fn program(functions: &str, nonce: &str, head: &str, call: &str) -> String {
+    format!("{{\nNONCE={nonce} ME= B= {head}\n{functions}{call}\n}}\n")
 }
 
 /// Starts units, or attaches to the first if it was started before, and follows both outputs from the offsets, which are
@@ -150,7 +154,7 @@ pub(crate) fn boot(nonce: &str, units: &[(&str, Script<'_>)], spool_limit: u64, 
     let limit = (spool_limit / 2).max(MIN_LIMIT);
     let most = if units.len() > 1 { SHARED_SEGMENT_READS } else { SEGMENT_READS };
     let count = (limit / 8 / READ).clamp(1, most);
-    let mut call = format!("{}boot {} {}", *HOLDER, from.0, from.1);
+    let mut call = format!("boot {} {}", from.0, from.1);
     for (key, script) in units {
         let name = if script.shell == Shell::PowerShell { "script.ps1" } else { "script" };
         for word in [*key, &quote(&start(script, name)), name, &quote(script.text.expose_secret())] {
@@ -164,7 +168,7 @@ pub(crate) fn boot(nonce: &str, units: &[(&str, Script<'_>)], spool_limit: u64, 
         "LOGIN=$PWD TOKEN={token} MARKER={marker} MASK= mine= LIMIT={} COUNT={count}",
         limit - count * READ
     );
-    program(nonce, &head, &call)
+    program(&STARTING, nonce, &head, &call)
 }
 
 /// The text that sets up the environment and becomes the interpreter, in a process that the holder has forked. `$1` is the
@@ -234,32 +238,68 @@ fn main(script: &Script<'_>) -> String {
 
 /// Attaches to a started unit.
 pub(crate) fn attach(nonce: &str, key: &str, from: (u64, u64)) -> String {
-    program(nonce, "mine=", &format!("attach {key} {} {}", from.0, from.1))
+    program(&FOLLOWING, nonce, "mine=", &format!("attach {key} {} {}", from.0, from.1))
 }
 
 /// Asks how a unit stands.
 pub(crate) fn look(nonce: &str, key: &str) -> String {
-    program(nonce, "", &format!("look {key}"))
+    program(&ASKING, nonce, "", &format!("look {key}"))
 }
 
 /// Tells that everything of the unit before these offsets is safe; `base` is where its part of the spool begins.
 pub(crate) fn ack(nonce: &str, key: &str, base: (u64, u64), upto: (u64, u64)) -> String {
     let (out, err) = (base.0 + upto.0, base.1 + upto.1);
-    program(nonce, "", &format!("ack {key} {} {} {out} {err}", base.0, base.1))
+    program(&ASKING, nonce, "", &format!("ack {key} {} {} {out} {err}", base.0, base.1))
 }
 
 /// Ends a unit's processes with `signal`; the later units that may have been started with it never begin, or are ended.
 pub(crate) fn finish(nonce: &str, keys: &[String], signal: &str) -> String {
-    program(nonce, "", &format!("finish {signal} {}", keys.join(" ")))
+    program(&ASKING, nonce, "", &format!("finish {signal} {}", keys.join(" ")))
 }
 
 /// Sees to it that units that have not begun never do.
 pub(crate) fn bar(nonce: &str, keys: &[String]) -> String {
-    program(nonce, "", &format!("bar {}; say ok", keys.join(" ")))
+    program(&ASKING, nonce, "", &format!("bar {}; say ok", keys.join(" ")))
 }
 
-/// So often a shell that follows is told to look again: a line that costs the host no process.
-pub(crate) const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+/// How long after the last thing that came a shell that follows is told to look again, by a line. A look that finds
+/// something starts two programs on the host, so the first comes soon, for the person who waits, and those after it rarely
+/// unless much is coming.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pause: Duration,
+    /// Bytes that came since the last line.
+    came: usize,
+}
+
+impl Pace {
+    const SOON: Duration = Duration::from_millis(200);
+    const RARELY: Duration = Duration::from_millis(800);
+    /// More than this between two lines is much.
+    const MUCH: usize = 16 << 10;
+
+    pub(crate) fn new() -> Self {
+        Pace { pause: Self::SOON, came: 0 }
+    }
+
+    pub(crate) fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// Something came.
+    pub(crate) fn came(&mut self, bytes: usize) {
+        self.came = self.came.saturating_add(bytes);
+        if self.came > Self::MUCH {
+            self.pause = Self::SOON;
+        }
+    }
+
+    /// The line is sent.
+    pub(crate) fn looked(&mut self) {
+        self.came = 0;
+        self.pause = (self.pause * 2).min(Self::RARELY);
+    }
+}
 
 /// The last wish to the shell that has followed units to their end: one line, answered like [`sweep`].
 pub(crate) fn last_sweep(keys: &[String]) -> String {
@@ -268,18 +308,23 @@ pub(crate) fn last_sweep(keys: &[String]) -> String {
 
 /// Reads the variables of units.
 pub(crate) fn fetch(nonce: &str, keys: &[String]) -> String {
-    program(nonce, "", &format!("fetch {}", keys.join(" ")))
+    program(&ASKING, nonce, "", &format!("fetch {}", keys.join(" ")))
 }
 
 /// Removes the folders of units.
 pub(crate) fn sweep(nonce: &str, keys: &[String]) -> String {
-    program(nonce, "mine=", &format!("sweep {}", keys.join(" ")))
+    program(&ASKING, nonce, "mine=", &format!("sweep {}", keys.join(" ")))
 }
 
 /// Resolves a path on the host, and says whether it is a directory.
 pub(crate) fn expand(nonce: &str, path: &str) -> String {
     let word = path_word(path);
-    program(nonce, "", &format!("p={word}\nif [ -d \"$p\" ]; then say dir \"$p\"; else say file \"$p\"; fi"))
+    program(
+        &SAYING,
+        nonce,
+        "",
+        &format!("p={word}\nif [ -d \"$p\" ]; then say dir \"$p\"; else say file \"$p\"; fi"),
+    )
 }
 
 /// SHA-256 of a file on the host, and `mv -f`, where SFTP cannot do it.
@@ -289,7 +334,7 @@ pub(crate) fn checksum(nonce: &str, path: &str) -> String {
          else say none; fi",
         p = quote(path)
     );
-    program(nonce, "", &call)
+    program(&SAYING, nonce, "", &call)
 }
 
 /// Renames a file over another.
@@ -299,13 +344,13 @@ pub(crate) fn replace(nonce: &str, from: &str, to: &str) -> String {
         quote(from),
         quote(to)
     );
-    program(nonce, "", &call)
+    program(&SAYING, nonce, "", &call)
 }
 
 /// Removes files.
 pub(crate) fn remove(nonce: &str, paths: &[String]) -> String {
     let words: Vec<String> = paths.iter().map(|p| quote(p)).collect();
-    program(nonce, "", &format!("rm -f -- {} 2>/dev/null; say ok", words.join(" ")))
+    program(&SAYING, nonce, "", &format!("rm -f -- {} 2>/dev/null; say ok", words.join(" ")))
 }
 
 #[cfg(test)]
@@ -326,6 +371,61 @@ mod tests {
         assert_eq!(path_word("~/x"), "\"$HOME\"'/x'");
         assert_eq!(path_word(""), "''");
         assert_eq!(path_word("a$"), "'a$'");
+    }
+
+    #[test]
+    fn looks_become_rare_unless_much_comes() {
+        let mut pace = Pace::new();
+        let mut next = |bytes: usize| {
+            let pause = pace.pause();
+            pace.looked();
+            pace.came(bytes);
+            pause.as_millis()
+        };
+        assert_eq!(
+            [next(40), next(40), next(40), next(17_000), next(0), next(0)],
+            [200, 400, 800, 800, 200, 400]
+        );
+    }
+
+    #[test]
+    fn every_program_brings_the_functions_that_it_calls() {
+        // A name that is followed by arguments and defined nowhere in the program would be looked for as a program.
+        let all: Vec<String> =
+            [BASE, ASK, FOLLOW, BOOT, HOLD].iter().flat_map(|t| t.lines()).filter_map(defined).collect();
+        let text = SecretString::from("true");
+        let script = Script { shell: Shell::Sh, text: &text, env: &[], directory: None, variables: &[] };
+        let programs = [
+            boot("n", &[("u-1", script)], 1 << 20, (0, 0)),
+            attach("n", "u-1", (0, 0)),
+            look("n", "u-1"),
+            ack("n", "u-1", (0, 0), (0, 0)),
+            finish("n", &["u-1".into()], "TERM"),
+            bar("n", &["u-1".into()]),
+            fetch("n", &["u-1".into()]),
+            sweep("n", &["u-1".into()]),
+            expand("n", "/x"),
+            checksum("n", "/x"),
+            replace("n", "/x", "/y"),
+            remove("n", &["/x".into()]),
+        ];
+        for program in programs {
+            let has: Vec<String> = program.lines().filter_map(defined).collect();
+            for name in all.iter().filter(|name| !has.contains(name)) {
+                let called = program.lines().any(|line| {
+                    line.split(|c: char| !c.is_ascii_alphanumeric() && !"_-'=./$\"".contains(c))
+                        .any(|word| word == name)
+                });
+                assert!(!called, "{name} is called but not sent:\n{program}");
+            }
+        }
+    }
+
+    /// The name of the function whose definition begins in this line.
+    fn defined(line: &str) -> Option<String> {
+        line.split_once("() {")
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| executor_api::is_variable_name(name))
     }
 
     #[test]
