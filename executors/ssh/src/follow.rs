@@ -91,7 +91,8 @@ impl<'a> Follow<'a> {
     pub(crate) fn new(job: &'a Job<'a>, key: &'a str, log: Arc<dyn UnitLog>) -> Self {
         let at = |stream| {
             let taken = log.resume_at(stream);
-            Position { taken, acknowledged: taken, base: 0, at: 0, before: 0, known: 0, end: None }
+            // What an earlier agent told the host of is not known. It may be so little that the script waits for room.
+            Position { taken, acknowledged: 0, base: 0, at: 0, before: 0, known: 0, end: None }
         };
         let (out, err) = (at(Stream::Stdout), at(Stream::Stderr));
         Follow { job, key, log, token: String::new(), out, err }
@@ -291,7 +292,9 @@ impl<'a> Follow<'a> {
                 self.log.end_of_stream(Stream::Stderr).await?;
                 return Ok(Part::Ended(ended));
             }
+            // Where the unit's part begins is known once the units before it have passed on both streams.
             if ack.is_none()
+                && (self.out.before, self.err.before) == (0, 0)
                 && (self.out.taken - self.out.acknowledged >= step
                     || self.err.taken - self.err.acknowledged >= step)
             {

@@ -215,6 +215,40 @@ async fn a_new_agent_goes_on_in_the_middle_of_units_that_share_a_spool() {
 }
 
 #[tokio::test]
+async fn a_new_agent_makes_room_on_a_host_whose_spool_is_full() {
+    let host = Host::start(Sh::Dash);
+    let line = "x".repeat(999);
+    let text = format!("i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo {line}; done");
+    let spec = command(host.target(), vec![script("u", Shell::Sh, &text)], &[]);
+    let world = host.world("full", &spec);
+    let settings = || Settings { spool_limit: 4 << 20, ..Settings::default() };
+    // This agent takes what comes, and dies before it can tell the host so.
+    let mute = executor_with(Settings { short_channels: 0, ..settings() });
+    let (_handle, cx) = world.context();
+    let unit = executor_api::LogSink::unit(&world.logs, "u");
+    let taken = || world.logs.output("u", Stream::Stdout).len();
+    let killed = async {
+        // The spool of one stream has 2 MiB less a segment before it waits; what is left to read is less than a segment.
+        until("a full spool", LIMIT, || taken() >= 1840).await;
+        unit.durable(Stream::Stdout).await.unwrap();
+    };
+    tokio::select! {
+        result = mute.run(&spec, &cx) => panic!("ended: {result:?}"),
+        () = killed => {}
+    }
+    drop(mute);
+    world.restart();
+    let (_handle, cx) = world.context();
+    let executor = executor_with(settings());
+    assert_eq!(executor.recover(&spec, &cx).await.unwrap(), Recovery::Running);
+    let result = tokio::time::timeout(2 * LIMIT, executor.run(&spec, &cx)).await.expect("the script goes on");
+    result.unwrap_or_else(|e| panic!("{e}\n{}", world.logs.everything()));
+    let found = world.logs.output("u", Stream::Stdout);
+    assert!(found.len() == 4000 && found.iter().all(|l| *l == line), "{} lines", found.len());
+    assert!(host.leaves().is_empty());
+}
+
+#[tokio::test]
 async fn recover_tells_ended_never_started_and_vanished() {
     let host = Host::start(Sh::Dash);
     let sign = format!("8{}.25", host.port);
