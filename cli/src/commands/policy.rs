@@ -3,8 +3,9 @@
 use crate::exit::{CliError, Exit};
 use crate::output::{self, Format};
 use jiff::Timestamp;
-use manager::policy::{Asked, AskedPolicy, Judges, Status, Verdict, select};
+use manager::policy::{Asked, AskedPolicy, Judges, Limits, Status, SyntaxFault, Verdict, check, select};
 use pipeline::entities::{CatalogEntity, Snapshot, parse_entities};
+use pipeline::fault::{Fault, Place};
 use pipeline::model::policy::Severity;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -70,6 +71,9 @@ fn asked(file: &Path, set: Option<&str>) -> Result<Vec<Asked>, CliError> {
     let source = file.display().to_string();
     if file.extension().is_some_and(|extension| extension == "rego") {
         let policy = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        readable(&text).map_err(|fault| {
+            CliError::documents(vec![Fault::at(&place(&source, &fault), "", fault.message)])
+        })?;
         let policies = vec![AskedPolicy { policy: policy.clone(), severity: Severity::Error, rego: text }];
         return Ok(vec![Asked { set: policy, policies }]);
     }
@@ -89,7 +93,22 @@ fn asked(file: &Path, set: Option<&str>) -> Result<Vec<Asked>, CliError> {
         return Err(CliError::usage(format!("{source} holds no `policySet`")));
     }
     let catalog = Snapshot { entities, secrets: Vec::new() };
-    select(&catalog, "", &sets).map_err(|error| CliError::usage(error.to_string()))
+    let asked = select(&catalog, "", &sets).map_err(|error| CliError::usage(error.to_string()))?;
+    for policy in asked.iter().flat_map(|set| &set.policies) {
+        readable(&policy.rego).map_err(|fault| {
+            CliError::usage(format!("{source}: the policy `{}` cannot be read: {fault}", policy.policy))
+        })?;
+    }
+    Ok(asked)
+}
+
+/// A text that is no policy is a wrong document, and denies nothing.
+fn readable(rego: &str) -> Result<(), SyntaxFault> {
+    check(rego, &Limits::default()).map(drop)
+}
+
+fn place(source: &str, fault: &SyntaxFault) -> Place {
+    Place { line: fault.line, column: fault.column, ..Place::start(source) }
 }
 
 fn show(verdict: &Verdict, format: Format) {
@@ -105,5 +124,29 @@ fn show(verdict: &Verdict, format: Format) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_policy_is_bad_usage_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let rego = dir.path().join("bad.rego");
+        std::fs::write(&rego, "package p\ndeny[x] {\n").unwrap();
+        let error = asked(&rego, None).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.to_string().starts_with(&format!("{}:2:", rego.display())), "{error}");
+        std::fs::write(&rego, "package p\nimport rego.v1\ndeny contains \"x\" if input.x\n").unwrap();
+        assert_eq!(asked(&rego, None).unwrap().len(), 1);
+
+        let yaml = dir.path().join("set.yaml");
+        let text = "policySet: {identifier: s, name: s, policies: [{identifier: p, severity: error}]}\n---\npolicy: {identifier: p, name: p, rego: 'package p deny['}\n";
+        std::fs::write(&yaml, text).unwrap();
+        let error = asked(&yaml, None).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.to_string().contains("the policy `p` cannot be read"), "{error}");
     }
 }

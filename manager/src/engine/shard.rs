@@ -451,11 +451,12 @@ fn result_of(row: &TaskRow) -> StepResult {
         None => {
             let reason = row.abort.as_deref().unwrap_or("User");
             let kind = if reason == "Deadline" { FailureKind::Timeout } else { FailureKind::UserMarkedFailure };
-            let code = if reason == "Deadline" { "MGR-105" } else { "MGR-104" };
-            made(
-                StepStatus::Aborted,
-                Failure::new(kind, code, format!("ended ({reason}) before an agent took it; nothing was touched")),
-            )
+            let (code, why) = match reason {
+                "Deadline" => ("MGR-105", "its time ran out"),
+                _ => ("MGR-104", "it was aborted"),
+            };
+            let message = format!("{why} before an agent took it; nothing was touched");
+            made(StepStatus::Aborted, Failure::new(kind, code, message))
         }
     }
 }
