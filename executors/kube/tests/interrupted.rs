@@ -18,7 +18,7 @@ use executor_kube::{KubeExecutor, Settings};
 use kube::client::Body;
 use peer::plane::{Component, ControlPlane};
 use peer::proxy::{Fault, Proxy};
-use peer::{Place, cluster, inline, rolling, spec, task, until, world_in};
+use peer::{Place, inline, rolling, spec, until, world_in};
 use proto::task::{ClusterCredential, KubernetesAction, KubernetesSpec};
 use proto::text::SecretRef;
 use serde_json::{Value, json};

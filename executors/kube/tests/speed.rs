@@ -13,7 +13,7 @@
 
 mod peer;
 
-use executor_api::{Executor, LogSink as _};
+use executor_api::testing::World;
 use executor_api::{Executor, LogSink as _};
 use executor_kube::steady::{self, Target};
 use executor_kube::{KubeExecutor, Settings};

@@ -118,7 +118,7 @@ async fn an_unchanged_manifest_is_not_deployed_again() {
     let output_ = ok(&place, "d2", &spec).await;
     assert_eq!(output(&output_, "stageDeploymentSkipped"), true);
     assert_eq!(snapshot(&place).await, before);
-    spec.manifest = crate::inline(&web("web", "app:2", 2));
+    spec.manifest = crate::inline(web("web", "app:2", 2));
     assert_eq!(output(&ok(&place, "d3", &spec).await, "stageDeploymentSkipped"), false);
 }
 

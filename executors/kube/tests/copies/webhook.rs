@@ -63,7 +63,7 @@ impl Webhook {
 
 fn rolling(place: &Place, image: &str) -> KubernetesSpec {
     KubernetesSpec {
-        manifest: inline(&web("web", image, 2)),
+        manifest: inline(web("web", image, 2)),
         ..crate::peer::spec(place, crate::peer::rolling(false))
     }
 }
