@@ -272,7 +272,7 @@ pub(crate) async fn settle(
 }
 
 /// Changes every route of the release for which `change` has a patch, each guarded by its version and tried again when
-/// it changed at the same time. What it was before stands in the undo data.
+/// it changed at the same time. What it was before stands in the log; no step takes it back by itself.
 async fn reweight(
     session: &Session,
     change: impl Fn(&Value) -> Result<Option<Value>, Fault>,
