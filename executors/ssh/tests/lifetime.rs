@@ -249,6 +249,24 @@ async fn a_new_agent_makes_room_on_a_host_whose_spool_is_full() {
 }
 
 #[tokio::test]
+async fn what_a_slow_spooler_writes_after_the_holder_has_gone_still_comes() {
+    // The spooler of one stream begins late, and reading the other takes until it has come to its end.
+    let setup = "mkdir $D/bin
+printf '#!/bin/sh\ncase $* in *of=o.*) sleep 3.5 ;; esac\nexec /usr/bin/dd \"$@\"\n' > $D/bin/dd
+printf '#!/bin/sh\n/usr/bin/cat \"$@\"\nsleep 3\n' > $D/bin/cat
+chmod 755 $D/bin/*; sed -i \"s#^SetEnv PATH=#SetEnv PATH=$D/bin:#\" $D/conf";
+    let host = Host::start_with(Sh::Dash, setup);
+    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo out; echo err >&2")], &[]);
+    let world = host.world("slow", &spec);
+    let (_handle, cx) = world.context();
+    let result = tokio::time::timeout(2 * LIMIT, executor().run(&spec, &cx)).await.expect("an end");
+    result.unwrap_or_else(|e| panic!("{e}\n{}", world.logs.everything()));
+    assert_eq!(world.logs.output("u", Stream::Stdout), ["out"], "{}", world.logs.everything());
+    assert_eq!(world.logs.output("u", Stream::Stderr), ["err"]);
+    assert!(host.leaves().is_empty());
+}
+
+#[tokio::test]
 async fn recover_tells_ended_never_started_and_vanished() {
     let host = Host::start(Sh::Dash);
     let sign = format!("8{}.25", host.port);

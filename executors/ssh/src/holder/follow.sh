@@ -72,18 +72,23 @@ follow() {
   printf '%s\n' "$ME" > watcher
   turn=0
   while :; do
-    over= more= due=
+    over= more= due= gone=
     [ -e o.eof ] && [ -e e.eof ] && over=1
     if [ $((turn % 4)) -eq 3 ]; then
       # Clocks of file servers go back at times, so that the time of a write is not always asked.
       due=1
-      busy && [ -e by ] || over=1
+      busy && [ -e by ] || gone=1
     fi
     due=$due$over
     pump o 3
     pump e 4 >&2
     [ -z "$more" ] || continue
     [ -z "$over" ] || break
+    if [ -n "$gone" ]; then
+      # The holder may have ended before its spoolers, which have come to their ends only now: that is still to be sent.
+      [ -e o.eof ] && [ -e e.eof ] && continue
+      exit 0
+    fi
     w= l=
     # Without a line and without a signal the agent is gone.
     [ -n "$woken" ] || read -r w l || [ -n "$woken" ] || exit 0
