@@ -263,6 +263,17 @@ async fn a_connector_test_is_answered_by_an_agent() {
     assert_eq!(status, StatusCode::BAD_REQUEST, "an SSHKey secret needs a host");
     let (status, _) = client.call(Method::POST, "/connectors/key/test", json!({ "host": "h9" })).await;
     assert_eq!(status, StatusCode::OK);
+    // One of a project is found without its scope, and not in another one.
+    let inner = "connector: {identifier: inner, name: inner, orgIdentifier: o, projectIdentifier: p, type: DockerRegistry, spec: {dockerRegistryUrl: 'http://r', auth: {type: Anonymous}}}\n";
+    client.apply(inner).await;
+    let (status, body) = client.call(Method::POST, "/connectors/inner/test", json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let (status, _) = client.call(Method::POST, "/connectors/inner/test", json!({ "scope": "o/q" })).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, body) =
+        client.call(Method::POST, "/connectors/key/test", json!({ "host": "h9:99999" })).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body.to_string().contains("`99999` in the host `h9:99999` is no port"), "{body}");
     let taken = agent.stop().await;
     assert_eq!(taken[0].secrets["registry_pw"], "hunter2");
     let StepSpec::ConnectorTest(ConnectorTestSpec::Ssh(target)) = &taken[1].task.step.spec else {

@@ -20,6 +20,9 @@ pub(crate) struct TestArgs {
     /// Host to log in to; needed for an SSHKey secret
     #[arg(long)]
     host: Option<String>,
+    /// Where it stands, if several scopes have one of this id: ORG/PROJECT, ORG, or nothing for the account
+    #[arg(long)]
+    scope: Option<String>,
     /// Selectors of the agent to test on, comma-separated; default: the connector's
     #[arg(long, value_delimiter = ',')]
     selectors: Vec<String>,
@@ -33,6 +36,9 @@ pub(crate) async fn run(action: Action, env: &Env) -> Result<Exit, CliError> {
     let mut body = serde_json::Map::new();
     if let Some(host) = &args.host {
         body.insert("host".to_owned(), json!(host));
+    }
+    if let Some(scope) = &args.scope {
+        body.insert("scope".to_owned(), json!(scope));
     }
     if !args.selectors.is_empty() {
         body.insert("selectors".to_owned(), json!(args.selectors));

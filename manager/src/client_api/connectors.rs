@@ -31,6 +31,9 @@ const SSH_PORT: u16 = 22;
 pub(super) struct Test {
     #[serde(default)]
     host: Option<String>,
+    /// `ORG/PROJECT`, `ORG`, or nothing for the account; default: the scope that has one of this id.
+    #[serde(default)]
+    scope: Option<String>,
     #[serde(default)]
     selectors: Vec<String>,
 }
@@ -41,8 +44,9 @@ pub(super) async fn test(
     JsonBody(body): JsonBody<Test>,
 ) -> Answer<Json<Value>> {
     let catalog = crate::entities::catalog(&api.app).await?;
+    let scope = body.scope.clone().unwrap_or_else(|| only_scope(&catalog, &id));
     let mut wanted =
-        Wanted { catalog: &catalog, token: i64::from(rand::random::<u32>()), secrets: Vec::new() };
+        Wanted { catalog: &catalog, scope, token: i64::from(rand::random::<u32>()), secrets: Vec::new() };
     let (spec, own_selectors) = wanted.spec(&id, body.host.as_deref())?;
     let secrets = wanted.secrets.clone();
     let missing = api.secrets.missing(&secrets).await?;
@@ -126,8 +130,21 @@ fn failed(stage: &str, message: &str, hint: Option<&str>) -> Value {
 }
 
 /// What a test needs, read from the stored entities.
+/// The scope of the one connector or secret of this id; that of the account when there is none, or there are several.
+fn only_scope(catalog: &Snapshot, id: &str) -> String {
+    let kinds = [EntityKind::Connector, EntityKind::Secret];
+    let mut of_id =
+        kinds.into_iter().flat_map(|kind| catalog.entities(kind)).filter(|entity| entity.id == id);
+    match (of_id.next(), of_id.next()) {
+        (Some(one), None) => one.scope.clone(),
+        _ => String::new(),
+    }
+}
+
 struct Wanted<'a> {
     catalog: &'a Snapshot,
+    /// From where names are looked up.
+    scope: String,
     token: i64,
     secrets: Vec<SecretRef>,
 }
@@ -142,7 +159,8 @@ impl Resolve for Wanted<'_> {
     /// A name that stands for an entity is replaced by the entity's id.
     fn secret(&mut self, reference: &str) -> SecretRef {
         let has_value = self.catalog.has_secret_value(reference);
-        let entity = find(self.catalog, EntityKind::Secret, reference, "").ok().filter(|_| !has_value);
+        let entity =
+            find(self.catalog, EntityKind::Secret, reference, &self.scope).ok().filter(|_| !has_value);
         let secret = SecretRef(entity.map_or(reference, |entity| &entity.id).to_owned());
         if !self.secrets.contains(&secret) {
             self.secrets.push(secret.clone());
@@ -158,7 +176,7 @@ impl Resolve for Wanted<'_> {
 impl Wanted<'_> {
     /// The test of a connector, or of an SSHKey secret on a host; and the connector's own selectors.
     fn spec(&mut self, id: &str, host: Option<&str>) -> Answer<(ConnectorTestSpec, Vec<String>)> {
-        match find(self.catalog, EntityKind::Connector, id, "") {
+        match find(self.catalog, EntityKind::Connector, id, &self.scope) {
             Ok(entity) => {
                 let connector = self.connector(&entity.yaml, id)?;
                 let selectors = connector.selectors.as_ref().map(texts).unwrap_or_default();
@@ -191,7 +209,7 @@ impl Wanted<'_> {
     }
 
     fn secret_entity(&self, reference: &str) -> Option<Secret> {
-        let entity = find(self.catalog, EntityKind::Secret, reference, "").ok()?;
+        let entity = find(self.catalog, EntityKind::Secret, reference, &self.scope).ok()?;
         let documents = parse_documents(reference, &entity.yaml).ok()?;
         let mut findings = Findings::default();
         documents.iter().find_map(|document| read_secret(document.get("secret")?, &mut findings))
@@ -288,7 +306,14 @@ impl Wanted<'_> {
         };
         let own = own.as_ref().map(port_of).transpose()?;
         let (host, written) = match host.rsplit_once(':') {
-            Some((name, port)) if !name.contains(':') => (name, port.parse().ok()),
+            Some((name, port)) if !name.contains(':') => {
+                let number = port.parse::<u16>().ok().filter(|number| *number > 0).ok_or_else(|| {
+                    ApiError::request(format!(
+                        "`{port}` in the host `{host}` is no port; expected 1 to 65535"
+                    ))
+                })?;
+                (name, Some(number))
+            }
             _ => (host, None),
         };
         let key = plain(key)?;

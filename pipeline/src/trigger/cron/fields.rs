@@ -313,8 +313,10 @@ fn numbers16(
         };
         let step = usize::try_from(step.unwrap_or(1)).unwrap_or(1);
         if from > to {
-            // A range over the end of the week or the day, as Quartz reads it.
-            all.extend((from..=high).chain(low..=to).step_by(step));
+            // A range over the end of the week or the day, as Quartz reads it. The UNIX dialect calls Sunday 0 and 7; it
+            // is one day of the round.
+            let last = if (low, high) == (0, 7) { 6 } else { high };
+            all.extend((from..=last).chain(low..=to).step_by(step));
         } else {
             all.extend((from..=to).step_by(step));
         }

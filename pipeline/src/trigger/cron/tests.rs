@@ -56,6 +56,8 @@ fn the_next_time_of_common_expressions() {
         ("0 0 12 ? * 6L", Quartz, "2026-03-01T00:00:00Z", "2026-03-27T12:00:00Z"),
         ("0 0 12 1 1 ? 2030", Quartz, "2026-03-01T00:00:00Z", "2030-01-01T12:00:00Z"),
         ("0 0 12 ? * FRI-MON", Quartz, "2026-03-03T00:00:00Z", "2026-03-06T12:00:00Z"),
+        // Thursday, Saturday, Monday: Sunday is one day, although it is 0 and 7.
+        ("0 0 * * THU-MON/2", Unix, "2026-03-07T00:00:01Z", "2026-03-09T00:00:00Z"),
     ] {
         assert_eq!(
             utc(schedule(expression, dialect, "UTC").next_after(ms(from))),
