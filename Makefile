@@ -31,7 +31,7 @@ test: ## install what the tests need, run every test
 	@scripts/check-prerequisites build
 	@scripts/stage "test peers" scripts/install-test-peers
 	@scripts/stage "build tests" cargo test --locked --workspace --no-run
-	@scripts/stage "tests" cargo test --locked --workspace
+	@scripts/stage "tests" cargo test --locked --workspace --no-fail-fast
 
 unit: ## only the tests that need no peers
 	cargo test --locked -p proto -p expr -p pipeline -p executor-api -p secrets

@@ -157,7 +157,11 @@ async fn a_result_that_was_not_taken_survives_restarts() {
     let agent = Agent::start(&manager, data.path(), &[]);
     manager.wait("the answer to be refused", |inner| (inner.refuse_responses < 1000).then_some(())).await;
     agent.crash().await;
+    let polls = manager.lock().polls;
     let agent = Agent::start(&manager, data.path(), &[]);
+    // The manager lists the task once more for the new process. It must have been read while the result is still owed:
+    // after that the agent would ask for the task again, in vain.
+    manager.wait("the events to be read", |inner| (inner.polls > polls + 1).then_some(())).await;
     manager.with(|inner| inner.refuse_responses = 0);
     assert_eq!(manager.answer("t1").await["data"]["status"], "Success");
     assert_eq!(manager.lines(&unit_key("t1")), ["line"]);
