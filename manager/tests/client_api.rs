@@ -8,7 +8,7 @@ mod support;
 use client_support::{
     Agent, Client, ENTITIES, PEM, Say, custom, deployment, find_step, noop, output, script, success,
 };
-use proto::task::{ConnectorTestSpec, StepSpec};
+use proto::task::{ConnectorTestSpec, HostKeyMode, HostKeys, StepSpec};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -283,6 +283,36 @@ async fn a_connector_test_is_answered_by_an_agent() {
     assert_eq!(taken[1].secrets["pem"], PEM);
     let (status, _) = client.call(Method::POST, "/connectors/nope/test", json!({})).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_login_of_a_connector_test_follows_the_policy_for_host_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = support::config(dir.path());
+    config.host_keys = HostKeyMode::Strict;
+    let manager = Arc::new(TestManager::start_in(Arc::new(dir), config).await);
+    let client = Client::of(&manager);
+    client.apply(ENTITIES).await;
+    client.set_secret("pem", PEM).await;
+    client.apply("connector: {identifier: repo, name: repo, type: Git, spec: {url: 'ssh://git@g1/a.git', connectionType: Repo, type: Ssh, spec: {sshKeyRef: key}}}\n").await;
+    let print = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU";
+    let (status, _) = client.call(Method::PUT, "/hostkeys/g1:2022", json!({ "key": print })).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let agent = Agent::start(&manager, "zone-a", &[], |_| success().into()).await;
+    for (path, body) in
+        [("/connectors/repo/test", json!({})), ("/connectors/key/test", json!({ "host": "h9" }))]
+    {
+        let (status, body) = client.call(Method::POST, path, body).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    }
+    let mut taken = agent.stop().await;
+    let logins = taken.iter_mut().flat_map(|taken| taken.task.logins_mut());
+    let logins: Vec<_> = logins.map(|login| (login.host.clone(), login.host_keys.clone())).collect();
+    let strict = |known: &[&str]| HostKeys {
+        mode: HostKeyMode::Strict,
+        known: known.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    assert_eq!(logins, [("g1".to_owned(), strict(&[print])), ("h9".to_owned(), strict(&[]))]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@
 use crate::model::Field;
 use crate::model::connector::{Auth, HeaderValue};
 use crate::model::connector_k8s::{K8sCredential, OpenIdConnect};
-use proto::task::{Cluster, ClusterCredential, HttpAuth, HttpConnector};
+use proto::task::{Cluster, ClusterCredential, HttpAuth, HttpConnector, SshTarget, SshUrl};
 use proto::text::{SecretRef, Text, placeholder};
 
 /// Knows the texts of a connector, and which secrets its task needs.
@@ -22,6 +22,13 @@ pub trait Resolve {
 
     /// Token of genuine secret placeholders.
     fn token(&self) -> i64;
+
+    /// The login at a place over SSH, by the SSHKey secret that a field names; what the place says goes before what the
+    /// secret says. **Errors**: there is no such secret, or it is no SSHKey.
+    fn login(&mut self, key_ref: &Field, place: SshUrl) -> Result<SshTarget, Self::Error>;
+
+    /// The error that a field is wrong.
+    fn fault(&self, field: &Field, message: String) -> Self::Error;
 }
 
 fn referenced<R: Resolve>(by: &mut R, field: &Field) -> Result<SecretRef, R::Error> {
@@ -55,18 +62,46 @@ pub fn http<R: Resolve>(
     url: &Field,
     auth: &Auth,
 ) -> Result<HttpConnector, R::Error> {
-    let url = by.text(url)?;
-    let auth = match auth {
+    git(by, identifier, (url, None), auth)
+}
+
+/// A repository, over HTTP or SSH; `url` may lead to an account, which is joined with `repo_name`.
+///
+/// **Errors**: those of `by`.
+pub fn git<R: Resolve>(
+    by: &mut R,
+    identifier: &str,
+    (url, repo_name): (&Field, Option<&Field>),
+    auth: &Auth,
+) -> Result<HttpConnector, R::Error> {
+    let mut text = by.text(url)?;
+    if let Some(repo_name) = repo_name {
+        let repo_name = by.text(repo_name)?;
+        text = format!("{}/{}", text.trim_end_matches('/'), repo_name.trim_start_matches('/'));
+    }
+    let auth = credential(by, auth, (url, &text))?;
+    Ok(HttpConnector { identifier: identifier.to_owned(), url: text, auth, headers: Vec::new() })
+}
+
+fn credential<R: Resolve>(
+    by: &mut R,
+    auth: &Auth,
+    (field, url): (&Field, &str),
+) -> Result<HttpAuth, R::Error> {
+    Ok(match auth {
         Auth::Anonymous => HttpAuth::Anonymous,
         Auth::UsernamePassword { username, username_ref, password_ref } => HttpAuth::UsernamePassword {
             username: name(by, username.as_ref(), username_ref.as_ref())?,
             password: referenced(by, password_ref)?,
         },
         Auth::Bearer { token_ref } => HttpAuth::Bearer { token: referenced(by, token_ref)? },
-        // Only Git connectors have it; whoever knows what is in the key's secret puts the login here.
-        Auth::Ssh { .. } => HttpAuth::Anonymous,
-    };
-    Ok(HttpConnector { identifier: identifier.to_owned(), url, auth, headers: Vec::new() })
+        Auth::Ssh { key_ref } => {
+            let place = SshUrl::parse(url).ok_or_else(|| {
+                by.fault(field, format!("`{url}` is no place over SSH; expected {}", SshUrl::SHAPE))
+            })?;
+            HttpAuth::Ssh(Box::new(by.login(key_ref, place)?))
+        }
+    })
 }
 
 /// The headers of a connector. **Errors**: those of `by`.

@@ -3,7 +3,7 @@
 
 use e2e::peers::kube::{ControlPlane, tool};
 use e2e::peers::sshd::Sshd;
-use e2e::world::{AgentProcess, Manager};
+use e2e::world::{AgentProcess, Manager, ssh_key};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -64,12 +64,9 @@ fn entities(sshd: &Sshd, path: &str) -> String {
         "Github url: 'ssh://{user}@{}:{port}{path}', type: Repo, authentication: {{type: Ssh, spec: {{sshKeyRef: stranger}}}}",
         hosts[0]
     );
-    let key = |id: &str, secret: &str| {
-        format!(
-            "secret:\n  type: SSHKey\n  name: {id}\n  identifier: {id}\n  spec:\n    port: {port}\n    auth:\n      type: SSH\n      spec:\n        credentialType: KeyReference\n        spec: {{userName: {user}, key: {secret}}}\n---\n"
-        )
-    };
-    let mut all = key("repo_login", "repo_key") + &key("stranger", "stranger_key");
+    let mut all = [("repo_login", "repo_key"), ("stranger", "stranger_key")]
+        .map(|(id, secret)| ssh_key(id, sshd, secret) + "---\n")
+        .concat();
     for (id, spec) in [("plain", plain), ("second", second), ("missing", missing), ("stranger", stranger)] {
         all += &connector(id, &spec);
     }
@@ -133,7 +130,6 @@ async fn manifests_come_from_git_over_ssh() {
     let dir = tempfile::tempdir().unwrap();
     let plane = tokio::task::spawn_blocking(|| ControlPlane::start(&["--nodes=1"]));
     let ssh = dir.path().join("ssh");
-    std::fs::create_dir_all(&ssh).unwrap();
     let sshd = Sshd::start(&ssh, 2).await;
     let (path, commit) = repository(&sshd, dir.path());
     let manager = Manager::start(dir.path());
@@ -178,6 +174,13 @@ async fn manifests_come_from_git_over_ssh() {
         assert_eq!([level("one"), level("two")], [Some(json!("plain")), Some(json!("plain"))], "{found:#}");
         assert_eq!(level("three"), Some(json!("from git")));
     }
+
+    // Their keys were learned like those of any host, and are known to every agent from now on.
+    let list = manager.json(&["hostkey", "list", "--output", "json"]);
+    let mut known: Vec<&str> =
+        list.as_array().unwrap().iter().map(|row| row["host"].as_str().unwrap()).collect();
+    known.sort_unstable();
+    assert_eq!(known, sshd.hosts().iter().map(|host| format!("{host}:{}", sshd.port)).collect::<Vec<_>>());
 
     // What is wrong is told in the words of git or of the SSH login.
     plane.kubectl(&["create", "namespace", "of-missing"]);

@@ -4,7 +4,7 @@
 use crate::shell_script::{pipeline, shell_step};
 use e2e::peers::sshd::Sshd;
 use e2e::wait::until;
-use e2e::world::{AgentProcess, Manager, step};
+use e2e::world::{AgentProcess, Manager, ssh_key, step};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,15 +20,11 @@ impl World {
     async fn start() -> World {
         let dir = tempfile::tempdir().unwrap();
         let ssh = dir.path().join("ssh");
-        std::fs::create_dir_all(&ssh).unwrap();
         let sshd = Sshd::start(&ssh, 2).await;
         let manager = Manager::start(dir.path());
         manager.set_secret("login_key", &std::fs::read(&sshd.client_key).unwrap());
         manager.set_secret("api_token", b"planted-token-value");
-        let login = format!(
-            "secret:\n  type: SSHKey\n  name: login\n  identifier: login\n  spec:\n    port: {}\n    auth:\n      type: SSH\n      spec:\n        credentialType: KeyReference\n        spec: {{userName: {}, key: login_key}}\n",
-            sshd.port, sshd.user
-        );
+        let login = ssh_key("login", &sshd, "login_key");
         let world = World { manager, sshd, dir };
         world.manager.apply("login", &login);
         world

@@ -416,6 +416,15 @@ pub enum Layout {
     Units,
 }
 
+/// An SSHKey secret as a document: how to log in to the hosts of a [`crate::peers::sshd::Sshd`] with the key that the
+/// secret `key` holds.
+pub fn ssh_key(id: &str, sshd: &crate::peers::sshd::Sshd, key: &str) -> String {
+    format!(
+        "secret:\n  type: SSHKey\n  name: {id}\n  identifier: {id}\n  spec:\n    port: {}\n    auth:\n      type: SSH\n      spec:\n        credentialType: KeyReference\n        spec: {{userName: {}, key: {key}}}\n",
+        sshd.port, sshd.user
+    )
+}
+
 /// Entities and a pipeline of Script steps over the hosts of an [`crate::peers::sshd::Sshd`], written under `dir`.
 ///
 /// `steps` are (identifier, Bash script); with `parallel` they run side by side. Returns the files.
@@ -435,9 +444,8 @@ pub fn ssh_entities(
     };
     let hosts: String = sshd.hosts().iter().map(|h| format!("      - {h}\n")).collect();
     let entities = format!(
-        "secret:\n  type: SSHKey\n  name: {pipeline}_login\n  identifier: {pipeline}_login\n  spec:\n    port: {port}\n    auth:\n      type: SSH\n      spec:\n        credentialType: KeyReference\n        spec:\n          userName: {user}\n          key: {pipeline}_key\n---\nservice:\n  name: {pipeline}_service\n  identifier: {pipeline}_service\n  serviceDefinition:\n    type: Ssh\n    spec: {{}}\n---\nenvironment:\n  name: {pipeline}_env\n  identifier: {pipeline}_env\n  type: PreProduction\n---\ninfrastructureDefinition:\n  name: {pipeline}_infra\n  identifier: {pipeline}_infra\n  environmentRef: {pipeline}_env\n  deploymentType: Ssh\n  type: Pdc\n  spec:\n    credentialsRef: {pipeline}_login\n    hosts:\n{hosts}",
-        port = sshd.port,
-        user = sshd.user,
+        "{login}---\nservice:\n  name: {pipeline}_service\n  identifier: {pipeline}_service\n  serviceDefinition:\n    type: Ssh\n    spec: {{}}\n---\nenvironment:\n  name: {pipeline}_env\n  identifier: {pipeline}_env\n  type: PreProduction\n---\ninfrastructureDefinition:\n  name: {pipeline}_infra\n  identifier: {pipeline}_infra\n  environmentRef: {pipeline}_env\n  deploymentType: Ssh\n  type: Pdc\n  spec:\n    credentialsRef: {pipeline}_login\n    hosts:\n{hosts}",
+        login = ssh_key(&format!("{pipeline}_login"), sshd, &format!("{pipeline}_key")),
     );
     let unit = |identifier: &str, script: &str| {
         format!(

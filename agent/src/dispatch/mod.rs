@@ -10,9 +10,7 @@ use executor_http::HttpExecutor;
 use executor_shell::ShellExecutor;
 use executor_verify::VerifyExecutor;
 use proto::result::TestStage;
-use proto::task::{
-    CommandSpec, ConnectorTestSpec, HostKeyMode, KUBERNETES_KINDS, STEP_KINDS, StepSpec, StepTask,
-};
+use proto::task::{ConnectorTestSpec, HostKeyMode, KUBERNETES_KINDS, STEP_KINDS, StepSpec, StepTask};
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -103,11 +101,16 @@ impl Executors {
         let make = async || {
             let settings = executor_kube::Settings { ca_pem: self.ca_pem.clone(), ..Default::default() };
             let executor = executor_kube::KubeExecutor::new(settings);
-            #[cfg(feature = "ssh")]
-            self.ssh().await?;
-            Ok(executor.with_sources(self.client().await?.clone()))
+            Ok(executor.with_sources(self.git_client().await?.clone()))
         };
         self.kube.get_or_try_init(make).await
+    }
+
+    /// The client that also reaches repositories behind sshd: the SSH executor gives it the way there.
+    async fn git_client(&self) -> Result<&sources::Client, StepError> {
+        #[cfg(feature = "ssh")]
+        self.ssh().await?;
+        self.client().await
     }
 
     #[cfg(feature = "ssh")]
@@ -123,7 +126,7 @@ impl Executors {
             let made: Result<executor_ssh::SshExecutor, _> =
                 made.await.map_err(|error| setup("Command", error))?;
             let executor = made.map_err(|error| setup("Command", error))?;
-            // From here on every step of this agent fetches from Git over SSH too.
+            // From here on every clone of the client reaches Git over SSH too.
             self.client().await?.set_tunnel(executor.tunnel());
             Ok(executor)
         };
@@ -133,18 +136,8 @@ impl Executors {
     /// Applies what this agent's settings say about every task.
     pub(crate) fn adjust(&self, task: &mut StepTask) {
         let Some(mode) = self.known_hosts_mode else { return };
-        match &mut task.step.spec {
-            StepSpec::Command(CommandSpec { target: Some(target), .. })
-            | StepSpec::ConnectorTest(ConnectorTestSpec::Ssh(target)) => target.host_keys.mode = mode,
-            StepSpec::Command(_)
-            | StepSpec::ConnectorTest(_)
-            | StepSpec::Http(_)
-            | StepSpec::Verify(_)
-            | StepSpec::ShellScript(_)
-            | StepSpec::Kubernetes(_)
-            | StepSpec::ResolveArtifact(_)
-            | StepSpec::Noop(_)
-            | StepSpec::Unknown { .. } => {}
+        for login in task.logins_mut() {
+            login.host_keys.mode = mode;
         }
     }
 
@@ -211,9 +204,8 @@ impl Executors {
                     .await?
             }
             ConnectorTestSpec::Git(connector) => {
-                #[cfg(feature = "ssh")]
-                self.ssh().await?;
-                self.probe(cx, |access| async move { sources::probe_git(&access, connector).await }).await?
+                let access = internal::access(self.git_client().await?, cx).0;
+                sources::probe_git(&access, connector).await
             }
         };
         internal::report(stages, cx).await

@@ -6,8 +6,8 @@ use crate::dialect::{Dialect, Json};
 use crate::journal::{Entry, Journal};
 use crate::logship::{Sink, TaskLogs, TaskStream};
 use executor_api::{
-    Cancel, CancelReason, Checkpoint, CheckpointError, Checkpoints, Class, Clock, StepContext, StepError,
-    StepOutput,
+    Cancel, CancelReason, Checkpoint, CheckpointError, Checkpoints, Class, Clock, LearnedHostKeys,
+    StepContext, StepError, StepOutput,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -94,6 +94,7 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
         logs: Arc::new(Sink(logs.clone())),
         secrets,
         aliases: deps.aliases.clone(),
+        learned: LearnedHostKeys::default(),
         scratch: deps.scratch.join(scratch_name(&run.task)),
         cache: deps.cache.clone(),
     };
@@ -121,6 +122,7 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
     let undo = checkpoints.undo();
     let mut result = judge(outcome, reason);
     result.undo = result.undo.or(undo);
+    result.learned_host_keys = cx.learned.all();
     result.units = logs.progress();
     if let Some(failure) = result.failure.as_mut().filter(|one| one.kind == FailureKind::RemoteFailed)
         && let Some(line) = logs.last_error().await
@@ -154,7 +156,6 @@ fn judge(outcome: Result<StepOutput, StepError>, reason: Option<CancelReason>) -
         Ok(output) => StepResult {
             outputs: output.outputs,
             undo: output.undo,
-            learned_host_keys: output.learned_host_keys,
             notices: output.notices,
             ..StepResult::bare(if output.skipped { StepStatus::Skipped } else { StepStatus::Success }, None)
         },

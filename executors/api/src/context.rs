@@ -1,9 +1,10 @@
 //! Everything that belongs to one run of one step.
 
 use crate::{Cancel, Checkpoints, Clock, LogSink, SecretSource};
+use proto::result::LearnedHostKey;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,6 +30,8 @@ pub struct StepContext {
     pub secrets: Arc<dyn SecretSource>,
     /// Host aliases of this agent (D17).
     pub aliases: Arc<HostAliases>,
+    /// Host keys accepted on the way, by whatever logs in for this step.
+    pub learned: LearnedHostKeys,
     /// A private directory of this task on the agent, 0700, removed when the task is reported. Made on first use.
     pub scratch: PathBuf,
     /// The agent's cache of artifacts, shared by all tasks and keyed by content.
@@ -48,6 +51,26 @@ impl StepContext {
     /// Time left on the step's timer.
     pub fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(self.clock.mono())
+    }
+}
+
+/// Host keys accepted on the way of a step. They reach the manager however the step ends. Cheap to clone: all clones share
+/// one list.
+#[derive(Clone, Debug, Default)]
+pub struct LearnedHostKeys(Arc<Mutex<Vec<LearnedHostKey>>>);
+
+impl LearnedHostKeys {
+    /// Adds a key. **Repeat**: a key that is there already counts once.
+    pub fn note(&self, key: &LearnedHostKey) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains(key) {
+            all.push(key.clone());
+        }
+    }
+
+    /// All so far, in the order they were accepted.
+    pub fn all(&self) -> Vec<LearnedHostKey> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The four calls.
 
 use crate::{StepContext, StepError};
-use proto::result::{LearnedHostKey, Output};
+use proto::result::Output;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -102,8 +102,6 @@ pub struct StepOutput {
     pub outputs: BTreeMap<String, Output>,
     /// Undo data; replaces that of the checkpoints when set.
     pub undo: Option<Value>,
-    /// Host keys accepted on the way.
-    pub learned_host_keys: Vec<LearnedHostKey>,
     /// Things a person should read.
     pub notices: Vec<String>,
     /// The step had nothing to do and says so (status `Skipped`).

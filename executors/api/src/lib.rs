@@ -20,7 +20,7 @@ mod variables;
 pub use cancel::{Cancel, CancelHandle, CancelReason, CancelStage};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 pub use clock::{Clock, SystemClock};
-pub use context::{HostAliases, StepContext};
+pub use context::{HostAliases, LearnedHostKeys, StepContext};
 pub use error::{Class, StepError};
 pub use executor::{Executor, Plan, Recovery, SpecFault, StepOutput};
 pub use log::{Level, LogClosed, LogSink, Stream, UnitLog};

@@ -9,7 +9,7 @@ use crate::session::{Lease, Use};
 use crate::spec::INIT;
 use crate::talk::Talk;
 use executor_api::{CancelReason, Level, StepContext, StepError, StepOutput, UnitLog};
-use proto::result::{LearnedHostKey, UnitStatus};
+use proto::result::UnitStatus;
 use proto::task::{CommandSpec, CommandUnit, SshTarget, UnitKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,6 @@ pub(crate) struct Job<'a> {
     pub(crate) target: &'a SshTarget,
     /// `host:port`.
     pub(crate) host: String,
-    learned: Mutex<Option<LearnedHostKey>>,
     pub(crate) notices: Mutex<Vec<String>>,
     /// Part files that are being written on the host.
     pub(crate) parts: Mutex<Vec<String>>,
@@ -54,7 +53,6 @@ impl<'a> Job<'a> {
             cx,
             target,
             host: format!("{}:{}", target.host, target.port),
-            learned: Mutex::default(),
             notices: Mutex::default(),
             parts: Mutex::default(),
             unended: AtomicBool::new(false),
@@ -89,8 +87,7 @@ impl<'a> Job<'a> {
     pub(crate) async fn session(&self, log: &dyn UnitLog) -> Result<Lease, Error> {
         let (lease, fresh) = self.shared.pool.get(self.target, self.cx, log).await?;
         if let Some(learned) = &lease.verdict.learned {
-            let mut known = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-            *known = Some(learned.clone());
+            self.cx.learned.note(learned);
         }
         if fresh {
             if lease.verdict.unchecked {
@@ -168,14 +165,8 @@ impl<'a> Job<'a> {
             },
         };
         self.cleanup(&mut memory, &outcome).await?;
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        outcome.map(|outputs| StepOutput {
-            outputs,
-            learned_host_keys: learned.into_iter().collect(),
-            notices,
-            ..StepOutput::default()
-        })
+        outcome.map(|outputs| StepOutput { outputs, notices, ..StepOutput::default() })
     }
 
     /// A connection. When a script runs there, it is worth waiting for its host as long as the step may take.

@@ -4,10 +4,10 @@ use crate::config::Settings;
 use crate::error::Error;
 use crate::session::{Address, Event, Exec, KnownHosts, Session, connect, login_key};
 use bytes::Bytes;
-use executor_api::{HostAliases, SecretSource, StepError};
+use executor_api::StepError;
 use futures::future::BoxFuture;
 use proto::task::SshTarget;
-use sources::{Conversation, Ended};
+use sources::{Access, Conversation, Ended};
 use std::sync::Arc;
 
 /// The most that is kept of what a program says beside its output.
@@ -23,19 +23,21 @@ pub(crate) struct Tunnel {
 impl sources::Tunnel for Tunnel {
     fn open<'a>(
         &'a self,
+        access: &'a Access,
         target: &'a SshTarget,
         command: &'a str,
         environment: &'a [(&'a str, &'a str)],
-        secrets: &'a dyn SecretSource,
-        aliases: &'a HostAliases,
     ) -> BoxFuture<'a, Result<Box<dyn Conversation>, StepError>> {
         Box::pin(async move {
             let host = format!("{}:{}", target.host, target.port);
             let opened = async {
-                let key = Arc::new(login_key(target, secrets)?);
-                let address = Address::of(target, aliases);
+                let key = Arc::new(login_key(target, access.secrets())?);
+                let address = Address::of(target, access.aliases());
                 let known = Arc::clone(&self.known);
                 let session = connect(&self.settings, target, &address, &key, known, &mut |_| {}).await?;
+                if let Some(learned) = &session.verdict.learned {
+                    access.learned().note(learned);
+                }
                 let exec = session.program(command, environment).await?;
                 Ok::<_, Error>((session, exec))
             };

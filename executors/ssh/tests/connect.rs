@@ -74,10 +74,11 @@ async fn host_keys_are_learned_once_and_a_changed_one_always_fails() {
         let spec = hello(target);
         let world = host.world("k", &spec);
         let (_handle, cx) = world.context();
-        executor_with(executor_ssh::Settings { state_dir: state, ..hasty() }).run(&spec, &cx).await
+        let executor = executor_with(executor_ssh::Settings { state_dir: state, ..hasty() });
+        executor.run(&spec, &cx).await.map(|_| cx.learned.all())
     };
     let state = host.path("state");
-    let learned = run(host.target(), Some(state.clone())).await.unwrap().learned_host_keys;
+    let learned = run(host.target(), Some(state.clone())).await.unwrap();
     assert_eq!(learned[0].key, known);
     assert!(std::fs::read_to_string(state.join("known_hosts")).unwrap().contains(&known));
 
@@ -90,7 +91,7 @@ async fn host_keys_are_learned_once_and_a_changed_one_always_fails() {
         "{error:?}"
     );
     strict.host_keys.known = vec![learned[0].fingerprint.clone()];
-    assert!(run(strict.clone(), None).await.unwrap().learned_host_keys.is_empty());
+    assert!(run(strict.clone(), None).await.unwrap().is_empty());
     // Only the RSA key is known: the host is asked for that one.
     strict.host_keys.known = vec![host.read("host_rsa.pub").trim().to_owned()];
     run(strict.clone(), None).await.unwrap();
@@ -129,8 +130,8 @@ async fn an_alias_changes_the_address_and_never_the_name_that_the_key_is_checked
     let pair = ("web-1.prod.example.com:22".to_owned(), format!("127.0.0.1:{}", host.port));
     world.aliases = Arc::new(HostAliases::new([pair]));
     let (_handle, cx) = world.context();
-    let output = executor().run(&spec, &cx).await.unwrap();
-    assert_eq!(output.learned_host_keys[0].host, "web-1.prod.example.com:22");
+    executor().run(&spec, &cx).await.unwrap();
+    assert_eq!(cx.learned.all()[0].host, "web-1.prod.example.com:22");
     assert!(world.logs.everything().contains("Host alias: web-1.prod.example.com:22 -> 127.0.0.1"));
     let mut changed = target;
     changed.host_keys.known = vec![host.read("other.pub").trim().to_owned()];
@@ -201,7 +202,8 @@ async fn a_connector_test_names_every_stage_and_learns_nothing() {
     assert!(last.stage == "auth" && !last.ok && last.hint.is_some(), "{stages:?}");
     let stages = executor.test_connection(&with_key(&host, "login", None), &cx).await;
     assert!(stages.iter().all(|s| s.ok), "{stages:?}");
-    assert_eq!(executor.run(&spec, &cx).await.unwrap().learned_host_keys.len(), 1);
+    executor.run(&spec, &cx).await.unwrap();
+    assert_eq!(cx.learned.all().len(), 1);
 }
 
 #[tokio::test]

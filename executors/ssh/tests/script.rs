@@ -133,7 +133,7 @@ async fn variables_survive_exit_and_missing_ones_are_absent() {
         assert!(!output.outputs.contains_key("outputVariables.C"));
         assert!(output.notices.iter().any(|n| n.contains('C')), "{:?}", output.notices);
         assert_eq!(world.logs.output("u", Stream::Stdout), ["hi"]);
-        assert_eq!(output.learned_host_keys[0].host, format!("127.0.0.1:{}", host.port));
+        assert_eq!(cx.learned.all()[0].host, format!("127.0.0.1:{}", host.port));
     }
 }
 

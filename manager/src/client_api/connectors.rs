@@ -11,11 +11,11 @@ use pipeline::connection::{self, Resolve};
 use pipeline::entities::{Catalog, EntityKind, Snapshot, find};
 use pipeline::fault::Findings;
 use pipeline::model::Field;
-use pipeline::model::connector::{Auth, Connector, ConnectorSpec, read_connector};
+use pipeline::model::connector::{Connector, ConnectorSpec, read_connector};
 use pipeline::model::secret::{Secret, SecretSpec, read_secret};
 use pipeline::yaml::parse_documents;
 use proto::result::StepResult;
-use proto::task::{ConnectorTestSpec, HostKeys, HttpAuth, SshCredential, SshTarget, SshUrl, Step, StepSpec};
+use proto::task::{ConnectorTestSpec, HostKeys, SshCredential, SshTarget, SshUrl, Step, StepSpec};
 use proto::text::SecretRef;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -55,17 +55,17 @@ pub(super) async fn test(
             .hint(format!("set it with `delegate secret set {} --stdin`", first.0)));
     }
     let selectors = if body.selectors.is_empty() { own_selectors } else { body.selectors };
-    let mut step = Step {
+    let step = Step {
         identifier: "connectorTest".to_owned(),
         name: format!("Test of {id}"),
         spec: StepSpec::ConnectorTest(spec),
     };
-    if let StepSpec::ConnectorTest(ConnectorTestSpec::Ssh(target)) = &mut step.spec {
-        target.host_keys.mode = api.app.config.host_keys;
-    }
     let mut internal = Internal::new(step, &format!("connector:{id}"), &selectors, TEST_LIMIT);
     internal.secrets = secrets;
     internal.secret_token = wanted.token;
+    for login in internal.task_mut().logins_mut() {
+        login.host_keys.mode = api.app.config.host_keys;
+    }
     host_keys::fill_known(api.app.store.as_ref(), internal.task_mut()).await?;
     let task = internal_task(&api.app.account, internal, api.app.clock.wall())?;
     let row = run(&api, task).await?;
@@ -129,7 +129,6 @@ fn failed(stage: &str, message: &str, hint: Option<&str>) -> Value {
     json!({ "stage": stage, "durationMs": 0, "ok": false, "message": message, "hint": hint })
 }
 
-/// What a test needs, read from the stored entities.
 /// The scope of the one connector or secret of this id; that of the account when there is none, or there are several.
 fn only_scope(catalog: &Snapshot, id: &str) -> String {
     let kinds = [EntityKind::Connector, EntityKind::Secret];
@@ -141,6 +140,7 @@ fn only_scope(catalog: &Snapshot, id: &str) -> String {
     }
 }
 
+/// What a test needs, read from the stored entities.
 struct Wanted<'a> {
     catalog: &'a Snapshot,
     /// From where names are looked up.
@@ -171,6 +171,19 @@ impl Resolve for Wanted<'_> {
     fn token(&self) -> i64 {
         self.token
     }
+
+    fn login(&mut self, key_ref: &Field, place: SshUrl) -> Answer<SshTarget> {
+        let reference = plain(key_ref)?;
+        let secret = self
+            .secret_entity(&reference)
+            .ok_or_else(|| ApiError::request(format!("the secret `{reference}` is no SSHKey")))?;
+        let target = self.ssh(&place.host, place.port, &secret)?;
+        Ok(SshTarget { user: place.user.unwrap_or(target.user), ..target })
+    }
+
+    fn fault(&self, field: &Field, message: String) -> ApiError {
+        ApiError::request(format!("`{}`: {message}", field.path))
+    }
 }
 
 impl Wanted<'_> {
@@ -188,7 +201,7 @@ impl Wanted<'_> {
                         ApiError::request(format!("`{id}` is an SSHKey secret: say on which host to try it"))
                             .hint(format!("delegate connector test {id} --host HOST"))
                     })?;
-                    return Ok((self.ssh(host, None, &secret)?, Vec::new()));
+                    return Ok((ConnectorTestSpec::Ssh(self.ssh(host, None, &secret)?), Vec::new()));
                 }
                 let (message, near) = error.describe(EntityKind::Connector, id);
                 let error = ApiError::not_found(message);
@@ -224,7 +237,7 @@ impl Wanted<'_> {
                     ApiError::request(format!("the connector `{}` names no key", connector.identifier))
                 })?;
                 let port = port.as_ref().map(port_of).transpose()?;
-                match self.secret_entity(&reference) {
+                ConnectorTestSpec::Ssh(match self.secret_entity(&reference) {
                     Some(secret) if matches!(secret.spec, SecretSpec::SshKey { .. }) => {
                         self.ssh(&host, port, &secret)?
                     }
@@ -238,7 +251,7 @@ impl Wanted<'_> {
                         let key = self.secret(&reference);
                         target(&host, port.unwrap_or(SSH_PORT), user, key, None)
                     }
-                }
+                })
             }
             ConnectorSpec::Pdc { .. } => {
                 return Err(ApiError::request(format!(
@@ -254,11 +267,7 @@ impl Wanted<'_> {
                 ConnectorTestSpec::Artifactory(connection::http(self, &connector.identifier, url, auth)?)
             }
             ConnectorSpec::Git { url, auth, .. } => {
-                let mut http = connection::http(self, &connector.identifier, url, auth)?;
-                if let Auth::Ssh { key_ref } = auth {
-                    http.auth = HttpAuth::Ssh(Box::new(self.git_login(&http.url, key_ref)?));
-                }
-                ConnectorTestSpec::Git(http)
+                ConnectorTestSpec::Git(connection::http(self, &connector.identifier, url, auth)?)
             }
             ConnectorSpec::Prometheus { url, auth, headers } => {
                 let mut http = connection::http(self, &connector.identifier, url, auth)?;
@@ -283,24 +292,8 @@ impl Wanted<'_> {
         })
     }
 
-    /// The login of a Git repository over SSH.
-    fn git_login(&mut self, url: &str, key_ref: &Field) -> Answer<SshTarget> {
-        let place = SshUrl::parse(url).ok_or_else(|| {
-            ApiError::request(format!("`{url}` is no place over SSH"))
-                .hint("expected ssh://user@host/path or user@host:path")
-        })?;
-        let reference = plain(key_ref)?;
-        let secret = self
-            .secret_entity(&reference)
-            .ok_or_else(|| ApiError::request(format!("the secret `{reference}` is no SSHKey")))?;
-        let ConnectorTestSpec::Ssh(mut target) = self.ssh(&place.host, place.port, &secret)? else {
-            return Err(ApiError::request("an SSHKey secret has no login"));
-        };
-        target.user = place.user.unwrap_or(target.user);
-        Ok(target)
-    }
-
-    fn ssh(&mut self, host: &str, port: Option<u16>, secret: &Secret) -> Answer<ConnectorTestSpec> {
+    /// The login on a host by an SSHKey secret.
+    fn ssh(&mut self, host: &str, port: Option<u16>, secret: &Secret) -> Answer<SshTarget> {
         let SecretSpec::SshKey { port: own, user, key, passphrase } = &secret.spec else {
             return Err(ApiError::request(format!("the secret `{}` is no SSHKey", secret.identifier)));
         };
@@ -324,20 +317,14 @@ impl Wanted<'_> {
     }
 }
 
-fn target(
-    host: &str,
-    port: u16,
-    user: String,
-    key: SecretRef,
-    passphrase: Option<SecretRef>,
-) -> ConnectorTestSpec {
-    ConnectorTestSpec::Ssh(SshTarget {
+fn target(host: &str, port: u16, user: String, key: SecretRef, passphrase: Option<SecretRef>) -> SshTarget {
+    SshTarget {
         host: host.to_owned(),
         port,
         user,
         credential: SshCredential::Key { key, passphrase },
         host_keys: HostKeys::default(),
-    })
+    }
 }
 
 fn no_host(connector: &str) -> ApiError {

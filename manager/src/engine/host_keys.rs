@@ -2,46 +2,26 @@
 
 use crate::store::{Applied, Millis, Store, StoreError};
 use proto::result::LearnedHostKey;
-use proto::task::{ConnectorTestSpec, SshTarget, StepSpec, StepTask};
-
-/// The host a step logs in to.
-fn target(spec: &StepSpec) -> Option<&SshTarget> {
-    match spec {
-        StepSpec::Command(command) => command.target.as_ref(),
-        StepSpec::ConnectorTest(ConnectorTestSpec::Ssh(target)) => Some(target),
-        StepSpec::ConnectorTest(_)
-        | StepSpec::Http(_)
-        | StepSpec::Verify(_)
-        | StepSpec::ShellScript(_)
-        | StepSpec::Kubernetes(_)
-        | StepSpec::ResolveArtifact(_)
-        | StepSpec::Noop(_)
-        | StepSpec::Unknown { .. } => None,
-    }
-}
+use proto::task::{SshTarget, StepTask};
 
 /// `host:port`, the name under which keys are stored.
 pub(crate) fn host_port(target: &SshTarget) -> String {
     format!("{}:{}", target.host, target.port)
 }
 
-/// Fills in the keys that are known for the host of `task`, so that all replicas of an agent agree.
+/// Fills in the keys that are known for the hosts of `task`, so that all replicas of an agent agree.
 pub(crate) async fn fill_known(store: &dyn Store, task: &mut StepTask) -> Result<(), StoreError> {
-    let (StepSpec::Command(proto::task::CommandSpec { target: Some(target), .. })
-    | StepSpec::ConnectorTest(ConnectorTestSpec::Ssh(target))) = &mut task.step.spec
-    else {
-        return Ok(());
-    };
-    let known = store.host_keys(Some(&host_port(target))).await?;
-    for (_, key, _) in known {
-        if !target.host_keys.known.contains(&key) {
-            target.host_keys.known.push(key);
+    for login in task.logins_mut() {
+        for (_, key, _) in store.host_keys(Some(&host_port(login))).await? {
+            if !login.host_keys.known.contains(&key) {
+                login.host_keys.known.push(key);
+            }
         }
     }
     Ok(())
 }
 
-/// Remembers the keys an agent accepted. Only the host of its own task counts: an agent cannot vouch for other hosts.
+/// Remembers the keys an agent accepted. Only the hosts of its own task count: an agent cannot vouch for other hosts.
 /// A key that contradicts a known one changes nothing; a person accepts it or not.
 pub(crate) async fn learn(
     store: &dyn Store,
@@ -52,20 +32,21 @@ pub(crate) async fn learn(
     if learned.is_empty() {
         return Ok(());
     }
-    let Ok(task) = serde_json::from_str::<StepTask>(data) else { return Ok(()) };
-    let Some(own) = target(&task.step.spec).map(host_port) else { return Ok(()) };
+    let Ok(mut task) = serde_json::from_str::<StepTask>(data) else { return Ok(()) };
+    let own: Vec<String> = task.logins_mut().into_iter().map(|login| host_port(login)).collect();
     for key in learned {
-        if key.host != own {
-            tracing::warn!(host = %key.host, task_host = %own, "learned host key of another host ignored");
+        let host = &key.host;
+        if !own.contains(host) {
+            tracing::warn!(%host, task_hosts = ?own, "learned host key of another host ignored");
             continue;
         }
-        match store.learn_host_key(&own, &key.key, now).await {
+        match store.learn_host_key(host, &key.key, now).await {
             Ok(Applied::Unchanged) => {}
             Ok(Applied::Created | Applied::Changed) => {
-                tracing::info!(host = %own, fingerprint = %key.fingerprint, "host key learned");
+                tracing::info!(%host, fingerprint = %key.fingerprint, "host key learned");
             }
             Err(StoreError::Conflict { .. }) => {
-                tracing::warn!(host = %own, fingerprint = %key.fingerprint, "another host key is known; not learned");
+                tracing::warn!(%host, fingerprint = %key.fingerprint, "another host key is known; not learned");
             }
             Err(error) => return Err(error),
         }

@@ -7,6 +7,7 @@ mod checks;
 mod command;
 mod internal;
 mod kubernetes;
+mod logins;
 mod place;
 mod source;
 

@@ -104,6 +104,9 @@ pub struct SshUrl {
 }
 
 impl SshUrl {
+    /// What messages say is expected.
+    pub const SHAPE: &'static str = "ssh://user@host/path or user@host:path";
+
     /// Reads `ssh://[user@]host[:port]/path` or `[user@]host:path`. `None` for anything else, HTTP URLs above all.
     pub fn parse(text: &str) -> Option<SshUrl> {
         let text = text.trim();

@@ -1,7 +1,7 @@
 //! Everything one step is given in a test.
 
 use super::{FixedSecrets, Marks, MemoryLogs};
-use crate::{Cancel, CancelHandle, Clock, HostAliases, StepContext, SystemClock};
+use crate::{Cancel, CancelHandle, Clock, HostAliases, LearnedHostKeys, StepContext, SystemClock};
 use proto::task::StepTask;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,7 @@ impl World {
             logs: Arc::new(self.logs.clone()),
             secrets: self.secrets.clone(),
             aliases: self.aliases.clone(),
+            learned: LearnedHostKeys::default(),
             scratch: self.dir.path().join("scratch"),
             cache: self.dir.path().join("cache"),
         };

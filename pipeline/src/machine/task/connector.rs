@@ -3,10 +3,10 @@
 use super::build::{Builder, bad_field};
 use crate::connection::{self, Resolve};
 use crate::model::Field;
-use crate::model::connector::{Auth, Connector, ConnectorSpec};
+use crate::model::connector::{Connector, ConnectorSpec};
 use crate::plan::Login;
 use proto::failure::{Failure, FailureKind};
-use proto::task::{HostKeys, HttpAuth, HttpConnector, SshCredential, SshTarget, SshUrl};
+use proto::task::{HostKeys, HttpConnector, SshCredential, SshTarget, SshUrl};
 use proto::text::SecretRef;
 
 impl Resolve for Builder<'_> {
@@ -24,6 +24,21 @@ impl Resolve for Builder<'_> {
 
     fn token(&self) -> i64 {
         self.plan.run.secret_token
+    }
+
+    fn login(&mut self, key_ref: &Field, place: SshUrl) -> Result<SshTarget, Box<Failure>> {
+        let reference = self.strict(key_ref)?;
+        let Some(login) = self.plan.logins.get(&reference) else {
+            let text = format!("the SSH key `{reference}` was not known when the execution was planned");
+            return Err(bad_field(key_ref, text));
+        };
+        let port = place.port.unwrap_or(login.port);
+        let user = place.user.unwrap_or_else(|| login.user.clone());
+        Ok(self.at(place.host, port, user, login))
+    }
+
+    fn fault(&self, field: &Field, message: String) -> Box<Failure> {
+        bad_field(field, message)
     }
 }
 
@@ -74,45 +89,12 @@ impl Builder<'_> {
         let ConnectorSpec::Git { url, repository, auth } = &connector.spec else {
             return Err(self.wrong_kind(field, connector, "Git, Github, Gitlab or Bitbucket"));
         };
-        let mut http = connection::http(self, &connector.identifier, url, auth)?;
-        if !repository {
-            let Some(repo_name) = repo_name else {
-                return Err(bad_field(field, "the connector leads to an account: `repoName` is needed"));
-            };
-            let repo_name = self.strict(repo_name)?;
-            http.url = format!("{}/{}", http.url.trim_end_matches('/'), repo_name.trim_start_matches('/'));
-        }
-        if let Auth::Ssh { key_ref } = auth {
-            let Some(place) = SshUrl::parse(&http.url) else {
-                let text = format!(
-                    "`{}` is no place over SSH; expected ssh://user@host/path or user@host:path",
-                    http.url
-                );
-                return Err(bad_field(url, text));
-            };
-            let reference = self.strict(key_ref)?;
-            let Some(login) = self.plan.logins.get(&reference) else {
-                let text = format!("the SSH key `{reference}` was not known when the execution was planned");
-                return Err(bad_field(key_ref, text));
-            };
-            http.auth = HttpAuth::Ssh(Box::new(self.git_target(place, login)));
-        }
-        Ok(http)
-    }
-
-    /// What the URL says goes before what the key's secret says.
-    fn git_target(&mut self, place: SshUrl, login: &Login) -> SshTarget {
-        let port = place.port.unwrap_or(login.port);
-        let key = self.secret(&login.key.0);
-        let passphrase = login.passphrase.as_ref().map(|passphrase| self.secret(&passphrase.0));
-        let known = self.known_keys(&place.host, port);
-        SshTarget {
-            host: place.host,
-            port,
-            user: place.user.unwrap_or_else(|| login.user.clone()),
-            credential: SshCredential::Key { key, passphrase },
-            host_keys: HostKeys { mode: self.plan.host_key_mode, known },
-        }
+        let repo_name = match repo_name {
+            _ if *repository => None,
+            Some(repo_name) => Some(repo_name),
+            None => return Err(bad_field(field, "the connector leads to an account: `repoName` is needed")),
+        };
+        connection::git(self, &connector.identifier, (url, repo_name), auth)
     }
 
     /// A repository of charts of the kind that its manifest says.
@@ -186,18 +168,17 @@ impl Builder<'_> {
         let listed = self.target().map(|target| target.infrastructure.hosts.as_slice()).unwrap_or_default();
         let listed = listed.iter().find(|known| known.written == written).cloned();
         let host = listed.unwrap_or_else(|| crate::plan::split_host(written));
-        let port = host.port.unwrap_or(login.port);
+        self.host = Some(written.to_owned());
+        self.at(host.host, host.port.unwrap_or(login.port), login.user.clone(), login)
+    }
+
+    /// The key of `login` at a host, with what is known of the host.
+    fn at(&mut self, host: String, port: u16, user: String, login: &Login) -> SshTarget {
         let key = self.secret(&login.key.0);
         let passphrase = login.passphrase.as_ref().map(|passphrase| self.secret(&passphrase.0));
-        let known = self.known_keys(&host.host, port);
-        self.host = Some(written.to_owned());
-        SshTarget {
-            host: host.host,
-            port,
-            user: login.user.clone(),
-            credential: SshCredential::Key { key, passphrase },
-            host_keys: HostKeys { mode: self.plan.host_key_mode, known },
-        }
+        let known = self.known_keys(&host, port);
+        let host_keys = HostKeys { mode: self.plan.host_key_mode, known };
+        SshTarget { host, port, user, credential: SshCredential::Key { key, passphrase }, host_keys }
     }
 
     /// The item of the nearest loop, if it is a text: loops over hosts need no `host`.

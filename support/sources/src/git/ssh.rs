@@ -8,7 +8,7 @@ use super::wire::{Advertisement, Line, Lines};
 use crate::error;
 use crate::http::Access;
 use bytes::Bytes;
-use executor_api::{HostAliases, SecretSource, StepError};
+use executor_api::StepError;
 use proto::task::{HttpConnector, SshTarget, SshUrl};
 use std::pin::Pin;
 use tokio::sync::{Mutex, MutexGuard};
@@ -19,16 +19,16 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Opens programs on hosts over SSH.
 pub trait Tunnel: Send + Sync {
-    /// Runs `command` in the login shell of `target`, with environment variables that the host may refuse to take.
+    /// Runs `command` in the login shell of `target`, with environment variables that the host may refuse to take. A host
+    /// key that is accepted on the way is noted in `access`.
     ///
     /// **Errors**: whatever keeps the login from succeeding, classified. **Cancel**: dropping it leaves nothing behind.
     fn open<'a>(
         &'a self,
+        access: &'a Access,
         target: &'a SshTarget,
         command: &'a str,
         environment: &'a [(&'a str, &'a str)],
-        secrets: &'a dyn SecretSource,
-        aliases: &'a HostAliases,
     ) -> BoxFuture<'a, Result<Box<dyn Conversation>, StepError>>;
 }
 
@@ -65,8 +65,7 @@ pub(super) async fn open(
     target: &SshTarget,
 ) -> Result<(Url, Talk, Advertisement), StepError> {
     let field = format!("connector `{}`, url", connector.identifier);
-    let wanted = "ssh://user@host/path or user@host:path";
-    let wrong = || error::bad_url(&field, &connector.url, wanted);
+    let wrong = || error::bad_url(&field, &connector.url, SshUrl::SHAPE);
     let place = SshUrl::parse(&connector.url).ok_or_else(wrong)?;
     let shown = format!("ssh://{}:{}/{}", target.host, target.port, place.path.trim_start_matches('/'));
     let base = Url::parse(&shown).map_err(|_| wrong())?;
@@ -78,13 +77,7 @@ pub(super) async fn open(
         ));
     };
     let command = format!("git-upload-pack '{}'", place.path.replace('\'', r"'\''"));
-    let opened = tunnel.open(
-        target,
-        &command,
-        &[("GIT_PROTOCOL", "version=2")],
-        access.secrets.as_ref(),
-        access.aliases.as_ref(),
-    );
+    let opened = tunnel.open(access, target, &command, &[("GIT_PROTOCOL", "version=2")]);
     let doing = format!("connecting to {}", error::server(&base));
     let talk = Talk(Mutex::new(access.bounded(&doing, opened).await??));
     let greeting = talk.whole(access, &base, super::MAX_REFERENCE_BYTES).await?;

@@ -4,7 +4,9 @@ use super::{Backoff, Client, Retry};
 use crate::error;
 use base64::Engine;
 use bytes::Bytes;
-use executor_api::{Cancel, Clock, HostAliases, SecretSource, SecretText, StepContext, StepError};
+use executor_api::{
+    Cancel, Clock, HostAliases, LearnedHostKeys, SecretSource, SecretText, StepContext, StepError,
+};
 use proto::task::{HttpAuth, HttpConnector};
 use reqwest::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
@@ -27,6 +29,7 @@ pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Access {
     pub(crate) client: Client,
     pub(crate) secrets: Arc<dyn SecretSource>,
+    pub(crate) learned: LearnedHostKeys,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cancel: Cancel,
     pub(crate) deadline: Instant,
@@ -109,6 +112,7 @@ impl Access {
         Access {
             client,
             secrets: Arc::clone(&cx.secrets),
+            learned: cx.learned.clone(),
             clock: Arc::clone(&cx.clock),
             cancel: cx.cancel.clone(),
             deadline: cx.deadline,
@@ -132,6 +136,7 @@ impl Access {
         Access {
             client,
             secrets,
+            learned: LearnedHostKeys::default(),
             clock,
             cancel,
             deadline,
@@ -152,6 +157,21 @@ impl Access {
     /// A counter of failures under this access' policy.
     pub fn retry(&self) -> Retry<'_> {
         Retry::new(self, self.backoff)
+    }
+
+    /// Secrets of the step.
+    pub fn secrets(&self) -> &dyn SecretSource {
+        self.secrets.as_ref()
+    }
+
+    /// Host aliases of this agent.
+    pub fn aliases(&self) -> &HostAliases {
+        &self.aliases
+    }
+
+    /// Where host keys go that were accepted on the way.
+    pub fn learned(&self) -> &LearnedHostKeys {
+        &self.learned
     }
 
     pub(crate) fn notice(&self, line: &str) {
