@@ -350,6 +350,13 @@ async fn without_the_right_to_read_the_error_says_so_and_without_events_it_goes_
     wait(&viewer, &world, &[deployment(&place, "web")]).await.unwrap();
 }
 
+/// The requests that are ours to decide: beside them an API server that is short of CPU ends watches (its own queue for each
+/// is short), and taking one up again costs a request. That stays far below one for each pod.
+fn asked(report: &Report) -> u64 {
+    assert!(report.resumed < 50, "{} watches resumed", report.resumed);
+    report.requests - report.resumed
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_of_many_pods_takes_as_many_requests_as_one_of_few() {
     let place = Place::new("many").await;
@@ -359,7 +366,7 @@ async fn a_rollout_of_many_pods_takes_as_many_requests_as_one_of_few() {
         let world = world(&place);
         let report = wait(&place, &world, &[deployment(&place, name)]).await.unwrap();
         assert_eq!(report.targets[0].pods.len(), replicas);
-        requests.push(report.requests);
+        requests.push(asked(&report));
         logs.push(world.logs.everything());
     }
     assert!(requests[1] <= requests[0] + 2, "{requests:?}\n{}", logs[1]);
@@ -558,7 +565,7 @@ async fn many_workloads_share_their_watches_and_one_that_fails_is_named() {
     let report = wait(&place, &world(&place), &targets).await.unwrap();
     assert!(report.targets.iter().all(|target| target.pods.len() == 2), "{report:?}");
     // Lists and watches of Deployments, ReplicaSets, pods and events, whatever the number of workloads.
-    assert!(report.requests <= 10, "{} requests", report.requests);
+    assert!(asked(&report) <= 10, "{} requests, {} of them resumed", report.requests, report.resumed);
     place.workload("Deployment", "broken", "app:image-pull", json!({}), json!({})).await;
     targets.push(deployment(&place, "broken"));
     let (error, _) = fails(&place, &targets, "KUBE-040", 15).await;

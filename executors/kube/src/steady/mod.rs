@@ -63,6 +63,9 @@ pub struct Report {
     pub targets: Vec<TargetReport>,
     /// Requests sent to the API server.
     pub requests: u64,
+    /// How many of them took up a watch that the server had ended. A server that is short of CPU ends the watches of all
+    /// whose events it cannot write fast enough, and each is taken up where it was, without a new list.
+    pub resumed: u64,
 }
 
 /// One ready object.

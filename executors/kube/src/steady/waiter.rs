@@ -434,7 +434,7 @@ impl<'a> Waiter<'a> {
             pods: self.picture.instances(index),
         };
         let targets = self.picture.watched.iter().enumerate().map(one).collect();
-        Report { targets, requests: self.wire.requests() }
+        Report { targets, requests: self.wire.requests(), resumed: self.wire.resumed() }
     }
 
     /// Makes the error, after the evidence was told.

@@ -96,6 +96,8 @@ async fn round<T: DeserializeOwned>(
     id: usize,
     wrap: fn(News<T>) -> super::Change,
 ) -> Result<(), Trouble> {
+    // The first watch after a list is part of it.
+    let mut resumes = version.is_some();
     let mut at = match version.clone() {
         Some(at) => at,
         None => {
@@ -108,6 +110,9 @@ async fn round<T: DeserializeOwned>(
         }
     };
     loop {
+        if std::mem::replace(&mut resumes, true) {
+            wire.resumes();
+        }
         let mut watching = wire.watch::<T>(path, selector, &at).await?;
         if !std::mem::replace(well, true) && to.send((id, wrap(News::Well))).await.is_err() {
             return Ok(());

@@ -32,6 +32,7 @@ const LINE_LIMIT: usize = 4 << 20;
 pub(crate) struct Wire {
     client: Client,
     requests: Arc<AtomicU64>,
+    resumed: Arc<AtomicU64>,
 }
 
 /// Why a request brought nothing.
@@ -123,12 +124,22 @@ const AGENT: http::HeaderValue =
 
 impl Wire {
     pub(crate) fn new(client: Client) -> Wire {
-        Wire { client, requests: Arc::default() }
+        Wire { client, requests: Arc::default(), resumed: Arc::default() }
     }
 
     /// Requests sent so far.
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Watches taken up where an earlier one had ended.
+    pub(crate) fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
+    }
+
+    /// The next watch takes up an earlier one.
+    pub(crate) fn resumes(&self) {
+        self.resumed.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn send(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Body>, Trouble> {
