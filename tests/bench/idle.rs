@@ -39,7 +39,6 @@ fn with_tls(dir: &std::path::Path) -> Result<(Manager, AgentProcess)> {
 /// 100 scripts at once on 50 hosts, two each.
 async fn steps(manager: &Manager, pid: u32, dir: &std::path::Path) -> Result<()> {
     let ssh = dir.join("ssh");
-    std::fs::create_dir_all(&ssh)?;
     let sshd = e2e::peers::sshd::Sshd::start(&ssh, 50).await;
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do echo line $i; sleep 1; done";
     let files = e2e::world::ssh_entities(

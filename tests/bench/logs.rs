@@ -18,7 +18,6 @@ pub(crate) async fn measure() -> Result<()> {
     let agent = AgentProcess::start(&manager, dir.path(), "bench", &[]);
     let pid = agent.process.as_ref().map(Process::pid).unwrap_or_default();
     let ssh = dir.path().join("ssh");
-    std::fs::create_dir_all(&ssh)?;
     let sshd = e2e::peers::sshd::Sshd::start(&ssh, 1).await;
     let files = e2e::world::ssh_entities(
         dir.path(),

@@ -89,7 +89,6 @@ impl World {
     async fn start() -> World {
         let dir = tempfile::tempdir().unwrap();
         let ssh = dir.path().join("ssh");
-        std::fs::create_dir_all(&ssh).unwrap();
         let sshd = Sshd::start(&ssh, 1).await;
         let manager = Manager::start(dir.path());
         let agent = AgentProcess::start(&manager, dir.path(), "zone-a", &[]);
@@ -196,7 +195,6 @@ async fn a_host_that_does_not_do_its_part_is_named_with_class_code_and_hint() {
 
     // Nobody is there; what the rollback could not do is told too.
     let ssh = world.dir.path().join("gone");
-    std::fs::create_dir_all(&ssh).unwrap();
     let mut gone = Sshd::start(&ssh, 1).await;
     let files = ssh_entities(world.dir.path(), &gone, "gone", &[("run", "true")], Layout::Steps).unwrap();
     load_ssh(&world.manager, &files, &gone);

@@ -148,7 +148,6 @@ async fn servers_over_http_are_tried_stage_by_stage() {
 async fn hosts_over_ssh_are_tried_stage_by_stage() {
     let world = World::start();
     let ssh = world.dir.path().join("ssh");
-    std::fs::create_dir_all(&ssh).unwrap();
     let sshd = Sshd::start(&ssh, 1).await;
     world.manager.set_secret("key", &std::fs::read(&sshd.client_key).unwrap());
     let other = ssh.join("other");

@@ -20,7 +20,6 @@ impl World {
     async fn start(mode: &[&str]) -> World {
         let dir = tempfile::tempdir().unwrap();
         let ssh = dir.path().join("ssh");
-        std::fs::create_dir_all(&ssh).unwrap();
         let sshd = Sshd::start(&ssh, 1).await;
         let manager = Manager::start_with(dir.path(), mode);
         let files = ssh_entities(dir.path(), &sshd, "keys", &[("run", "echo here")], Layout::Steps).unwrap();

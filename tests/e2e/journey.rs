@@ -30,7 +30,6 @@ impl Journey {
         let dir = tempfile::tempdir().unwrap();
         open_to_the_login(dir.path());
         let ssh = dir.path().join("ssh");
-        std::fs::create_dir_all(&ssh).unwrap();
         let sshd = Sshd::start(&ssh, 4).await;
         let traffic = Traffic::start(1000);
         let prometheus = Prometheus::start(dir.path(), traffic.port).await;

@@ -69,7 +69,6 @@ fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
 async fn twenty_planted_secrets_are_found_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let ssh = dir.path().join("ssh");
-    std::fs::create_dir_all(&ssh).unwrap();
     let sshd = Sshd::start(&ssh, 1).await;
     let mut manager = Manager::start(dir.path());
     let values = planted();

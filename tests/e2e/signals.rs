@@ -28,7 +28,6 @@ impl World {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
         }
         let ssh = dir.path().join("ssh");
-        std::fs::create_dir_all(&ssh).unwrap();
         let sshd = Sshd::start(&ssh, 1).await;
         let manager = Manager::start(dir.path());
         let script = format!(

@@ -10,7 +10,6 @@ use std::time::Duration;
 /// One host, a manager and the entities for one script step.
 async fn fleet(dir: &Path, pipeline: &str, steps: &[(&str, &str)]) -> (Sshd, Manager) {
     let ssh = dir.join("ssh");
-    std::fs::create_dir_all(&ssh).unwrap();
     let sshd = Sshd::start(&ssh, 1).await;
     let manager = Manager::start(dir);
     let files = ssh_entities(dir, &sshd, pipeline, steps, Layout::Steps).unwrap();
@@ -249,7 +248,6 @@ async fn tasks_go_only_where_their_selectors_match() {
 async fn without_a_fitting_agent_the_step_fails_as_delegate_provisioning() {
     let dir = tempfile::tempdir().unwrap();
     let ssh = dir.path().join("ssh");
-    std::fs::create_dir_all(&ssh).unwrap();
     let sshd = Sshd::start(&ssh, 1).await;
     let manager = Manager::start_with(dir.path(), &["--agent-wait", "2s"]);
     let files = ssh_entities(dir.path(), &sshd, "lonely", &[("run", "echo here")], Layout::Steps).unwrap();

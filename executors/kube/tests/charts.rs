@@ -198,16 +198,12 @@ const BROKEN: &str = "replicas: 3\nimage: {tag: 3-image-pull}\ngreeting: good ni
 
 #[test]
 fn a_chart_is_deployed_upgraded_rolled_back_and_deleted_without_a_trace() {
-    if !with_tools("a_chart_is_deployed_upgraded_rolled_back_and_deleted_without_a_trace") {
-        return;
-    }
-    let linted = Command::new(tool("helm")).arg("lint").arg("--strict").arg(chart_folder()).output().unwrap();
-    assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stdout));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(whole_life());
+    with_tools("a_chart_is_deployed_upgraded_rolled_back_and_deleted_without_a_trace", whole_life());
 }
 
 async fn whole_life() {
+    let linted = Command::new(tool("helm")).arg("lint").arg("--strict").arg(chart_folder()).output().unwrap();
+    assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stdout));
     let place = Place::new("chart").await;
     until("the namespace's own configuration", async || {
         place.get(&place.path("v1", "configmaps/kube-root-ca.crt")).await.is_some()

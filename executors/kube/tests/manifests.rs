@@ -144,10 +144,7 @@ fn plain_files_come_from_one_commit_of_git_and_images_get_their_tag() {
 
 #[test]
 fn templates_take_values_of_every_level_and_secrets_never_reach_the_log() {
-    if !with_tools("templates_take_values_of_every_level_and_secrets_never_reach_the_log") {
-        return;
-    }
-    runtime().block_on(async {
+    with_tools("templates_take_values_of_every_level_and_secrets_never_reach_the_log", async {
         let dir = tempfile::tempdir().unwrap();
         let server = GitServer::start(dir.path(), "robot", "git-token-1").await;
         let template = "# a template\n{{- range $name, $value := .Values.settings }}\n---\nkind: ConfigMap\nmetadata: {name: {{ $name | quote }}}\ndata: {value: {{ $value | quote }}}\n{{- end }}\n---\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: {{ .Values.replicas }}, template: {spec: {containers: [{name: a, image: \"{{ .Values.image }}:PLACEHOLDER_TAG\"}]}}}\n";
@@ -159,10 +156,16 @@ fn templates_take_values_of_every_level_and_secrets_never_reach_the_log() {
         let kind = json!({"type": "K8sManifest", "valuesPaths": ["k8s/values.yaml"]});
         let manifest = json!({"identifier": "m", "kind": kind, "store": git(&server, "config", main_branch(), &["k8s"])});
         let secret = placeholder(&SecretRef("db".into()), TOKEN);
-        let overrides = json!([inline("env.yaml", &format!("replicas: 3\nsettings: {{b: '{secret}'}}\n")), inline("step.yaml", "replicas: 5\n")]);
+        let overrides = json!([
+            inline("env.yaml", &format!("replicas: 3\nsettings: {{b: '{secret}'}}\n")),
+            inline("step.yaml", "replicas: 5\n")
+        ]);
         let found = loaded(&world, &spec(manifest.clone(), overrides, json!([]), rolling())).await.unwrap();
         let text = all_text(&found);
-        assert!(text.contains("replicas: 5") && text.contains("value: \"base\"") && text.contains("s3cr3t-value"), "{text}");
+        assert!(
+            text.contains("replicas: 5") && text.contains("value: \"base\"") && text.contains("s3cr3t-value"),
+            "{text}"
+        );
         assert!(text.contains("reg/app:v9"), "R13 after rendering: {text}");
         let job = found.documents.iter().find(|one| one.source == "k8s/job.yaml").unwrap();
         assert!(job.skip_for_deploy && found.documents.iter().filter(|one| one.skip_for_deploy).count() == 1);
@@ -170,7 +173,9 @@ fn templates_take_values_of_every_level_and_secrets_never_reach_the_log() {
         assert!(!world.logs.everything().contains("s3cr3t-value"));
         // A mistake in a template is told with the file's own name.
         let wrong = json!({"identifier": "m", "kind": {"type": "K8sManifest"}, "store": inline("wrong.yaml", "kind: {{ .Values.a | nofunction }}\n")});
-        let error = loaded(&world, &spec(wrong, json!([inline("v.yaml", "a: 1")]), json!([]), rolling())).await.unwrap_err();
+        let error = loaded(&world, &spec(wrong, json!([inline("v.yaml", "a: 1")]), json!([]), rolling()))
+            .await
+            .unwrap_err();
         assert_eq!(error.code, "KUBE-061");
         assert!(error.what.contains("wrong.yaml") && error.what.contains("nofunction"), "{}", error.what);
         // Without values, or when the step says so, braces are only text.
@@ -188,10 +193,7 @@ const CHART_TEMPLATE: &str = "kind: ConfigMap\nmetadata: {name: {{ .Release.Name
 
 #[test]
 fn values_files_that_are_optional_may_be_missing() {
-    if !with_tools("values_files_that_are_optional_may_be_missing") {
-        return;
-    }
-    runtime().block_on(async {
+    with_tools("values_files_that_are_optional_may_be_missing", async {
         let dir = tempfile::tempdir().unwrap();
         let server = GitServer::start(dir.path(), "robot", "git-token-1").await;
         server.repository(
@@ -231,31 +233,47 @@ fn values_files_that_are_optional_may_be_missing() {
 
 #[test]
 fn charts_come_from_git_and_from_repositories() {
-    if !with_tools("charts_come_from_git_and_from_repositories") {
-        return;
-    }
-    runtime().block_on(async {
+    with_tools("charts_come_from_git_and_from_repositories", async {
         let dir = tempfile::tempdir().unwrap();
         let server = GitServer::start(dir.path(), "robot", "git-token-1").await;
         server.repository(
             "charts",
-            &[("web/Chart.yaml", CHART), ("web/templates/a.yaml", CHART_TEMPLATE), ("web/templates/b.yaml", "kind: Job\nmetadata: {name: b}\n"), ("web/values.yaml", "level: info\n"), ("web/crds/c.yaml", "kind: CustomResourceDefinition\nmetadata: {name: c}\n")],
+            &[
+                ("web/Chart.yaml", CHART),
+                ("web/templates/a.yaml", CHART_TEMPLATE),
+                ("web/templates/b.yaml", "kind: Job\nmetadata: {name: b}\n"),
+                ("web/values.yaml", "level: info\n"),
+                ("web/crds/c.yaml", "kind: CustomResourceDefinition\nmetadata: {name: c}\n"),
+            ],
         );
         let world = world(None);
         let chart = |name: &str| json!({"type": "HelmChart", "chartName": name});
         let manifest = json!({"identifier": "m", "kind": chart("web"), "store": git(&server, "charts", main_branch(), &["web"])});
         let flags = json!([{"command": "Template", "flag": "--include-crds"}, {"command": "Apply", "flag": "--force-conflicts"}]);
-        let found = loaded(&world, &spec(manifest.clone(), json!([inline("v", "level: debug")]), flags, rolling())).await.unwrap();
+        let found =
+            loaded(&world, &spec(manifest.clone(), json!([inline("v", "level: debug")]), flags, rolling()))
+                .await
+                .unwrap();
         let text = all_text(&found);
-        assert!(text.contains("shop-1.4.0") && text.contains("namespace: shop") && text.contains("\"debug\"") && text.contains("CustomResourceDefinition"), "{text}");
+        assert!(
+            text.contains("shop-1.4.0")
+                && text.contains("namespace: shop")
+                && text.contains("\"debug\"")
+                && text.contains("CustomResourceDefinition"),
+            "{text}"
+        );
         let about = found.chart.unwrap();
         assert_eq!((about.name.as_str(), about.version.as_str()), ("web", "1.4.0"));
         assert_eq!(found.commit.map(|commit| commit.len()), Some(40));
-        let some = loaded(&world, &spec(manifest.clone(), json!([]), json!([]), apply(&["templates/b.yaml"]))).await.unwrap();
+        let some =
+            loaded(&world, &spec(manifest.clone(), json!([]), json!([]), apply(&["templates/b.yaml"])))
+                .await
+                .unwrap();
         assert_eq!(some.documents.len(), 1, "{}", all_text(&some));
         for flag in ["--post-renderer=/bin/sh", "--kubeconfig=/x", "--output-dir=/tmp"] {
             let flags = json!([{"command": "Template", "flag": flag}]);
-            let error = loaded(&world, &spec(manifest.clone(), json!([]), flags, rolling())).await.unwrap_err();
+            let error =
+                loaded(&world, &spec(manifest.clone(), json!([]), flags, rolling())).await.unwrap_err();
             assert_eq!(error.code, "KUBE-069", "{flag}: {}", error.what);
         }
 
@@ -263,10 +281,12 @@ fn charts_come_from_git_and_from_repositories() {
         let artifacts = Artifacts::start(dir.path(), "reader", "chart-pw-1").await;
         let url = format!("http://127.0.0.1:{}/artifactory/charts", artifacts.port);
         publish(dir.path(), &artifacts, &url);
-        let repository = |url: &str, password: &str| json!({"type": "Http", "spec": {
-            "identifier": "charts", "url": url,
-            "auth": {"type": "UsernamePassword", "username": "reader", "password": password},
-        }});
+        let repository = |url: &str, password: &str| {
+            json!({"type": "Http", "spec": {
+                "identifier": "charts", "url": url,
+                "auth": {"type": "UsernamePassword", "username": "reader", "password": password},
+            }})
+        };
         let from = |url: &str, name: &str, version: Value, password: &str| {
             let kind = json!({"type": "HelmChart", "chartName": name, "chartVersion": version, "repository": repository(url, password)});
             spec(json!({"identifier": "m", "kind": kind}), json!([]), json!([]), rolling())
@@ -287,15 +307,23 @@ fn charts_come_from_git_and_from_repositories() {
 
 #[test]
 fn charts_come_from_a_registry_behind_a_password() {
-    if !with_tools("charts_come_from_a_registry_behind_a_password") {
-        return;
-    }
-    runtime().block_on(async {
+    with_tools("charts_come_from_a_registry_behind_a_password", async {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::closed(dir.path(), "reader", "chart-pw-1").await;
         let host = format!("127.0.0.1:{}", registry.port);
         let work = dir.path().join("push");
-        let login = ["registry", "login", &host, "--plain-http", "-u", "reader", "-p", "chart-pw-1", "--registry-config", "r.json"];
+        let login = [
+            "registry",
+            "login",
+            &host,
+            "--plain-http",
+            "-u",
+            "reader",
+            "-p",
+            "chart-pw-1",
+            "--registry-config",
+            "r.json",
+        ];
         for version in ["1.4.0", "1.5.0"] {
             pack(&work, version);
             if version == "1.4.0" {
@@ -311,13 +339,21 @@ fn charts_come_from_a_registry_behind_a_password() {
                 "auth": {"type": "UsernamePassword", "username": "reader", "password": password},
             }});
             let kind = json!({"type": "HelmChart", "chartName": name, "chartVersion": version, "repository": repository});
-            spec(json!({"identifier": "m", "kind": kind}), json!([inline("v", "level: debug")]), json!([]), rolling())
+            spec(
+                json!({"identifier": "m", "kind": kind}),
+                json!([inline("v", "level: debug")]),
+                json!([]),
+                rolling(),
+            )
         };
         let found = loaded(&world, &from("team/charts", "web", json!("1.4.0"), "charts")).await.unwrap();
         let text = all_text(&found);
         assert!(text.contains("shop-1.4.0") && text.contains("\"debug\""), "{text}");
         let about = found.chart.unwrap();
-        assert_eq!((about.version.as_str(), about.repository), ("1.4.0", format!("http://{host}/team/charts")));
+        assert_eq!(
+            (about.version.as_str(), about.repository),
+            ("1.4.0", format!("http://{host}/team/charts"))
+        );
         let found = loaded(&world, &from("team/charts", "web", Value::Null, "charts")).await.unwrap();
         assert_eq!(found.chart.unwrap().version, "1.5.0", "the newest");
         for (path, name, version, password, said) in [
@@ -327,7 +363,11 @@ fn charts_come_from_a_registry_behind_a_password() {
         ] {
             let error = loaded(&world, &from(path, name, version, password)).await.unwrap_err();
             assert_eq!(error.code, "KUBE-070", "{}", error.what);
-            assert!(error.what.contains(said) && !error.what.contains("s3cr3t-value"), "{said}: {}", error.what);
+            assert!(
+                error.what.contains(said) && !error.what.contains("s3cr3t-value"),
+                "{said}: {}",
+                error.what
+            );
         }
         assert!(!world.logs.everything().contains("chart-pw-1"));
     });
@@ -363,10 +403,7 @@ fn helm(work: &Path, args: &[&str]) {
 
 #[test]
 fn overlays_are_built_with_patches_laid_over_them() {
-    if !with_tools("overlays_are_built_with_patches_laid_over_them") {
-        return;
-    }
-    runtime().block_on(async {
+    with_tools("overlays_are_built_with_patches_laid_over_them", async {
         let dir = tempfile::tempdir().unwrap();
         let server = GitServer::start(dir.path(), "robot", "git-token-1").await;
         server.repository(
@@ -380,14 +417,28 @@ fn overlays_are_built_with_patches_laid_over_them() {
         );
         let world = world(Some("v7"));
         let manifest = |folder: &str| {
-            let kind = json!({"type": "Kustomize", "folder": folder, "patchesPaths": ["deploy/patches/scale.yaml"]});
+            let kind =
+                json!({"type": "Kustomize", "folder": folder, "patchesPaths": ["deploy/patches/scale.yaml"]});
             json!({"identifier": "m", "kind": kind, "store": git(&server, "config", main_branch(), &["deploy"])})
         };
-        let patch = inline("p.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {template: {metadata: {annotations: {a: b}}}}\n");
-        let found = loaded(&world, &spec(manifest("overlays/prod"), json!([patch]), json!([]), rolling())).await.unwrap();
+        let patch = inline(
+            "p.yaml",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {template: {metadata: {annotations: {a: b}}}}\n",
+        );
+        let found = loaded(&world, &spec(manifest("overlays/prod"), json!([patch]), json!([]), rolling()))
+            .await
+            .unwrap();
         let text = all_text(&found);
-        assert!(text.contains("name: prod-web") && text.contains("replicas: 4") && text.contains("a: b") && text.contains("image: app:v7"), "{text}");
-        let error = loaded(&world, &spec(manifest("overlays/prd"), json!([]), json!([]), rolling())).await.unwrap_err();
+        assert!(
+            text.contains("name: prod-web")
+                && text.contains("replicas: 4")
+                && text.contains("a: b")
+                && text.contains("image: app:v7"),
+            "{text}"
+        );
+        let error = loaded(&world, &spec(manifest("overlays/prd"), json!([]), json!([]), rolling()))
+            .await
+            .unwrap_err();
         assert_eq!(error.code, "KUBE-062");
         assert!(error.what.contains("deploy/overlays/prod"), "{}", error.what);
     });

@@ -63,13 +63,15 @@ struct Server {
 }
 
 impl Sshd {
-    /// Starts `count` servers on 127.0.0.2 and following, configured for wide fan-out.
+    /// Starts `count` servers on 127.0.0.2 and following, configured for wide fan-out; all they need lies in `dir`, which is
+    /// made when it is not there.
     ///
     /// # Panics
     /// When OpenSSH is missing or a server does not come up.
     pub async fn start(dir: &Path, count: u8) -> Sshd {
         let binary = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|p| Path::new(p).exists());
         let binary = binary.expect("OpenSSH server (scripts/install-test-peers installs it)");
+        std::fs::create_dir_all(dir).expect("directory");
         let dir = std::fs::canonicalize(dir).expect("directory");
         let user = test_user();
         // A home of its own, so that what a scenario leaves behind is seen as its own.

@@ -4,16 +4,16 @@ use super::plane::tool;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs the test again with `helm` and `kustomize` of the test tools in its search path, and says `false`; `true` when
-/// they are there already. A process's own environment is not to be changed while threads run.
-pub fn with_tools(test: &str) -> bool {
+/// Does the work of a test with `helm` and `kustomize` of the test tools in the search path: in a process of its own that
+/// runs this one test, because a process's environment is not to be changed while threads run.
+pub fn with_tools(test: &str, work: impl Future<Output = ()>) {
     if std::env::var_os("DELEGATE_TEST_TOOLS").is_some() {
-        return true;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        return runtime.unwrap().block_on(work);
     }
     let folder = tool("helm").parent().map(Path::to_owned).unwrap_or_default();
     assert!(folder.join("helm").exists(), "helm is missing: run scripts/install-test-peers");
     run_again(test, &format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default()));
-    false
 }
 
 /// Runs one test of this program again with this search path; it must pass.
