@@ -91,9 +91,6 @@ pub(crate) async fn token(
 }
 
 async fn client(issuer: &str, ca_pem: Option<&[u8]>, cx: &StepContext) -> Result<reqwest::Client, StepError> {
-    let strange = |error: reqwest::Error| {
-        Fault::Strange(error.to_string()).step("log in at the OpenID provider", issuer)
-    };
     let url = reqwest::Url::parse(issuer)
         .map_err(|error| bad_spec("KUBE-010", format!("oidcIssuerUrl `{issuer}` is not a URL: {error}")))?;
     let host = url.host_str().unwrap_or_default();
@@ -116,9 +113,6 @@ async fn client(issuer: &str, ca_pem: Option<&[u8]>, cx: &StepContext) -> Result
             None => builder,
         }
     };
-    let Some(pem) = ca_pem else { return base().build().map_err(strange) };
-    let extra = reqwest::Certificate::from_pem_bundle(pem).map_err(strange)?;
-    // A machine without any authority of its own (a minimal image) still works with the extra ones.
-    let made = base().tls_certs_merge(extra.clone()).build();
-    made.or_else(|_| base().tls_certs_only(extra).build()).map_err(strange)
+    sources::trusting(ca_pem, base)
+        .map_err(|error| Fault::Strange(error.to_string()).step("log in at the OpenID provider", issuer))
 }

@@ -301,32 +301,28 @@ impl<'a> Follow<'a> {
                 let base = (self.out.base, self.err.base);
                 ack = Some(Box::pin(acknowledge(self.job, session, self.key, base, self.log.clone())));
             }
-            let event = match ack.as_mut() {
-                Some(running) => tokio::select! {
-                    event = exec.next() => event,
-                    () = self.job.cx.clock.sleep(pace.pause()) => {
-                        exec.nudge();
-                        pace.looked();
-                        continue;
+            let acknowledged = async {
+                match ack.as_mut() {
+                    Some(running) => running.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                event = exec.next() => event,
+                () = self.job.cx.clock.sleep(pace.pause()) => {
+                    exec.nudge();
+                    pace.looked();
+                    continue;
+                }
+                done = acknowledged => {
+                    ack = None;
+                    // A failed one is made up for by the next.
+                    if let Ok((out, err)) = done {
+                        self.out.acknowledged = out.max(self.out.acknowledged);
+                        self.err.acknowledged = err.max(self.err.acknowledged);
                     }
-                    done = running => {
-                        ack = None;
-                        // A failed one is made up for by the next.
-                        if let Ok((out, err)) = done {
-                            self.out.acknowledged = out.max(self.out.acknowledged);
-                            self.err.acknowledged = err.max(self.err.acknowledged);
-                        }
-                        continue;
-                    }
-                },
-                None => tokio::select! {
-                    event = exec.next() => event,
-                    () = self.job.cx.clock.sleep(pace.pause()) => {
-                        exec.nudge();
-                        pace.looked();
-                        continue;
-                    }
-                },
+                    continue;
+                }
             };
             match event {
                 Event::Stdout(data) => {

@@ -33,8 +33,7 @@ pub(super) async fn intervene(
     JsonBody(decision): JsonBody<Decision>,
 ) -> Answer<Json<Value>> {
     let Some(action) = decision_of(&decision.action) else {
-        let names: Vec<&str> = Intervention::ALL.iter().map(|action| action.name()).collect();
-        let message = format!("`action`: `{}` is not one of {}", decision.action, names.join(", "));
+        let message = format!("`action`: `{}` is not one of {}", decision.action, decisions());
         return Err(ApiError::request(message));
     };
     decide(&api, &caller, &id, &decision.step, action).await?;
@@ -44,6 +43,11 @@ pub(super) async fn intervene(
 /// A decision by its name, whatever its case.
 pub(super) fn decision_of(name: &str) -> Option<Intervention> {
     Intervention::ALL.into_iter().find(|action| action.name().eq_ignore_ascii_case(name))
+}
+
+/// The names of all decisions, for messages.
+pub(super) fn decisions() -> String {
+    Intervention::ALL.map(|action| action.name()).join(", ")
 }
 
 /// Takes a decision about a step that waits for one, named by identifier or node id.

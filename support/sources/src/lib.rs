@@ -19,6 +19,6 @@ mod probe;
 pub use docker::{ResolvedImage, list_tags, resolve_tag};
 pub use download::{Downloaded, Located, download, locate, prune};
 pub use git::{Conversation, Ended, FetchedFile, FetchedFiles, Tunnel, fetch_files, fetch_some};
-pub use http::{Access, Answer, Backoff, Call, Client, ClientError, ClientOptions, Notice, Retry};
+pub use http::{Access, Answer, Backoff, Call, Client, ClientError, ClientOptions, Notice, Retry, trusting};
 pub use near::nearest;
 pub use probe::{probe_artifactory, probe_docker, probe_git, probe_prometheus};

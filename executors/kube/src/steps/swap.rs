@@ -184,14 +184,13 @@ impl Swap<'_> {
                     let text = format!("{}: {} → {}", live.name(), change.from.as_str(), change.to.as_str());
                     self.session.say(log, Level::Info, &text).await?;
                 }
-                Err(fault) if fault.is_conflict() => {
-                    let text = format!("{} was changed at the same time; it is read again", live.name());
-                    self.session.say(log, Level::Warn, &text).await?;
-                    return Ok(Some(live.name()));
-                }
                 // The change names the version that was read, so looking again and sending what is left is safe.
-                Err(fault) if fault.is_unanswered() => {
-                    let text = format!("{}: {fault}; it is read again", live.name());
+                Err(fault) if fault.is_conflict() || fault.is_unanswered() => {
+                    let what = match fault.is_conflict() {
+                        true => " was changed at the same time".to_owned(),
+                        false => format!(": {fault}"),
+                    };
+                    let text = format!("{}{what}; it is read again", live.name());
                     self.session.say(log, Level::Warn, &text).await?;
                     return Ok(Some(live.name()));
                 }

@@ -1,7 +1,7 @@
 //! Endpoint 7: interrupts of an execution, and decisions about a node that waits for one.
 
 use super::success;
-use crate::client_api::actions::{decide, decision_of};
+use crate::client_api::actions::{decide, decision_of, decisions};
 use crate::client_api::error::ApiError;
 use crate::client_api::{Answer, Api, Caller};
 use crate::harness_api::Meant;
@@ -50,8 +50,7 @@ pub(super) async fn node(
         name => decision_of(name),
     };
     let Some(action) = action else {
-        let names: Vec<&str> = Intervention::ALL.iter().map(|action| action.name()).collect();
-        return Err(unknown(&asked.interrupt_type, &format!("a node takes {}", names.join(", "))));
+        return Err(unknown(&asked.interrupt_type, &format!("a node takes {}", decisions())));
     };
     decide(&api, &caller, &id, &node, action).await?;
     Ok(done(&id, &asked.interrupt_type))

@@ -201,6 +201,7 @@ struct Entry {
 fn refused(path: &str, kind: &'static str) -> Problem {
     Problem::Refused { path: path.to_owned(), kind }
 }
+
 /// The parts of a path in a repository; empty for its root.
 pub(super) fn parts(path: &str) -> Result<Vec<String>, StepError> {
     let parts: Vec<String> =

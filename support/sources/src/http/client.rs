@@ -207,7 +207,17 @@ fn build(
         }
         builder
     };
-    let Some(pem) = &options.ca_pem else { return base().build().map_err(ClientError::Build) };
+    trusting(options.ca_pem.as_deref(), base)
+}
+
+/// A client that trusts the machine's authorities and those of a PEM bundle; `base` begins it, with everything else set.
+///
+/// **Errors**: the bundle holds no certificates, or the TLS library refuses.
+pub fn trusting(
+    ca_pem: Option<&[u8]>,
+    base: impl Fn() -> reqwest::ClientBuilder,
+) -> Result<reqwest::Client, ClientError> {
+    let Some(pem) = ca_pem else { return base().build().map_err(ClientError::Build) };
     let extra = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| ClientError::Certificates)?;
     if extra.is_empty() {
         return Err(ClientError::Certificates);

@@ -6,5 +6,5 @@ mod retry;
 
 pub use access::{Access, Answer, Call, Notice};
 pub(crate) use access::{basic, bearer};
-pub use client::{Client, ClientError, ClientOptions};
+pub use client::{Client, ClientError, ClientOptions, trusting};
 pub use retry::{Backoff, Retry};
