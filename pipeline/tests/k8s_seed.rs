@@ -315,6 +315,31 @@ fn the_look_ahead_names_the_agents_and_secrets_of_every_step() {
     assert_eq!(of("k8s_apply").secrets, ["git_token"]);
 }
 
+#[test]
+fn the_look_ahead_names_repositories_behind_sshd_as_hosts() {
+    let entities = format!(
+        "{ENTITIES}---
+secret: {{identifier: login, name: login, type: SSHKey, spec: {{port: 2022, auth: {{type: SSH, spec: {{credentialType: KeyReference, spec: {{userName: git, key: git_token}}}}}}}}}}
+---
+connector: {{identifier: repo, name: repo, type: Git, spec: {{url: 'ssh://git.example.com/shop.git', connectionType: Repo, type: Ssh, spec: {{sshKeyRef: login}}}}}}
+"
+    );
+    let manifest = "- manifest: {identifier: m, type: K8sManifest, spec: {store: {type: Git, spec: {connectorRef: repo, gitFetchType: Branch, branch: main, paths: [k8s]}}}}";
+    let text = document(manifest, &step("K8sRollingDeploy", "roll", "{}"), "");
+    let hosts = |known: &[&str]| {
+        let key = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU".to_owned();
+        let host_keys = known.iter().map(|host| ((*host).to_owned(), vec![key.clone()])).collect();
+        let options = pipeline::planner::PlanOptions { host_keys, ..support::options() };
+        let plan = plan("p.yaml", &text, &catalog(&entities), &options)
+            .unwrap_or_else(|faults| panic!("{faults:?}"));
+        let needs = preflight(&plan);
+        let need = needs.iter().find(|need| need.step == "roll").unwrap_or_else(|| panic!("{needs:?}"));
+        need.hosts.iter().map(|host| (host.host.clone(), host.known)).collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(&[]), [("git.example.com:2022".to_owned(), false)]);
+    assert_eq!(hosts(&["git.example.com:2022"]), [("git.example.com:2022".to_owned(), true)]);
+}
+
 // --- single steps and manifests ---
 
 const ENTITIES: &str = "

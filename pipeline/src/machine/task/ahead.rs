@@ -21,7 +21,7 @@ pub struct Need {
     pub task_type: String,
     /// Selectors with their origins; empty: any agent.
     pub selectors: Vec<SelectorSet>,
-    /// Hosts.
+    /// Hosts that it logs in to, repositories behind sshd among them.
     pub hosts: Vec<SshNeed>,
     /// Secrets.
     pub secrets: Vec<String>,
@@ -44,7 +44,6 @@ impl<'a> Builder<'a> {
         let mut builder = Builder::new(plan, state, &node.path, plan.run.started_at);
         builder.scope =
             NodeScope { plan, state: Some(state), node: index, run: None, record: None, iteration: None };
-        let mut hosts = Vec::new();
         // What cannot be resolved yet depends on earlier steps, and is judged when the step starts.
         let task_type = match &node.kind {
             NodeKind::Artifact => {
@@ -60,9 +59,7 @@ impl<'a> Builder<'a> {
                         None => builder.planned_hosts(*per_host),
                     };
                     for host in written {
-                        let Ok(target) = builder.login_to(&host) else { continue };
-                        let known = !target.host_keys.known.is_empty();
-                        hosts.push(SshNeed { host: format!("{}:{}", target.host, target.port), known });
+                        drop(builder.login_to(&host));
                     }
                     for unit in units {
                         if let UnitKind::Download { source: Some(source), .. } = &unit.kind {
@@ -73,10 +70,7 @@ impl<'a> Builder<'a> {
                 }
                 Spec::ShellScript { host: None, .. } => "SHELL_SCRIPT_TASK_NG",
                 Spec::ShellScript { host: Some(host), credential, .. } => {
-                    if let Ok(target) = builder.explicit_target(host, credential.as_ref()) {
-                        let known = !target.host_keys.known.is_empty();
-                        hosts.push(SshNeed { host: format!("{}:{}", target.host, target.port), known });
-                    }
+                    drop(builder.explicit_target(host, credential.as_ref()));
                     "COMMAND_TASK_NG"
                 }
                 Spec::Kubernetes(step) => {
@@ -103,7 +97,7 @@ impl<'a> Builder<'a> {
             step: node.identifier.clone(),
             task_type: task_type.to_owned(),
             selectors,
-            hosts,
+            hosts: builder.logins,
             secrets: builder.secrets.into_iter().map(|secret| secret.0).collect(),
         })
     }

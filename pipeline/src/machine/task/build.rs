@@ -2,6 +2,7 @@
 
 use super::super::state::{Run, State};
 use super::super::{SelectorSet, TaskRequest};
+use super::ahead::SshNeed;
 use super::artifact;
 use crate::model::connector::Connector;
 use crate::model::duration::parse_duration;
@@ -28,6 +29,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) notices: Vec<String>,
     /// Host that the task runs on.
     pub(crate) host: Option<String>,
+    /// Every host that the task logs in to, repositories behind sshd among them.
+    pub(crate) logins: Vec<SshNeed>,
     /// Exported by the step itself.
     pub(crate) step_env: BTreeMap<String, Text>,
 }
@@ -88,6 +91,7 @@ impl<'a> Builder<'a> {
             secrets: BTreeSet::new(),
             notices: Vec::new(),
             host: None,
+            logins: Vec::new(),
             step_env: BTreeMap::new(),
         }
     }

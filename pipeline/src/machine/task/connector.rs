@@ -1,5 +1,6 @@
 //! Connectors and logins as the agent needs them.
 
+use super::ahead::SshNeed;
 use super::build::{Builder, bad_field};
 use crate::connection::{self, Resolve};
 use crate::model::Field;
@@ -177,6 +178,10 @@ impl Builder<'_> {
         let key = self.secret(&login.key.0);
         let passphrase = login.passphrase.as_ref().map(|passphrase| self.secret(&passphrase.0));
         let known = self.known_keys(&host, port);
+        let login = SshNeed { host: format!("{host}:{port}"), known: !known.is_empty() };
+        if !self.logins.contains(&login) {
+            self.logins.push(login);
+        }
         let host_keys = HostKeys { mode: self.plan.host_key_mode, known };
         SshTarget { host, port, user, credential: SshCredential::Key { key, passphrase }, host_keys }
     }
