@@ -1,5 +1,9 @@
 //! The plan: everything about a run that is known before it starts, frozen, so that later edits change nothing.
 
+mod nodes;
+
+pub use nodes::Nodes;
+
 use crate::fault::{Mode, Notice};
 use crate::model::connector::Connector;
 use crate::model::failure::Strategies;
@@ -34,7 +38,7 @@ pub struct Plan {
     /// Pipeline variables with the inputs filled in.
     pub variables: Vec<Variable>,
     /// All nodes; [`ROOT`] is the pipeline.
-    pub nodes: Vec<PlanNode>,
+    pub nodes: Nodes,
     /// Connectors by the reference that names them.
     pub connectors: BTreeMap<String, Connector>,
     /// Host keys that were known at the start, by `host:port`.

@@ -24,7 +24,7 @@ const WAITING: usize = 256;
 /// Commands that become one transition.
 const BATCH: usize = 64;
 /// About how many bytes of executions that rest a shard keeps in memory; more are read from the store as needed.
-const KEPT_BYTES: usize = 8 * 1024 * 1024;
+const KEPT_BYTES: usize = 12 * 1024 * 1024;
 
 /// A turn of an execution is over.
 type Turn = BoxFuture<'static, (String, Option<Loaded>)>;

@@ -17,6 +17,7 @@ pub(crate) mod host_keys;
 mod inbox;
 mod owed;
 mod perform;
+mod plans;
 mod record;
 mod shard;
 mod timers;
@@ -153,6 +154,8 @@ struct Shared {
     figures: figures::Figures,
     /// Steps that the manager itself performs.
     desk: perform::Desk,
+    /// What executions in memory have in common.
+    plans: plans::Plans,
 }
 
 impl Shared {
@@ -217,6 +220,7 @@ impl Engine {
             retry: Mutex::default(),
             figures: figures::Figures::default(),
             desk: perform::Desk::new(performer, stop.clone()),
+            plans: plans::Plans::default(),
         });
         let mut tasks = Vec::with_capacity(SHARDS + 3);
         let shards: Arc<[mpsc::Sender<Command>]> = (0..SHARDS)

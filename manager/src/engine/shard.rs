@@ -31,6 +31,8 @@ pub(super) struct Loaded {
     whole: usize,
     /// About how many bytes of parts were stored since.
     parts: usize,
+    /// How much of `whole` it shares with another execution in memory.
+    shared: usize,
     ended: bool,
 }
 
@@ -40,9 +42,9 @@ impl Loaded {
         self.ended
     }
 
-    /// About how many bytes it is as JSON.
+    /// About how many bytes it is as JSON, without what another one in memory has too.
     pub(super) fn weight(&self) -> usize {
-        self.whole + self.parts
+        (self.whole + self.parts).saturating_sub(self.shared)
     }
 }
 
@@ -74,14 +76,14 @@ pub(crate) async fn load(
     store: &dyn Store,
     execution_id: &str,
 ) -> Result<Option<(u64, Record)>, EngineError> {
-    Ok(load_weighed(store, execution_id).await?.map(|(version, record, _)| (version, record)))
+    Ok(load_weighed(store, execution_id).await?.map(|(version, record, _, _)| (version, record)))
 }
 
-/// The same, with about how many bytes the state is.
+/// The same, with about how many bytes the state and the nodes of its plan are.
 async fn load_weighed(
     store: &dyn Store,
     execution_id: &str,
-) -> Result<Option<(u64, Record, usize)>, EngineError> {
+) -> Result<Option<(u64, Record, usize, usize)>, EngineError> {
     let Some(snapshot) = store.snapshot(execution_id).await? else { return Ok(None) };
     let version = snapshot.state.get("version").and_then(Value::as_u64).unwrap_or(0);
     if version > u64::from(RECORD_VERSION) {
@@ -91,10 +93,11 @@ async fn load_weighed(
             known: RECORD_VERSION,
         });
     }
+    let nodes = snapshot.state.pointer("/machine/plan/nodes").map_or(0, weight);
     let weight = weight(&snapshot.state);
     let record = serde_json::from_value(snapshot.state)
         .map_err(|source| EngineError::Unreadable { execution_id: execution_id.to_owned(), source })?;
-    Ok(Some((snapshot.version, record, weight)))
+    Ok(Some((snapshot.version, record, weight, nodes)))
 }
 
 /// About how many bytes a document is as JSON text.
@@ -252,10 +255,13 @@ impl Driver {
         let missing = || EngineError::NotFound { execution_id: self.execution_id.clone() };
         let store = self.shared.store.as_ref();
         let row = store.execution(&self.execution_id).await?.ok_or_else(missing)?;
-        let (version, record, weight) = load_weighed(store, &self.execution_id).await?.ok_or_else(missing)?;
+        let loaded = load_weighed(store, &self.execution_id).await?.ok_or_else(missing)?;
+        let (version, mut record, weight, nodes) = loaded;
+        let shares = self.shared.plans.share(Arc::make_mut(&mut record.machine.plan));
         // How much of it is stored as parts is not known. Before the first transition nothing is.
         let (whole, parts) = if version == 0 { (weight, 0) } else { (weight / 2, weight / 2) };
-        self.loaded = Some(Loaded { version, record, whole, parts, ended: row.ended });
+        let shared = if shares { nodes } else { 0 };
+        self.loaded = Some(Loaded { version, record, whole, parts, shared, ended: row.ended });
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub use preflight::preflight;
 use crate::entities::Catalog;
 use crate::fault::{Fault, Findings, Mode, Notice};
 use crate::model::pipeline::read_pipeline;
-use crate::plan::{PLAN_VERSION, Plan, ROOT, RunFacts, StageRecord};
+use crate::plan::{Nodes, PLAN_VERSION, Plan, ROOT, RunFacts, StageRecord};
 use crate::trigger::TriggerFacts;
 use crate::yaml::{Node, parse_documents};
 use proto::task::HostKeyMode;
@@ -174,7 +174,7 @@ fn make(
         run,
         tags: pipeline.tags.clone(),
         variables: std::mem::take(&mut pipeline.variables),
-        nodes: Vec::new(),
+        nodes: Nodes::default(),
         connectors: BTreeMap::new(),
         host_keys: options.host_keys.clone(),
         logins: BTreeMap::new(),
