@@ -256,7 +256,49 @@ async fn many_tasks_share_the_capacity() {
 }
 
 #[tokio::test]
+async fn calls_that_are_under_way_at_once_share_requests_and_a_lost_one_loses_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let manager = Manager::start_together().await;
+    for n in 0..60 {
+        manager.noop(&format!("t{n:02}"), "x\ny");
+    }
+    manager.with(|inner| {
+        inner.lose_together = 2;
+        inner.refuse_responses = 3;
+    });
+    let agent = Agent::start(&manager, data.path(), &[]);
+    let all = |inner: &scripted::Inner| {
+        inner.tasks.values().all(|task| task.answer.is_some()).then_some(inner.together)
+    };
+    let (requests, calls) = manager.wait("all answers", all).await;
+    agent.stop().await.unwrap();
+    let inner = manager.lock();
+    assert!(inner.tasks.values().all(|task| task.fence == 1));
+    // Sixty are acquired and answered; each request carries what came up during the one before.
+    assert!(calls >= 120 && requests * 2 < calls, "{calls} calls in {requests} requests");
+    assert!(inner.wholes > 0, "short logs go in one call");
+    for (key, stream) in &inner.streams {
+        let lines: Vec<&str> = stream.lines.iter().map(|line| line["out"].as_str().unwrap()).collect();
+        assert_eq!((lines.as_slice(), stream.closed), (["x", "y"].as_slice(), true), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn a_crash_at_every_point_of_a_task_loses_and_doubles_nothing() {
+    crash_everywhere(async || Manager::start(true).await).await;
+}
+
+#[tokio::test]
+async fn so_does_one_of_an_agent_whose_calls_share_requests() {
+    crash_everywhere(Manager::start_together).await;
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "The body of two tests: a panic is a failed test."
+)]
+async fn crash_everywhere(start: impl AsyncFn() -> std::sync::Arc<Manager>) {
     let points = [
         "acquired",
         "before open",
@@ -269,7 +311,7 @@ async fn a_crash_at_every_point_of_a_task_loses_and_doubles_nothing() {
     for point in points {
         tracing::info!(point, "next point");
         let data = tempfile::tempdir().unwrap();
-        let manager = Manager::start(true).await;
+        let manager = start().await;
         manager.with(|inner| inner.hold = Some(point));
         manager.noop("t1", "the only line");
         let agent = Agent::start(&manager, data.path(), &[]);

@@ -234,6 +234,38 @@ async fn many_calls_in_one_request_are_each_judged_by_themselves() {
 }
 
 #[tokio::test]
+async fn a_short_log_comes_in_one_call_and_a_repetition_changes_nothing() {
+    let m = TestManager::start().await;
+    let logs = Logs::new(&m);
+    let own = m.app.log_tokens.mint("default", "mine/", m.app.clock.wall());
+    let line = |n: u64| serde_json::from_str::<Value>(&lines(n..n + 1)[0]).unwrap();
+    let whole = |key: &str, seq: u64, lines: Value| json!({"verb": "whole", "key": key, "token": own, "seq": seq, "lines": lines});
+    let ask = async |calls: Value| {
+        logs.ask(Method::POST, "/stream/batch", &[], calls.to_string()).await.json::<Value>().await.unwrap()
+    };
+    let two = whole("mine/a", 0, json!([line(0), line(1)]));
+    let replies = ask(json!([
+        two, two, whole("mine/empty", 0, json!([])), whole("mine/gap", 3, json!([line(3)])), whole("mine/bad", 0, json!(7)),
+        whole("others/a", 0, json!([line(0)])),
+        // An earlier process of the agent sent the beginning, and left the stream open.
+        {"verb": "open", "key": "mine/b", "token": own},
+        {"verb": "append", "key": "mine/b", "token": own, "seq": 0, "lines": [line(0)]},
+        whole("mine/b", 0, json!([line(0), line(1), line(2)])),
+    ]))
+    .await;
+    let wanted = json!([
+        {"status": 200, "next": 2}, {"status": 200, "next": 2}, {"status": 200, "next": 0}, {"status": 409, "next": 0},
+        {"status": 400}, {"status": 403}, {"status": 200, "next": 0}, {"status": 200, "next": 1}, {"status": 200, "next": 3},
+    ]);
+    assert_eq!(replies, wanted);
+    assert_eq!(logs.blob("mine/a").await.unwrap().lines().count(), 2);
+    assert_eq!(logs.blob("mine/b").await.unwrap().lines().count(), 3);
+    assert!(logs.exists("mine/empty").await && !logs.exists("mine/gap").await);
+    assert!(!logs.exists("others/a").await);
+    m.stop().await;
+}
+
+#[tokio::test]
 async fn tails_begin_with_history_and_end_with_the_stream() {
     let m = TestManager::start().await;
     let logs = Logs::new(&m);

@@ -293,6 +293,95 @@ async fn extended_agents_get_fences_checkpoints_and_verdicts() {
 }
 
 #[tokio::test]
+async fn many_calls_in_one_request_are_what_the_single_ones_are() {
+    let m = TestManager::start().await;
+    let id = m.register_own("i-1", "zone-a", &[NOOP], &["linux"], "").await;
+    for task_id in ["t1", "t2"] {
+        m.app.store.enqueue(task(task_id, NOOP, &[])).await.unwrap();
+    }
+    m.app.store.enqueue(task("t3", NOOP, &["plan9"])).await.unwrap();
+    let path = format!("/api/agent/ext/calls?accountId=default&delegateId={id}");
+    let ask = async |body: String| m.call(Method::POST, &path).body(body).send().await.unwrap();
+    let calls = async |calls: Value| ask(calls.to_string()).await.json::<Value>().await.unwrap();
+    let acquire =
+        |task: &str, instance: &str| json!({"verb": "acquire", "taskId": task, "instanceId": instance});
+    let got = calls(json!([
+        acquire("t1", "i-1"),
+        acquire("t3", "i-1"),
+        acquire("t2", "i-1"),
+        acquire("t9", "i-1"),
+        acquire("t1", "other"),
+    ]))
+    .await;
+    let statuses: Vec<u64> =
+        got.as_array().unwrap().iter().map(|one| one["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [200, 409, 200, 409, 409]);
+    assert_eq!(
+        got[0]["body"],
+        m.acquire_as(&id, "t1", "i-1")
+            .await
+            .map(|mut single| {
+                // Minted for each reply.
+                single["logging"]["token"] = got[0]["body"]["logging"]["token"].clone();
+                single
+            })
+            .unwrap()
+    );
+    assert_eq!(got[2]["body"]["delegateExt"]["fence"], 1);
+    let units = json!([{"unit": "Execute", "status": "RUNNING", "startedAt": 5}]);
+    let answer = |fence: u64| json!({"id": "t2", "type": NOOP, "code": "OK", "data": {"status": "Success", "fence": fence}});
+    let got = calls(json!([
+        {"verb": "checkpoint", "taskId": "t1", "fence": 1, "body": {"n": 1}},
+        {"verb": "checkpoint", "taskId": "t1", "fence": 7, "body": {"n": 2}},
+        {"verb": "checkpoint", "taskId": "t1", "body": {"n": 2}},
+        {"verb": "progress", "taskId": "t1", "body": units},
+        {"verb": "progress", "taskId": "t1", "body": 7},
+        {"verb": "respond", "taskId": "t2", "body": answer(1)},
+        {"verb": "respond", "taskId": "t9", "body": answer(1)},
+        {"verb": "respond", "taskId": "t1"},
+    ]))
+    .await;
+    let statuses: Vec<u64> =
+        got.as_array().unwrap().iter().map(|one| one["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [204, 409, 400, 204, 400, 204, 204, 400]);
+    let row = m.app.store.task("t1").await.unwrap().unwrap();
+    assert_eq!(row.progress.unwrap()[0]["unit"], "Execute");
+    assert_eq!(m.app.store.checkpoints("t1").await.unwrap(), [json!({"n": 1})]);
+    assert_eq!(m.app.store.task("t2").await.unwrap().unwrap().result.unwrap()["agent"], "zone-a");
+    for bad in [json!({}).to_string(), "[".to_owned(), json!([{"verb": "dance", "taskId": "t1"}]).to_string()]
+    {
+        assert_eq!(ask(bad).await.status(), StatusCode::BAD_REQUEST);
+    }
+    let many = json!(vec![acquire("t1", "i-1"); 129]);
+    assert_eq!(ask(many.to_string()).await.status(), StatusCode::BAD_REQUEST);
+    let stranger = m.http.post(format!("{}{path}", m.url)).body("[]").send().await.unwrap();
+    assert_eq!(stranger.status(), StatusCode::UNAUTHORIZED);
+    m.stop().await;
+}
+
+#[tokio::test]
+async fn a_package_that_is_too_large_for_company_is_given_by_itself() {
+    let m = TestManager::start().await;
+    let id = m.register_own("i-1", "zone-a", &[NOOP], &[], "").await;
+    for task_id in ["t1", "t2"] {
+        let mut large = task(task_id, NOOP, &[]);
+        large.data = json!({"filler": "x".repeat(3 << 20)}).to_string();
+        m.app.store.enqueue(large).await.unwrap();
+    }
+    let path = format!("/api/agent/ext/calls?accountId=default&delegateId={id}");
+    let calls = json!([
+        {"verb": "acquire", "taskId": "t1", "instanceId": "i-1"},
+        {"verb": "acquire", "taskId": "t2", "instanceId": "i-1"},
+    ]);
+    let got: Value =
+        m.call(Method::POST, &path).body(calls.to_string()).send().await.unwrap().json().await.unwrap();
+    assert_eq!((&got[0]["status"], &got[1]["status"]), (&json!(200), &json!(413)));
+    let alone = m.acquire_as(&id, "t2", "i-1").await.unwrap();
+    assert_eq!(alone["delegateExt"]["fence"], 1, "it was this agent's already");
+    m.stop().await;
+}
+
+#[tokio::test]
 async fn a_lost_acquire_reply_is_made_good_by_the_heartbeat() {
     let m = TestManager::start().await;
     let id = m.register_own("i-1", "zone-a", &[NOOP], &[], "").await;

@@ -3,12 +3,13 @@
 //! Two borders meet here. [`task`], [`result`], [`failure`] and [`text`] hold our own dialect: the typed document that
 //! a task carries in `data` (DESIGN D2) and the answer to it. The other modules restate the Harness wire, field by
 //! field, with the tolerance that its clients need: [`register`] (register, heartbeat, unregister), [`events`],
-//! [`package`] (the JSON acquire reply), [`response`], [`logs`], [`token`] (the bearer), [`selector`]. What we add to
+//! [`package`] (the JSON acquire reply), [`response`], [`calls`] (many of ours in one request), [`logs`], [`token`] (the bearer), [`selector`]. What we add to
 //! that wire stands under `delegateExt` (ADR 0002); [`seal`] is its cryptography for secrets.
 //!
 //! Nothing here performs I/O or reads a clock. Randomness comes from the caller, except for key generation and sealing
 //! in [`seal`], where the cryptographic library draws its own.
 
+pub mod calls;
 pub mod events;
 pub mod failure;
 pub mod ids;

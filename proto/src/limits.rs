@@ -21,6 +21,15 @@ pub const MAX_LOG_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// Calls in one `POST /stream/batch`.
 pub const MAX_STREAM_CALLS: usize = 128;
 
+/// Calls in one `POST /api/agent/ext/calls`: as many tasks as one poll lists, and some.
+pub const MAX_TASK_CALLS: usize = 128;
+
+/// Packages in one reply to `POST /api/agent/ext/calls`, together. What does not fit is asked for by itself.
+pub const MAX_SHARED_PACKAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest body of a call that shares a request with others; a larger one is worth a request of its own.
+pub const MAX_SHARED_CALL_BYTES: usize = 32 * 1024;
+
 /// Lines in one `PUT /stream` that we send. A batch is sent again as a whole after a lost reply, so it stays small.
 pub const MAX_LOG_BATCH_LINES: usize = 1000;
 

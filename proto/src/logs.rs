@@ -227,6 +227,9 @@ pub enum StreamVerb {
     Append,
     /// `DELETE /stream` with `snapshot=true`.
     Close,
+    /// The three of them, one after the other: a log that is whole already (extension `logWhole`). A gap leaves the
+    /// stream open.
+    Whole,
 }
 
 /// One of the calls of a `POST /stream/batch` (ADR 0002): the same as the single call, with its own token. The body is a
@@ -241,10 +244,10 @@ pub struct StreamCall {
     pub key: String,
     /// Log token for this key.
     pub token: String,
-    /// Number of the first line, with `Append`.
+    /// Number of the first line, with `Append` and `Whole`.
     #[serde(default)]
     pub seq: u64,
-    /// JSON list of lines, with `Append`.
+    /// JSON list of lines, with `Append` and `Whole`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<Box<serde_json::value::RawValue>>,
 }
@@ -255,7 +258,8 @@ pub struct StreamCall {
 pub struct StreamReply {
     /// Status of the single call; 404 where the stream is not open.
     pub status: u16,
-    /// Number of the line that is expected next, with status 200 and 409 of `Open` and `Append`.
+    /// Number of the line that is expected next, with status 200 and 409 of `Open`, `Append` and
+    /// `Whole`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
 }

@@ -221,11 +221,15 @@ pub enum Feature {
     Busy,
     /// Many calls about log streams in one request.
     LogBatch,
+    /// A short log in one call: opened, written and closed.
+    LogWhole,
+    /// Many calls about tasks in one request.
+    TaskBatch,
 }
 
 impl Feature {
     /// Every feature, in the order of the ADR.
-    pub const ALL: [Feature; 8] = [
+    pub const ALL: [Feature; 10] = [
         Feature::LongPoll,
         Feature::Fence,
         Feature::Checkpoint,
@@ -234,6 +238,8 @@ impl Feature {
         Feature::SealedSecrets,
         Feature::Busy,
         Feature::LogBatch,
+        Feature::LogWhole,
+        Feature::TaskBatch,
     ];
 }
 
@@ -420,7 +426,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(
-            r#""features":["longPoll","fence","checkpoint","progress","streamResume","sealedSecrets","busy","logBatch"]"#
+            r#""features":["longPoll","fence","checkpoint","progress","streamResume","sealedSecrets","busy","logBatch","logWhole","taskBatch"]"#
         ));
         assert_eq!(serde_json::from_str::<Wrapped<RegisterResponse>>(&text).unwrap(), reply);
     }

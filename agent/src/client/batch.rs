@@ -1,132 +1,147 @@
-//! Calls about log streams that share a request.
+//! Calls that share a request.
 //!
 //! While one request is under way, what comes up meanwhile gathers, and goes out together as the next one. So a single
 //! step waits for nothing, and many steps that run at once cost few requests.
 
-use super::logs::{LogClient, LogFault};
-use proto::limits::MAX_STREAM_CALLS;
-use proto::logs::{StreamCall, StreamReply};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use tokio::sync::{Semaphore, oneshot};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Requests under way at once. A second one, so that a slow one does not hold back everything.
 const AT_ONCE: usize = 2;
-/// Bytes of lines in one request.
-const MAX_BYTES: usize = 1 << 20;
 
-type Answer = Result<Option<u64>, LogFault>;
+/// A service that takes many calls in one request. Cheap to clone.
+pub(super) trait Together: Clone + Send + Sync + 'static {
+    type Call: Send + 'static;
+    type Answer: Send + 'static;
+    type Fault: Clone + Send + Sync + 'static;
+    /// Calls in one request, and bytes of their bodies at which it is full.
+    const MOST: (usize, usize);
 
-/// Calls that wait for the next request. The queue is bounded by its callers: a unit has one call under way.
-pub(super) struct Batch {
-    waiting: Mutex<VecDeque<(StreamCall, oneshot::Sender<Answer>)>>,
-    turns: Semaphore,
-    off: AtomicBool,
+    /// Bytes of the body of a call.
+    fn weight(call: &Self::Call) -> usize;
+
+    /// What a call answers that the reply says nothing of.
+    fn unanswered() -> Self::Fault;
+
+    /// Carries the calls out in one request; the answers are in the order of the calls.
+    ///
+    /// **Errors**: the request failed as a whole.
+    fn send(
+        self,
+        calls: Vec<Self::Call>,
+    ) -> impl Future<Output = Result<Vec<Outcome<Self>>, Self::Fault>> + Send;
 }
 
-impl Default for Batch {
-    fn default() -> Self {
-        Batch { waiting: Mutex::default(), turns: Semaphore::new(AT_ONCE), off: AtomicBool::new(false) }
+/// What became of one call.
+pub(super) type Outcome<T> = Result<<T as Together>::Answer, <T as Together>::Fault>;
+
+/// A request under way. It belongs to all whose calls it carries: as long as one of them waits, it goes on.
+type Flight<T> = Shared<BoxFuture<'static, Arc<Landed<T>>>>;
+
+/// Answers by seat, each for one caller.
+struct Landed<T: Together>(Result<Vec<Seat<T>>, T::Fault>);
+
+/// Taken by the one whose it is.
+type Seat<T> = Mutex<Option<Outcome<T>>>;
+
+impl<T: Together> Landed<T> {
+    fn seat(&self, seat: usize) -> Outcome<T> {
+        let answers = self.0.as_ref().map_err(Clone::clone)?;
+        let answer =
+            answers.get(seat).and_then(|one| one.lock().unwrap_or_else(PoisonError::into_inner).take());
+        answer.unwrap_or_else(|| Err(T::unanswered()))
     }
 }
 
-impl Batch {
-    /// Whether the service still takes such requests.
+/// A call, and where its caller learns by which request it goes.
+type Waiting<T> = (<T as Together>::Call, oneshot::Sender<(Flight<T>, usize)>);
+
+/// Calls that wait for the next request. The queue is bounded by its callers: each has one call under way.
+pub(super) struct Batch<T: Together> {
+    waiting: Mutex<VecDeque<Waiting<T>>>,
+    turns: Arc<Semaphore>,
+    on: AtomicBool,
+}
+
+impl<T: Together> Batch<T> {
+    /// `on`: whether the service takes such requests, as far as is known.
+    pub(super) fn new(on: bool) -> Self {
+        Batch { waiting: Mutex::default(), turns: Arc::new(Semaphore::new(AT_ONCE)), on: AtomicBool::new(on) }
+    }
+
+    /// Whether the service takes such requests.
     pub(super) fn is_on(&self) -> bool {
-        !self.off.load(Ordering::Relaxed)
+        self.on.load(Ordering::Relaxed)
+    }
+
+    /// What became known of the service.
+    pub(super) fn switch(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
     }
 
     /// Carries the call out, in a request with others.
     ///
-    /// **Errors**: as the single call; `Away` for all calls of a request that failed as a whole. **Cancel**: it is unknown
-    /// whether it was carried out; other calls of the same request answer `Away`. **Repeat**: safe.
-    pub(super) async fn call(&self, client: &LogClient, call: StreamCall) -> Answer {
-        let (sender, mut answer) = oneshot::channel();
+    /// **Errors**: as the single call; that of the request for all calls of one that failed as a whole. **Cancel**: it is
+    /// unknown whether it was carried out; the other calls of its request go on. **Repeat**: safe.
+    pub(super) async fn call(&self, service: &T, call: T::Call) -> Outcome<T> {
+        let (sender, mut boarded) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((call, sender));
-        let broken = || LogFault::Away { what: "the request was given up".to_owned(), retry_after: None };
         loop {
             tokio::select! {
                 biased;
-                answer = &mut answer => return answer.unwrap_or_else(|_| Err(broken())),
-                turn = self.turns.acquire() => {
+                flight = &mut boarded => {
+                    let Ok((flight, seat)) = flight else { return Err(T::unanswered()) };
+                    return flight.await.seat(seat);
+                }
+                turn = self.turns.clone().acquire_owned() => {
                     // Whoever is ready to call does so first.
                     tokio::task::yield_now().await;
-                    let calls = self.take();
-                    if calls.is_empty() {
-                        // Another request has this call.
-                        drop(turn);
-                        return answer.await.unwrap_or_else(|_| Err(broken()));
-                    }
-                    self.send(client, calls).await;
+                    // The semaphore is never closed.
+                    let Ok(turn) = turn else { return Err(T::unanswered()) };
+                    self.depart(service.clone(), turn);
                 }
             }
         }
     }
 
-    fn take(&self) -> Vec<(StreamCall, oneshot::Sender<Answer>)> {
+    /// Begins a request with what waits, if something does.
+    fn depart(&self, service: T, turn: OwnedSemaphorePermit) {
+        let (calls, callers): (Vec<_>, Vec<_>) = self.take().into_iter().unzip();
+        if calls.is_empty() {
+            return;
+        }
+        let request = async move {
+            let count = calls.len();
+            let answers = match service.send(calls).await {
+                Ok(answers) if answers.len() != count => Err(T::unanswered()),
+                other => other,
+            };
+            drop(turn);
+            Arc::new(Landed(answers.map(|all| all.into_iter().map(|one| Mutex::new(Some(one))).collect())))
+        };
+        let flight: Flight<T> = request.boxed().shared();
+        for (seat, caller) in callers.into_iter().enumerate() {
+            // A caller that went away meanwhile misses nothing.
+            let _unused = caller.send((flight.clone(), seat));
+        }
+    }
+
+    fn take(&self) -> Vec<Waiting<T>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (most, full) = T::MOST;
         let (mut calls, mut bytes) = (Vec::new(), 0);
-        while calls.len() < MAX_STREAM_CALLS && bytes < MAX_BYTES {
-            let Some((call, sender)) = waiting.pop_front() else { break };
+        while calls.len() < most && bytes < full {
+            let Some((call, caller)) = waiting.pop_front() else { break };
             // Nobody waits for a call that was given up, and it may be repeated: it is not made.
-            if !sender.is_closed() {
-                bytes += call.lines.as_ref().map_or(0, |lines| lines.get().len());
-                calls.push((call, sender));
+            if !caller.is_closed() {
+                bytes += T::weight(&call);
+                calls.push((call, caller));
             }
         }
         calls
-    }
-
-    async fn send(&self, client: &LogClient, calls: Vec<(StreamCall, oneshot::Sender<Answer>)>) {
-        let (calls, senders): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
-        let unreadable =
-            || LogFault::Away { what: "an answer that cannot be read".to_owned(), retry_after: None };
-        let sent = match serde_json::to_vec(&calls) {
-            Ok(body) => client.send_batch(body).await,
-            Err(_) => Err(unreadable()),
-        };
-        let replies = sent.and_then(|body| {
-            let replies = serde_json::from_slice::<Vec<StreamReply>>(&body).map_err(|_| unreadable())?;
-            if replies.len() == senders.len() { Ok(replies) } else { Err(unreadable()) }
-        });
-        match replies {
-            // Its receiver may be gone, and then nobody misses the answer.
-            Ok(replies) => {
-                for (sender, reply) in senders.into_iter().zip(replies) {
-                    let _unused = sender.send(judged(reply));
-                }
-            }
-            Err(fault) => {
-                let refused = matches!(fault, LogFault::NotFound | LogFault::Refused { status: 404 | 405 });
-                let fault = match &fault {
-                    // 403: no call in it is allowed.
-                    LogFault::Away { .. } | LogFault::Refused { status: 403 } => fault,
-                    // The refusal is of the request, not of the calls in it.
-                    other => {
-                        LogFault::Away { what: format!("many calls in one: {other}"), retry_after: None }
-                    }
-                };
-                if refused {
-                    // The manager was replaced by one that does not know it.
-                    self.off.store(true, Ordering::Relaxed);
-                }
-                for sender in senders {
-                    let _unused = sender.send(Err(fault.clone()));
-                }
-            }
-        }
-    }
-}
-
-fn judged(reply: StreamReply) -> Answer {
-    match (reply.status, reply.next) {
-        (200, next) => Ok(next),
-        (409, Some(next)) => Err(LogFault::Gap { next }),
-        (404, _) => Err(LogFault::NotFound),
-        (status @ (408 | 409 | 429 | 500..), _) => {
-            Err(LogFault::Away { what: format!("status {status}"), retry_after: None })
-        }
-        (status, _) => Err(LogFault::Refused { status }),
     }
 }

@@ -1,9 +1,10 @@
 //! The log service (protocol.md §9.1, ADR 0002).
 
-use super::batch::Batch;
-use super::{CALL_LIMIT, MAX_CALLS, exchange};
+use super::batch::{Batch, Outcome, Together};
+use super::{CALL_LIMIT, Features, MAX_CALLS, exchange};
 use bytes::Bytes;
-use proto::logs::{StreamCall, StreamNext, StreamVerb};
+use proto::limits::{MAX_SHARED_CALL_BYTES, MAX_STREAM_CALLS};
+use proto::logs::{StreamCall, StreamNext, StreamReply, StreamVerb};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
@@ -12,9 +13,6 @@ use tokio::sync::Semaphore;
 
 /// Replies of the log service are a line long.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
-
-/// Appends up to this size share a request with other calls; larger ones are worth a request of their own.
-const MAX_SHARED_BYTES: usize = 32 * 1024;
 
 /// Why a call brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,8 +41,9 @@ pub(crate) struct LogClient {
     /// One permit per call; apart from the manager's, so that a dead log service holds back nothing else.
     gate: Arc<Semaphore>,
     /// Calls of all tasks that may share a request.
-    batch: Arc<Batch>,
+    batch: Arc<Batch<LogClient>>,
     batched: bool,
+    wholes: bool,
 }
 
 impl LogClient {
@@ -55,15 +54,21 @@ impl LogClient {
             account: account.into(),
             token: None,
             gate: Arc::new(Semaphore::new(MAX_CALLS)),
-            batch: Arc::default(),
+            batch: Arc::new(Batch::new(true)),
             batched: false,
+            wholes: false,
         }
     }
 
-    /// The same service for a task with its own token; `batched` where it takes many calls in one request and resumes
-    /// streams.
-    pub(crate) fn for_token(&self, token: &SecretString, batched: bool) -> LogClient {
-        LogClient { token: Some(token.clone()), batched, ..self.clone() }
+    /// The same service for a task with its own token, in the ways that the manager announced.
+    pub(crate) fn for_token(&self, token: &SecretString, features: &Features) -> LogClient {
+        let batched = features.log_batch && features.stream_resume;
+        LogClient {
+            token: Some(token.clone()),
+            batched,
+            wholes: batched && features.log_whole,
+            ..self.clone()
+        }
     }
 
     /// The call in a request with others. `None`: it has to go by itself.
@@ -79,7 +84,7 @@ impl LogClient {
         }
         let lines = match lines {
             None => None,
-            Some(lines) if lines.len() > MAX_SHARED_BYTES => return None,
+            Some(lines) if lines.len() > MAX_SHARED_CALL_BYTES => return None,
             Some(lines) => {
                 let text = String::from_utf8(lines.to_vec()).ok()?;
                 Some(serde_json::value::RawValue::from_string(text).ok()?)
@@ -91,7 +96,7 @@ impl LogClient {
     }
 
     /// Sends a body of many calls.
-    pub(super) async fn send_batch(&self, body: Vec<u8>) -> Result<Bytes, LogFault> {
+    async fn send_batch(&self, body: Vec<u8>) -> Result<Bytes, LogFault> {
         let call = self
             .http
             .request(Method::POST, format!("{}/stream/batch", self.base))
@@ -143,6 +148,25 @@ impl LogClient {
         next(&self.send(call).await?, seq.is_some())
     }
 
+    /// Whether the service takes a short log in one call.
+    pub(crate) fn takes_whole(&self) -> bool {
+        self.wholes && self.batch.is_on()
+    }
+
+    /// A log that is whole: opened, written and closed in one call. `None`: the service does not take that, or the lines are
+    /// too many; nothing was sent. A gap leaves the stream open.
+    pub(crate) async fn whole(
+        &self,
+        key: &str,
+        seq: u64,
+        lines: &Bytes,
+    ) -> Option<Result<Option<u64>, LogFault>> {
+        if !self.takes_whole() {
+            return None;
+        }
+        self.together(StreamVerb::Whole, key, seq, Some(lines)).await
+    }
+
     /// Closes a stream and keeps it as a blob.
     pub(crate) async fn close(&self, key: &str) -> Result<(), LogFault> {
         if let Some(done) = self.together(StreamVerb::Close, key, 0, None).await {
@@ -187,5 +211,54 @@ fn next(body: &[u8], expected: bool) -> Result<Option<u64>, LogFault> {
     match serde_json::from_slice::<StreamNext>(body) {
         Ok(reply) => Ok(Some(reply.next)),
         Err(_) => Err(LogFault::Away { what: "an answer without `next`".to_owned(), retry_after: None }),
+    }
+}
+
+impl Together for LogClient {
+    type Call = StreamCall;
+    type Answer = Option<u64>;
+    type Fault = LogFault;
+    const MOST: (usize, usize) = (MAX_STREAM_CALLS, 1 << 20);
+
+    fn weight(call: &StreamCall) -> usize {
+        call.lines.as_ref().map_or(0, |lines| lines.get().len())
+    }
+
+    fn unanswered() -> LogFault {
+        LogFault::Away { what: "an answer that cannot be read".to_owned(), retry_after: None }
+    }
+
+    async fn send(self, calls: Vec<StreamCall>) -> Result<Vec<Outcome<Self>>, LogFault> {
+        let body = serde_json::to_vec(&calls).map_err(|_| Self::unanswered())?;
+        let replies = match self.send_batch(body).await {
+            Ok(body) => body,
+            // 403: no call in it is allowed.
+            Err(fault @ (LogFault::Away { .. } | LogFault::Refused { status: 403 })) => return Err(fault),
+            Err(fault) => {
+                if matches!(fault, LogFault::NotFound | LogFault::Refused { status: 404 | 405 }) {
+                    // The manager was replaced by one that does not know it.
+                    self.batch.switch(false);
+                }
+                // The refusal is of the request, not of the calls in it.
+                return Err(LogFault::Away {
+                    what: format!("many calls in one: {fault}"),
+                    retry_after: None,
+                });
+            }
+        };
+        let replies: Vec<StreamReply> = serde_json::from_slice(&replies).map_err(|_| Self::unanswered())?;
+        Ok(replies.into_iter().map(judged).collect())
+    }
+}
+
+fn judged(reply: StreamReply) -> Outcome<LogClient> {
+    match (reply.status, reply.next) {
+        (200, next) => Ok(next),
+        (409, Some(next)) => Err(LogFault::Gap { next }),
+        (404, _) => Err(LogFault::NotFound),
+        (status @ (408 | 409 | 429 | 500..), _) => {
+            Err(LogFault::Away { what: format!("status {status}"), retry_after: None })
+        }
+        (status, _) => Err(LogFault::Refused { status }),
     }
 }

@@ -5,6 +5,7 @@ mod bearer;
 mod dns;
 mod logs;
 mod retry;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -12,16 +13,15 @@ pub(crate) use logs::{LogClient, LogFault};
 pub(crate) use retry::RetryPolicy;
 
 use crate::config::Config;
+use batch::Batch;
 use bearer::BearerCache;
 use bytes::Bytes;
 use dns::RememberingResolver;
-use executor_api::{Checkpoint, Clock};
+use executor_api::Clock;
 use proto::events::TaskEvents;
 use proto::limits;
-use proto::package::TaskPackage;
 use proto::register::{DelegateParams, Feature, HeartbeatResponse, RegisterResponse, UnregisterRequest};
 use proto::reply::{ErrorCode, Wrapped};
-use proto::result::UnitProgress;
 use reqwest::{Certificate, Identity, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -52,6 +52,8 @@ pub(crate) struct Features {
     pub(crate) progress: bool,
     pub(crate) stream_resume: bool,
     pub(crate) log_batch: bool,
+    pub(crate) log_whole: bool,
+    pub(crate) task_batch: bool,
     /// Pause between heartbeats.
     pub(crate) heartbeat: Duration,
 }
@@ -126,6 +128,8 @@ pub(crate) struct ManagerClient {
     delegate_id: Arc<RwLock<Arc<str>>>,
     /// One permit per call about a task.
     gate: Arc<Semaphore>,
+    /// Calls about tasks that may share a request.
+    batch: Arc<Batch<ManagerClient>>,
 }
 
 /// The HTTP client for manager and log service.
@@ -200,6 +204,7 @@ impl ManagerClient {
             token_hash: config.token.hash().into(),
             delegate_id: Arc::new(RwLock::new("Unregistered".into())),
             gate: Arc::new(Semaphore::new(MAX_CALLS)),
+            batch: Arc::new(Batch::new(false)),
         }
     }
 
@@ -280,7 +285,9 @@ impl ManagerClient {
         }
         let id: Arc<str> = reply.delegate_id.as_str().into();
         *self.delegate_id.write().unwrap_or_else(PoisonError::into_inner) = id.clone();
-        Ok((id, features(&reply)))
+        let features = features(&reply);
+        self.batch.switch(features.task_batch);
+        Ok((id, features))
     }
 
     /// One heartbeat.
@@ -302,68 +309,6 @@ impl ManagerClient {
         }
         let (_, body) = self.send(call, limits::MAX_PACKAGE_BODY_BYTES).await?;
         serde_json::from_slice(&body).map_err(|e| Fault::Unreadable(e.to_string()))
-    }
-
-    /// Takes a task. `None`: it is not ours.
-    ///
-    /// **Repeat**: safe; the same instance gets the same package.
-    pub(crate) async fn acquire(
-        &self,
-        task: &str,
-        instance: &str,
-    ) -> Result<Option<(TaskPackage, Bytes)>, Fault> {
-        let path = format!("/api/agent/v2/delegates/{}/tasks/{}/acquire", self.delegate_id(), segment(task));
-        let call = self.call(Method::PUT, &path)?.query(&[("delegateInstanceId", instance)]).body("");
-        let body = match self.send_gated(call, limits::MAX_PACKAGE_BODY_BYTES).await {
-            Ok((StatusCode::NO_CONTENT, _)) => return Ok(None),
-            Ok((_, body)) => body,
-            // The real manager answers a task that is gone with 500 (protocol.md §4.4).
-            Err(Fault::Status { status: 404 | 409 | 410 | 500, .. }) => return Ok(None),
-            Err(fault) => return Err(fault),
-        };
-        let package = TaskPackage::decode(&body).map_err(|e| Fault::Unreadable(e.to_string()))?;
-        if !package.is_assigned_to(instance) {
-            return Ok(None);
-        }
-        Ok(Some((package, body)))
-    }
-
-    /// Answers a task at `path`.
-    ///
-    /// **Repeat**: safe; the first answer counts.
-    pub(crate) async fn respond(
-        &self,
-        path: &str,
-        content_type: &'static str,
-        body: Bytes,
-    ) -> Result<(), Fault> {
-        let call = self.call(Method::POST, path)?.timeout(REPORT_LIMIT);
-        // Set once more: the content type belongs to the dialect.
-        let call = call.header("Content-Type", content_type).body(body);
-        self.send_gated(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
-    }
-
-    /// Stores one checkpoint with the manager.
-    pub(crate) async fn checkpoint(
-        &self,
-        task: &str,
-        fence: u64,
-        checkpoint: &Checkpoint,
-    ) -> Result<(), Fault> {
-        let call = self
-            .call(Method::PUT, &format!("/api/agent/ext/tasks/{}/checkpoint", segment(task)))?
-            .query(&[("delegateId", self.delegate_id().as_ref()), ("fence", fence.to_string().as_str())])
-            .json(checkpoint);
-        self.send_gated(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
-    }
-
-    /// Tells how far the units of a task are.
-    pub(crate) async fn progress(&self, task: &str, units: &[UnitProgress]) -> Result<(), Fault> {
-        let call = self
-            .call(Method::PUT, &format!("/api/agent/ext/tasks/{}/progress", segment(task)))?
-            .query(&[("delegateId", self.delegate_id().as_ref())])
-            .json(units);
-        self.send_gated(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
     }
 
     /// Takes leave.
@@ -391,6 +336,8 @@ fn features(reply: &RegisterResponse) -> Features {
         progress: ext.has(Feature::Progress),
         stream_resume: ext.has(Feature::StreamResume),
         log_batch: ext.has(Feature::LogBatch),
+        log_whole: ext.has(Feature::LogWhole),
+        task_batch: ext.has(Feature::TaskBatch),
         heartbeat,
     }
 }

@@ -218,7 +218,7 @@ impl TaskLogs {
         let logs = self.clone();
         self.busy.send_modify(|busy| *busy += 1);
         self.ship.tracker.spawn(async move {
-            let client = logs.ship.client.for_token(&logs.stream.token, false);
+            let client = logs.ship.client.for_token(&logs.stream.token, &Features::default());
             let base = async {
                 let Some(features) = logs.ship.features().await else { return };
                 if features.stream_resume {
@@ -282,9 +282,7 @@ impl TaskLogs {
                 let shipper = Shipper {
                     shared: unit.shared.clone(),
                     room: unit.room(),
-                    client: ship
-                        .client
-                        .for_token(&logs.stream.token, features.log_batch && features.stream_resume),
+                    client: ship.client.for_token(&logs.stream.token, &features),
                     resume: features.stream_resume,
                     existed,
                     clock: ship.clock.clone(),

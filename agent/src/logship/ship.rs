@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Lines wait at most this long for company (protocol.md §9.4: the Java delegate flushes every 100 ms).
 const LINGER: Duration = Duration::from_millis(100);
+/// A stream is opened this long after its first line, unless the unit ends before: then all of it is one call.
+const BEFORE_OPEN: Duration = Duration::from_millis(25);
 /// A batch is closed at this size of its JSON.
 const BATCH_BYTES: usize = 512 * 1024;
 /// The log service may be away for a day; after that the unit's lines are given up, so that spools do not pile up.
@@ -88,6 +90,13 @@ struct Batch {
     next: u64,
 }
 
+impl Batch {
+    /// Whether it is everything from the first line to the last.
+    fn is_all(&self, published: u64) -> bool {
+        self.first == 0 && self.next == published && self.lines as u64 == published
+    }
+}
+
 impl Shipper {
     /// Ships until the unit has ended and everything is stored, or until told to stop.
     pub(crate) async fn run(self) -> Shipped {
@@ -95,6 +104,7 @@ impl Shipper {
         let next = if self.existed { shipped_before(&self.shared.dir) } else { 0 };
         let mut at =
             Cursor { next, shift: 0, opened: self.existed, attempt: 0, refusals: 0, ended_since: None };
+        let mut waited = false;
         loop {
             if self.stop.is_cancelled() {
                 return Shipped::Stopped;
@@ -104,7 +114,21 @@ impl Shipper {
             if ended && at.ended_since.is_none() {
                 at.ended_since = Some(self.clock.mono());
             }
-            let outcome = if !at.opened && (published > 0 || ended) {
+            let short = !at.opened && self.client.takes_whole();
+            let outcome = if short && ended && at.next == 0 && at.attempt == 0 {
+                match self.whole(&mut at, &mut reader, published).await {
+                    Ok(true) => {
+                        self.clear().await;
+                        return Shipped::Whole;
+                    }
+                    Ok(false) => self.open(&mut at).await,
+                    Err(fault) => Err(fault),
+                }
+            } else if short && !ended && !waited {
+                waited = true;
+                self.wait_for_lines(at.next, BEFORE_OPEN).await;
+                continue;
+            } else if !at.opened && (published > 0 || ended) {
                 self.open(&mut at).await
             } else if at.next < published {
                 match self.batch(&mut reader, &at, published).await {
@@ -135,7 +159,7 @@ impl Shipper {
                 if let Some(reader) = &mut reader {
                     reader.idle();
                 }
-                self.wait_for_lines(at.next).await;
+                self.wait_for_lines(at.next, LINGER).await;
                 continue;
             };
             if let Err(fault) = outcome
@@ -147,7 +171,7 @@ impl Shipper {
     }
 
     /// Waits for a first line, then a little for company.
-    async fn wait_for_lines(&self, sent: u64) {
+    async fn wait_for_lines(&self, sent: u64, company: Duration) {
         let some = || self.shared.published.load(Ordering::Acquire) > sent;
         let ended = || self.shared.ended.load(Ordering::Acquire);
         while !some() && !ended() {
@@ -156,13 +180,37 @@ impl Shipper {
                 () = self.stop.cancelled() => return,
             }
         }
-        let until = self.clock.mono() + LINGER;
+        let until = self.clock.mono() + company;
         while !ended() && self.shared.published.load(Ordering::Acquire) < sent + MAX_LOG_BATCH_LINES as u64 {
             tokio::select! {
                 () = self.shared.wake.wait() => {}
                 () = self.clock.sleep_until(until) => return,
                 () = self.stop.cancelled() => return,
             }
+        }
+    }
+
+    /// Ships a unit that has ended in one call. `false`: it is not of that kind, and nothing was sent.
+    async fn whole(
+        &self,
+        at: &mut Cursor,
+        reader: &mut Option<Reader>,
+        published: u64,
+    ) -> Result<bool, LogFault> {
+        let lines = if published == 0 {
+            Bytes::from_static(b"[]")
+        } else {
+            let batch = self.batch(reader, at, published).await.filter(|batch| batch.is_all(published));
+            // Whoever goes on here begins at the first line again.
+            if let Some(reader) = reader {
+                reader.rewind();
+            }
+            let Some(batch) = batch else { return Ok(false) };
+            Bytes::from(batch.body)
+        };
+        match self.client.whole(&self.shared.key, 0, &lines).await {
+            Some(shipped) => shipped.map(|_| true),
+            None => Ok(false),
         }
     }
 

@@ -105,6 +105,7 @@ async fn batch(Extract(service): Extract<Arc<Service>>, body: Bytes) -> Response
             proto::logs::StreamVerb::Open => (axum::http::Method::POST, None),
             proto::logs::StreamVerb::Append => (axum::http::Method::PUT, call.lines),
             proto::logs::StreamVerb::Close => (axum::http::Method::DELETE, None),
+            proto::logs::StreamVerb::Whole => unreachable!("logWhole is not announced here"),
         };
         let query = HashMap::from([("seq".to_owned(), call.seq.to_string())]);
         let lines = lines.map(|l| Bytes::from(l.get().to_owned())).unwrap_or_default();

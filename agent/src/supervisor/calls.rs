@@ -232,7 +232,7 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
                 return None;
             }
             let answer = Json.encode(&task, &deps.client.delegate_id(), &task_type, &result);
-            let outcome = deps.client.respond(&answer.path, answer.content_type, answer.body).await;
+            let outcome = deps.client.respond(&task, &answer.path, answer.content_type, answer.body).await;
             if let Err(fault) = &outcome {
                 let pause = RetryPolicy::REPORT.delay(attempt, fault.retry_after(), rand::random());
                 tracing::warn!(task, %fault, attempt, ?pause, "a result was not acknowledged");

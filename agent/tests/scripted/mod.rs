@@ -15,6 +15,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use proto::calls::{TaskCall, TaskVerb};
+use proto::logs::{StreamCall, StreamVerb};
 use proto::task::{HttpSpec, NoopSpec, Step, StepSpec, StepTask};
 use proto::token::{DelegateToken, bearer_of};
 use serde_json::{Value, json};
@@ -74,12 +76,20 @@ pub(crate) struct Inner {
     pub(crate) hold: Option<&'static str>,
     /// One was held.
     pub(crate) holds: usize,
+    /// Requests with many calls about tasks, and the calls in them.
+    pub(crate) together: (usize, usize),
+    /// So many such requests are carried out but their reply is lost.
+    pub(crate) lose_together: usize,
+    /// Short logs that came in one call.
+    pub(crate) wholes: usize,
 }
 
 pub(crate) struct Manager {
     inner: Mutex<Inner>,
     changed: Notify,
     extended: bool,
+    /// It takes many calls in one request.
+    together: bool,
     pub(crate) address: SocketAddr,
 }
 
@@ -88,9 +98,19 @@ type Params = Query<HashMap<String, String>>;
 
 impl Manager {
     pub(crate) async fn start(extended: bool) -> App {
+        Manager::start_as(extended, false).await
+    }
+
+    /// One that takes many calls in one request, as ours does.
+    pub(crate) async fn start_together() -> App {
+        Manager::start_as(true, true).await
+    }
+
+    async fn start_as(extended: bool, together: bool) -> App {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = Arc::new(Manager { inner: Mutex::default(), changed: Notify::new(), extended, address });
+        let (inner, changed) = (Mutex::default(), Notify::new());
+        let app = Arc::new(Manager { inner, changed, extended, together, address });
         let router = Router::new()
             .route("/api/agent/delegates/register", post(register))
             .route("/api/agent/delegates/heartbeat-with-polling", post(heartbeat))
@@ -100,8 +120,15 @@ impl Manager {
             .route("/api/agent/v2/tasks/{task}/delegates/{id}", post(respond))
             .route("/api/agent/ext/tasks/{task}/checkpoint", put(checkpoint))
             .route("/api/agent/ext/tasks/{task}/progress", put(progress))
-            .route("/log-service/stream", post(open).put(append).delete(close))
-            .with_state(app.clone());
+            .route("/log-service/stream", post(open).put(append).delete(close));
+        let router = if together {
+            router
+                .route("/api/agent/ext/calls", post(calls))
+                .route("/log-service/stream/batch", post(stream_calls))
+        } else {
+            router
+        };
+        let router = router.with_state(app.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         app
     }
@@ -268,6 +295,10 @@ async fn register(State(app): State<App>, Query(query): Params, headers: HeaderM
         resource["delegateExt"] = json!({"version": 1, "leaseMs": 60000, "heartbeatMs": 250,
             "features": ["longPoll", "fence", "checkpoint", "progress", "streamResume", "sealedSecrets", "busy"]});
     }
+    if app.together {
+        let features = resource["delegateExt"]["features"].as_array_mut().unwrap();
+        features.extend(["logBatch", "logWhole", "taskBatch", "unheardOf"].map(Value::from));
+    }
     wrapped(resource)
 }
 
@@ -379,6 +410,86 @@ async fn respond(
     });
     app.pass("after answer").await;
     status.into_response()
+}
+
+/// Many calls about tasks, each carried out as the single one (ADR 0008).
+async fn calls(State(app): State<App>, Query(query): Params, headers: HeaderMap, body: Bytes) -> Response {
+    admit!(app, query, headers);
+    let calls: Vec<TaskCall> = serde_json::from_slice(&body).unwrap();
+    assert!(calls.len() <= proto::limits::MAX_TASK_CALLS);
+    let lost = app.with(|inner| {
+        inner.together = (inner.together.0 + 1, inner.together.1 + calls.len());
+        let lost = inner.lose_together > 0;
+        inner.lose_together = inner.lose_together.saturating_sub(1);
+        lost
+    });
+    let replies = futures::future::join_all(calls.into_iter().map(|call| {
+        let (state, mut query, headers) = (State(app.clone()), query.clone(), headers.clone());
+        async move {
+            let task = call.task_id;
+            let body = call.body.map(|body| Bytes::from(body.get().to_owned())).unwrap_or_default();
+            query.extend(call.instance_id.map(|instance| ("delegateInstanceId".to_owned(), instance)));
+            let both = Path((task.clone(), "d1".to_owned()));
+            let reply = match call.verb {
+                TaskVerb::Acquire => {
+                    acquire(state, Path(("d1".to_owned(), task)), Query(query), headers).await
+                }
+                TaskVerb::Respond => respond(state, both, Query(query), headers, body).await,
+                TaskVerb::Checkpoint => checkpoint(state, Path(task), Query(query), headers, body).await,
+                TaskVerb::Progress => progress(state, Path(task), Query(query), headers, body).await,
+            };
+            let status = reply.status().as_u16();
+            let text = axum::body::to_bytes(reply.into_body(), 1 << 20).await.unwrap();
+            json!({"status": status, "body": serde_json::from_slice::<Value>(&text).ok()})
+        }
+    }));
+    let replies = replies.await;
+    if lost { StatusCode::BAD_GATEWAY.into_response() } else { axum::Json(replies).into_response() }
+}
+
+/// Many calls about log streams, each carried out as the single one.
+async fn stream_calls(State(app): State<App>, Query(query): Params, body: Bytes) -> Response {
+    let calls: Vec<StreamCall> = serde_json::from_slice(&body).unwrap();
+    let mut replies = Vec::new();
+    for call in calls {
+        let headers =
+            HeaderMap::from_iter([("x-harness-token".parse().unwrap(), call.token.parse().unwrap())]);
+        let mut query = query.clone();
+        query.extend([("key".to_owned(), call.key), ("resume".to_owned(), "true".to_owned())]);
+        query.extend([("seq".to_owned(), call.seq.to_string()), ("snapshot".to_owned(), "true".to_owned())]);
+        let lines = call.lines.map(|lines| Bytes::from(lines.get().to_owned())).unwrap_or_default();
+        let verbs = match call.verb {
+            StreamVerb::Whole => {
+                app.with(|inner| inner.wholes += 1);
+                vec![StreamVerb::Open, StreamVerb::Append, StreamVerb::Close]
+            }
+            verb => vec![verb],
+        };
+        let mut outcome = json!({"status": 200});
+        for verb in verbs {
+            let (state, query, headers) = (State(app.clone()), Query(query.clone()), headers.clone());
+            let reply = match verb {
+                StreamVerb::Open => open(state, query, headers).await,
+                StreamVerb::Append => append(state, query, headers, lines.clone()).await,
+                StreamVerb::Close | StreamVerb::Whole => close(state, query, headers).await,
+            };
+            let status = match reply.status().as_u16() {
+                204 => 200,
+                400 => 404,
+                other => other,
+            };
+            let text = axum::body::to_bytes(reply.into_body(), 1 << 20).await.unwrap();
+            outcome["status"] = json!(status);
+            if let Ok(Value::Object(said)) = serde_json::from_slice(&text) {
+                outcome["next"] = said.get("next").cloned().unwrap_or_default();
+            }
+            if status != 200 {
+                break;
+            }
+        }
+        replies.push(outcome);
+    }
+    axum::Json(replies).into_response()
 }
 
 async fn checkpoint(

@@ -28,24 +28,31 @@ pub(super) async fn acquire(
     Path((delegate, task)): Path<(String, String)>,
     Query(query): Query<AcquireQuery>,
 ) -> Result<Json<TaskPackage>, Refusal> {
-    let Some(agent) = app.queue.agent(&delegate).filter(|agent| !agent.gone) else {
+    take(&app, &caller, &delegate, &task, &query.delegate_instance_id).await.map(Json)
+}
+
+/// Gives the task to the delegate; `instance` may be empty. **Repeat**: the same instance gets the same package.
+pub(super) async fn take(
+    app: &App,
+    caller: &Caller,
+    delegate: &str,
+    task: &str,
+    instance: &str,
+) -> Result<TaskPackage, Refusal> {
+    let Some(agent) = app.queue.agent(delegate).filter(|agent| !agent.gone) else {
         return Err(Refusal::not_yours());
     };
-    app.queue.seen(&delegate);
+    app.queue.seen(delegate);
     // Selectors, task types and the need of a key hold here too: an agent cannot take what it was not offered.
-    if !app.queue.may_acquire(&delegate, &task) {
+    if !app.queue.may_acquire(delegate, task) {
         return Err(Refusal::not_yours());
     }
-    let instance = if query.delegate_instance_id.is_empty() {
-        delegate.as_str()
-    } else {
-        query.delegate_instance_id.as_str()
-    };
-    let row = match app.store.acquire(&task, &delegate, instance, app.clock.wall()).await? {
+    let instance = if instance.is_empty() { delegate } else { instance };
+    let row = match app.store.acquire(task, delegate, instance, app.clock.wall()).await? {
         Acquire::Assigned(row) => row,
         Acquire::NotYours => return Err(Refusal::not_yours()),
     };
-    package(&app, &caller, &agent, instance, *row).await.map(Json)
+    package(app, caller, &agent, instance, *row).await
 }
 
 async fn package(

@@ -28,14 +28,27 @@ pub(super) async fn checkpoint(
     Query(holder): Query<HolderQuery>,
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
-    let fence = holder.fence.filter(|&fence| fence > 0);
+    take_checkpoint(&app, &task, &holder.delegate_id, holder.fence, &body)
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+/// Stores a checkpoint; durable when this returns. **Repeat**: safe.
+pub(super) async fn take_checkpoint(
+    app: &App,
+    task: &str,
+    delegate: &str,
+    fence: Option<u64>,
+    body: &[u8],
+) -> Result<(), Refusal> {
+    let fence = fence.filter(|&fence| fence > 0);
     let fence =
         fence.ok_or_else(|| Refusal::invalid("`fence` is missing: a checkpoint names its acquisition"))?;
     let checkpoint: Value =
-        serde_json::from_slice(&body).map_err(|_| Refusal::invalid("the checkpoint is not JSON"))?;
-    app.queue.seen(&holder.delegate_id);
-    match app.store.checkpoint(&task, &holder.delegate_id, fence, checkpoint).await {
-        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        serde_json::from_slice(body).map_err(|_| Refusal::invalid("the checkpoint is not JSON"))?;
+    app.queue.seen(delegate);
+    match app.store.checkpoint(task, delegate, fence, checkpoint).await {
+        Ok(()) => Ok(()),
         Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => Err(Refusal::with(
             StatusCode::CONFLICT,
             format!("task {task} is not held by this delegate under fence {fence}"),
@@ -52,11 +65,16 @@ pub(super) async fn progress(
     Query(holder): Query<HolderQuery>,
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
+    take_progress(&app, &task, &holder.delegate_id, &body).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// Takes over how far the units of a task are. **Repeat**: safe.
+pub(super) async fn take_progress(app: &App, task: &str, delegate: &str, body: &[u8]) -> Result<(), Refusal> {
     let progress: Vec<UnitProgress> =
-        serde_json::from_slice(&body).map_err(|_| Refusal::invalid("the progress is not a list of units"))?;
+        serde_json::from_slice(body).map_err(|_| Refusal::invalid("the progress is not a list of units"))?;
     let progress =
         serde_json::to_value(progress).map_err(|_| Refusal::invalid("the progress cannot be stored"))?;
-    app.queue.seen(&holder.delegate_id);
-    app.store.progress(&task, &holder.delegate_id, progress).await?;
-    Ok(StatusCode::NO_CONTENT)
+    app.queue.seen(delegate);
+    app.store.progress(task, delegate, progress).await?;
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod acquire;
+mod calls;
 mod events;
 mod ext;
 mod registration;
@@ -32,6 +33,7 @@ pub fn router(app: App) -> Router {
         .route("/api/agent/delegates/{delegate}/task-events", get(events::poll))
         .route("/api/agent/v2/delegates/{delegate}/tasks/{task}/acquire", put(acquire::acquire))
         .route("/api/agent/v2/tasks/{task}/delegates/{delegate}", post(response::respond))
+        .route("/api/agent/ext/calls", post(calls::calls))
         .layer(DefaultBodyLimit::max(MAX_RESPONSE_BODY_BYTES));
     let ext = Router::new()
         .route("/api/agent/ext/tasks/{task}/checkpoint", put(ext::checkpoint))

@@ -30,6 +30,11 @@ impl Refusal {
         Refusal { status, code, message: message.into() }
     }
 
+    /// The status it is answered with.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Acquire: somebody else's, ended, unknown, or not for this agent.
     pub(super) fn not_yours() -> Self {
         Refusal::with(StatusCode::CONFLICT, "the task is not available to this delegate")

@@ -20,22 +20,27 @@ pub(super) async fn respond(
     Path((task, delegate)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
-    let response = TaskResponse::decode(&body).map_err(|e| Refusal::invalid(e.to_string()))?;
-    app.queue.seen(&delegate);
-    let name = app.queue.agent(&delegate).map(|agent| agent.name).unwrap_or_default();
+    take(&app, &task, &delegate, &body).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// Stores an answer; it is durable when this returns. **Repeat**: safe, the first one counts.
+pub(super) async fn take(app: &App, task: &str, delegate: &str, body: &[u8]) -> Result<(), Refusal> {
+    let response = TaskResponse::decode(body).map_err(|e| Refusal::invalid(e.to_string()))?;
+    app.queue.seen(delegate);
+    let name = app.queue.agent(delegate).map(|agent| agent.name).unwrap_or_default();
     let result = step_result(&response, &name);
     let fence = result.fence;
     let result = serde_json::to_value(result).map_err(|_| {
         Refusal::invalid("the result cannot be stored: it holds a value that JSON cannot express")
     })?;
-    match app.store.answer(&task, &delegate, fence, result, app.clock.wall()).await? {
+    match app.store.answer(task, delegate, fence, result, app.clock.wall()).await? {
         Answered::First(row) => tracing::debug!(task = %row.task.id, agent = %name, "answered"),
         Answered::Late => {
             tracing::info!(%task, agent = %name, fence, "a late or repeated answer was kept aside")
         }
         Answered::Unknown => tracing::info!(%task, agent = %name, "an answer to an unknown task was ignored"),
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 /// Every answer becomes a step result, so that everything behind this border knows one shape. What a foreign client

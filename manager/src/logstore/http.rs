@@ -252,12 +252,16 @@ async fn one_of_batch(app: &App, account: &str, call: StreamCall) -> StreamReply
     }
     let done = match call.verb {
         StreamVerb::Open => app.logs.open(account, &call.key, Open::Resume).await.map(Some),
-        StreamVerb::Append => {
+        StreamVerb::Append | StreamVerb::Whole => {
             let lines = call.lines.map(|lines| Bytes::from(String::from(Box::<str>::from(lines))));
             let Some(lines) = lines.and_then(|lines| decode(&lines).ok()) else {
                 return refused(StatusCode::BAD_REQUEST);
             };
-            app.logs.append(account, &call.key, Some(call.seq), lines).await.map(Some)
+            if call.verb == StreamVerb::Whole {
+                app.logs.whole(account, &call.key, call.seq, lines).await.map(Some)
+            } else {
+                app.logs.append(account, &call.key, Some(call.seq), lines).await.map(Some)
+            }
         }
         StreamVerb::Close => app.logs.close(account, &call.key, Close::Snapshot).await.map(|()| None),
     };

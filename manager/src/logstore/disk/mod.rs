@@ -231,6 +231,49 @@ impl LogStore for DiskLogs {
         Ok(())
     }
 
+    async fn whole(&self, account: &str, key: &str, seq: u64, lines: Vec<Bytes>) -> Result<u64, LogError> {
+        let shared = Arc::clone(&self.shared);
+        let (account_name, key_name) = (account.to_owned(), key.to_owned());
+        // One job in place of five.
+        let next = blocking(move || {
+            let (body, dropped) = {
+                let mut registry = locked(&shared.registry);
+                let resumable =
+                    registry.get(&account_name, &key_name).and_then(registry::KeyState::resumable);
+                match resumable {
+                    Some((body, closed)) => {
+                        body.set_closed(false)?;
+                        if closed {
+                            registry.record(Op::reopen(&account_name, &key_name))?;
+                        }
+                        (body, Vec::new())
+                    }
+                    None => {
+                        let number = registry.next_number();
+                        let dropped = registry.record(Op::open(&account_name, &key_name, number))?;
+                        let state = registry.get(&account_name, &key_name);
+                        (state.and_then(|state| state.live.clone()).ok_or(LogError::NotOpen)?, dropped)
+                    }
+                }
+            };
+            let (next, written) = body.append(Some(seq), &lines)?;
+            if !written.is_empty() {
+                locked(&shared.unsynced).extend(written);
+                shared.written.notify_one();
+            }
+            body.set_closed(true)?;
+            let closed = locked(&shared.registry).record(Op::close(&account_name, &key_name, true))?;
+            dropped.iter().chain(&closed).try_for_each(|body| body.erase())?;
+            Ok(next)
+        })
+        .await;
+        if let Ok(lines) = &next {
+            self.tell(account, key, *lines);
+        }
+        self.tell_keys(account);
+        next
+    }
+
     async fn keys(&self, account: &str, prefix: &str, limit: usize) -> Result<Vec<StreamInfo>, LogError> {
         Ok(locked(&self.shared.registry).keys(account, prefix, limit))
     }

@@ -184,3 +184,22 @@ async fn the_syncer_ends_with_everything_on_the_disk() {
     syncer.await.unwrap();
     assert!(locked(&logs.shared.unsynced).is_empty());
 }
+
+#[tokio::test]
+async fn a_whole_log_survives_a_restart_and_its_repetition_is_stored_once() {
+    let dir = TempDir::new().unwrap();
+    let logs = DiskLogs::open(dir.path()).unwrap();
+    assert_eq!(logs.whole("a", "k", 0, batch(0..3)).await.unwrap(), 3);
+    assert!(!logs.keys("a", "k", 1).await.unwrap()[0].open);
+    drop(logs);
+    let logs = DiskLogs::open(dir.path()).unwrap();
+    assert_eq!(logs.whole("a", "k", 0, batch(0..3)).await.unwrap(), 3);
+    assert_eq!(all(&logs, "k").await, [0, 1, 2]);
+    assert!(logs.has_blob("a", "k").await.unwrap() && !logs.keys("a", "k", 1).await.unwrap()[0].open);
+    // What was sent before it went on, and a gap leaves it open.
+    assert_eq!(logs.whole("a", "k", 2, batch(2..5)).await.unwrap(), 5);
+    assert!(matches!(logs.whole("a", "k", 9, batch(9..10)).await, Err(LogError::Gap { next: 5 })));
+    assert!(logs.keys("a", "k", 1).await.unwrap()[0].open);
+    assert_eq!(logs.whole("a", "k", 5, batch(5..6)).await.unwrap(), 6);
+    assert_eq!(all(&logs, "k").await, [0, 1, 2, 3, 4, 5]);
+}
