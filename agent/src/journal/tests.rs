@@ -62,7 +62,7 @@ async fn waiting_entries_share_a_commit_and_nothing_clear_is_on_disk() {
         async move { journal.append(&format!("t{n}"), &accepted(1)).await }
     });
     futures::future::try_join_all(all).await.unwrap();
-    drop(journal);
+    journal.close();
     let (journal, tasks) = bench.open().unwrap();
     assert_eq!(tasks.len(), 200);
     journal.close();
