@@ -198,6 +198,33 @@ pub struct PlanNode {
     pub asks: Vec<InputAsk>,
 }
 
+impl PlanNode {
+    /// One that stands alone: no members, no settings.
+    pub(crate) fn bare(identifier: &str, name: Field, kind: NodeKind) -> PlanNode {
+        PlanNode {
+            identifier: identifier.to_owned(),
+            name,
+            kind,
+            parent: None,
+            children: Vec::new(),
+            rollback: Vec::new(),
+            part: String::new(),
+            path: String::new(),
+            in_rollback: false,
+            when: None,
+            timeout_ms: None,
+            strategies: Strategies::new(),
+            selectors: None,
+            looping: None,
+            fixed: None,
+            follows: None,
+            copies: None,
+            variables: Vec::new(),
+            asks: Vec::new(),
+        }
+    }
+}
+
 /// A field of a step that somebody fills when the step is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

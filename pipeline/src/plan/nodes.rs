@@ -65,36 +65,16 @@ mod tests {
     use super::*;
     use crate::fault::Place;
     use crate::model::Field;
-    use crate::model::failure::Strategies;
     use crate::plan::NodeKind;
 
     fn nodes(identifier: &str) -> Nodes {
-        let mut nodes = Nodes::default();
-        nodes.push(PlanNode {
-            identifier: identifier.to_owned(),
-            name: Field {
-                value: identifier.into(),
-                path: String::new(),
-                at: Place { source: "".into(), line: 1, column: 1 },
-            },
-            kind: NodeKind::Parallel,
-            parent: None,
-            children: Vec::new(),
-            rollback: Vec::new(),
-            part: String::new(),
+        let name = Field {
+            value: identifier.into(),
             path: String::new(),
-            in_rollback: false,
-            when: None,
-            timeout_ms: None,
-            strategies: Strategies::new(),
-            selectors: None,
-            looping: None,
-            fixed: None,
-            follows: None,
-            copies: None,
-            asks: Vec::new(),
-            variables: Vec::new(),
-        });
+            at: Place { source: "".into(), line: 1, column: 1 },
+        };
+        let mut nodes = Nodes::default();
+        nodes.push(PlanNode::bare(identifier, name, NodeKind::Parallel));
         nodes
     }
 

@@ -212,26 +212,12 @@ fn set_target(plan: &mut Plan, stage: usize, target: TargetPlan) {
 /// The node of the artifact lookup: a leaf of its own before the first step.
 fn add_lookup(plan: &mut Plan, stage: usize) {
     let Some(node) = plan.nodes.get(stage) else { return };
+    let name = Field::made("Artifact", node.name.path.clone(), &node.name.at);
     let lookup = PlanNode {
-        identifier: "artifact".to_owned(),
-        name: Field::made("Artifact", node.name.path.clone(), &node.name.at),
-        kind: NodeKind::Artifact,
         parent: Some(stage),
-        children: Vec::new(),
-        rollback: Vec::new(),
         part: "spec.artifact".to_owned(),
         path: format!("{}.spec.artifact", node.path),
-        in_rollback: false,
-        when: None,
-        timeout_ms: None,
-        strategies: Default::default(),
-        selectors: None,
-        looping: None,
-        fixed: None,
-        follows: None,
-        copies: None,
-        asks: Vec::new(),
-        variables: Vec::new(),
+        ..PlanNode::bare("artifact", name, NodeKind::Artifact)
     };
     plan.nodes.push(lookup);
     let index = plan.nodes.len() - 1;

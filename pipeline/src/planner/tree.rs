@@ -44,25 +44,10 @@ pub(super) fn grow(
 ) -> Vec<Open> {
     let mut open = Vec::new();
     plan.nodes.push(PlanNode {
-        identifier: pipeline.identifier,
-        name: pipeline.name,
-        kind: NodeKind::Pipeline,
-        parent: None,
-        children: Vec::new(),
-        rollback: Vec::new(),
         part: "pipeline".to_owned(),
         path: "pipeline".to_owned(),
-        in_rollback: false,
-        when: None,
-        timeout_ms: None,
-        strategies: Strategies::new(),
         selectors: pipeline.selectors,
-        looping: None,
-        fixed: None,
-        follows: None,
-        copies: None,
-        asks: Vec::new(),
-        variables: Vec::new(),
+        ..PlanNode::bare(&pipeline.identifier, pipeline.name, NodeKind::Pipeline)
     });
     let children = stages(plan, pipeline.stages, ROOT, lookups, &mut open, findings);
     if let Some(root) = plan.nodes.get_mut(ROOT) {
@@ -81,50 +66,24 @@ fn push(plan: &mut Plan, node: PlanNode) -> usize {
 
 fn block(parent: usize, path: String, in_rollback: bool, name: Field) -> PlanNode {
     PlanNode {
-        identifier: "parallel".to_owned(),
-        name,
-        kind: NodeKind::Parallel,
         parent: Some(parent),
-        children: Vec::new(),
-        rollback: Vec::new(),
         part: path.clone(),
         path,
         in_rollback,
-        when: None,
-        timeout_ms: None,
-        strategies: Strategies::new(),
-        selectors: None,
-        looping: None,
-        fixed: None,
-        follows: None,
-        copies: None,
-        asks: Vec::new(),
-        variables: Vec::new(),
+        ..PlanNode::bare("parallel", name, NodeKind::Parallel)
     }
 }
 
 fn from_frame(frame: &Frame, kind: NodeKind, parent: usize, base: &str, words: &str) -> PlanNode {
     let part = format!("{words}.{}", frame.identifier);
     PlanNode {
-        identifier: frame.identifier.clone(),
-        name: frame.name.clone(),
-        kind,
         parent: Some(parent),
-        children: Vec::new(),
-        rollback: Vec::new(),
         path: format!("{base}.{part}"),
         part,
-        in_rollback: false,
         when: frame.when.clone(),
-        timeout_ms: None,
-        strategies: Strategies::new(),
         selectors: frame.selectors.clone(),
         looping: frame.looping.clone(),
-        fixed: None,
-        follows: None,
-        copies: None,
-        asks: Vec::new(),
-        variables: Vec::new(),
+        ..PlanNode::bare(&frame.identifier, frame.name.clone(), kind)
     }
 }
 
