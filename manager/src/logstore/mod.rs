@@ -104,12 +104,7 @@ pub trait LogStore: Send + Sync {
     async fn close(&self, account: &str, key: &str, how: Close) -> Result<(), LogError>;
     /// The three of them for a log that is whole already: resumes the stream, appends `lines` from number `seq` on, and
     /// closes it with a snapshot. The number of lines afterwards. A gap leaves the stream open.
-    async fn whole(&self, account: &str, key: &str, seq: u64, lines: Vec<Bytes>) -> Result<u64, LogError> {
-        self.open(account, key, Open::Resume).await?;
-        let next = self.append(account, key, Some(seq), lines).await?;
-        self.close(account, key, Close::Snapshot).await?;
-        Ok(next)
-    }
+    async fn whole(&self, account: &str, key: &str, seq: u64, lines: Vec<Bytes>) -> Result<u64, LogError>;
     /// Keys that begin with `prefix`, in order, at most `limit`; blobs without a stream included.
     async fn keys(&self, account: &str, prefix: &str, limit: usize) -> Result<Vec<StreamInfo>, LogError>;
     /// Lines from number `from` on, at most about `max_bytes` but at least one line if there is one. Reads the open

@@ -51,6 +51,69 @@ struct Shared {
     written: Notify,
 }
 
+/// What an open met.
+#[derive(Clone, Copy, PartialEq)]
+enum Met {
+    /// The stream was open.
+    Live,
+    /// It was closed and is open again.
+    Closed,
+    /// Nothing, or what a new stream replaces.
+    Nothing,
+}
+
+impl Shared {
+    fn live(&self, account: &str, key: &str) -> Option<Arc<Body>> {
+        locked(&self.registry).get(account, key).and_then(|state| state.live.clone())
+    }
+
+    /// Records what happened to a key and does away with bodies that nothing refers to any more.
+    fn record(&self, op: Op) -> Result<(), LogError> {
+        let dropped = locked(&self.registry).record(op)?;
+        dropped.iter().try_for_each(|body| body.erase())
+    }
+
+    fn open(&self, account: &str, key: &str, mode: Open) -> Result<(Arc<Body>, Met), LogError> {
+        if mode == Open::Resume {
+            let resumable = locked(&self.registry).get(account, key).and_then(registry::KeyState::resumable);
+            match resumable {
+                Some((body, false)) => return Ok((body, Met::Live)),
+                Some((body, true)) => {
+                    body.set_closed(false)?;
+                    locked(&self.registry).record(Op::reopen(account, key))?;
+                    return Ok((body, Met::Closed));
+                }
+                None => {}
+            }
+        }
+        let number = locked(&self.registry).next_number();
+        if let Some(old) = self.live(account, key) {
+            // An append that is under way must not write into a folder that is being erased.
+            old.set_closed(true)?;
+        }
+        self.record(Op::open(account, key, number))?;
+        let body = self.live(account, key).ok_or(LogError::NotOpen)?;
+        Ok((body, Met::Nothing))
+    }
+
+    fn append(&self, body: &Body, seq: Option<u64>, lines: &[Bytes]) -> Result<u64, LogError> {
+        let (next, written) = body.append(seq, lines)?;
+        if !written.is_empty() {
+            locked(&self.unsynced).extend(written);
+            self.written.notify_one();
+        }
+        Ok(next)
+    }
+
+    /// The number of lines of what is closed.
+    fn close(&self, body: &Body, op: Op) -> Result<u64, LogError> {
+        let lines = body.lines()?;
+        body.set_closed(true)?;
+        self.record(op)?;
+        Ok(lines)
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -113,10 +176,6 @@ impl DiskLogs {
         }
     }
 
-    fn live(&self, account: &str, key: &str) -> Option<Arc<Body>> {
-        locked(&self.shared.registry).get(account, key).and_then(|state| state.live.clone())
-    }
-
     fn tell(&self, account: &str, key: &str, lines: u64) {
         let mut watches = locked(&self.watches);
         let name = (account.to_owned(), key.to_owned());
@@ -136,16 +195,6 @@ impl DiskLogs {
         }
     }
 
-    /// Records what happened to a key and does away with bodies that nothing refers to any more.
-    async fn record(&self, op: Op) -> Result<(), LogError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let dropped = locked(&shared.registry).record(op)?;
-            dropped.iter().try_for_each(|body| body.erase())
-        })
-        .await
-    }
-
     /// Where the lines of a key are read from.
     fn readable(&self, account: &str, key: &str) -> Option<Arc<Body>> {
         let registry = locked(&self.shared.registry);
@@ -161,35 +210,20 @@ impl DiskLogs {
 #[async_trait]
 impl LogStore for DiskLogs {
     async fn open(&self, account: &str, key: &str, mode: Open) -> Result<u64, LogError> {
-        if mode == Open::Resume {
-            let resumable = {
-                let registry = locked(&self.shared.registry);
-                registry.get(account, key).and_then(registry::KeyState::resumable)
-            };
-            if let Some((body, closed)) = resumable {
-                if closed {
-                    let shared = Arc::clone(&self.shared);
-                    let op = Op::reopen(account, key);
-                    let kept = Arc::clone(&body);
-                    blocking(move || {
-                        kept.set_closed(false)?;
-                        locked(&shared.registry).record(op).map(drop)
-                    })
-                    .await?;
-                    self.tell_keys(account);
-                }
-                return blocking(move || body.lines()).await;
-            }
+        let shared = Arc::clone(&self.shared);
+        let (account_name, key_name) = (account.to_owned(), key.to_owned());
+        let (lines, met) = blocking(move || {
+            let (body, met) = shared.open(&account_name, &key_name, mode)?;
+            Ok((body.lines()?, met))
+        })
+        .await?;
+        if met == Met::Nothing {
+            self.tell(account, key, lines);
         }
-        let number = locked(&self.shared.registry).next_number();
-        if let Some(old) = self.live(account, key) {
-            // An append that is under way must not write into a folder that is being erased.
-            blocking(move || old.set_closed(true)).await?;
+        if met != Met::Live {
+            self.tell_keys(account);
         }
-        self.record(Op::open(account, key, number)).await?;
-        self.tell(account, key, 0);
-        self.tell_keys(account);
-        Ok(0)
+        Ok(lines)
     }
 
     async fn append(
@@ -199,33 +233,18 @@ impl LogStore for DiskLogs {
         seq: Option<u64>,
         lines: Vec<Bytes>,
     ) -> Result<u64, LogError> {
-        let body = self.live(account, key).ok_or(LogError::NotOpen)?;
+        let body = self.shared.live(account, key).ok_or(LogError::NotOpen)?;
         let shared = Arc::clone(&self.shared);
-        let next = blocking(move || {
-            let (next, written) = body.append(seq, &lines)?;
-            if !written.is_empty() {
-                locked(&shared.unsynced).extend(written);
-                shared.written.notify_one();
-            }
-            Ok(next)
-        })
-        .await?;
+        let next = blocking(move || shared.append(&body, seq, &lines)).await?;
         self.tell(account, key, next);
         Ok(next)
     }
 
     async fn close(&self, account: &str, key: &str, how: Close) -> Result<(), LogError> {
-        let body = self.live(account, key).ok_or(LogError::NotOpen)?;
+        let body = self.shared.live(account, key).ok_or(LogError::NotOpen)?;
         let shared = Arc::clone(&self.shared);
         let op = Op::close(account, key, how == Close::Snapshot);
-        let lines = blocking(move || {
-            let lines = body.lines()?;
-            body.set_closed(true)?;
-            let dropped = locked(&shared.registry).record(op)?;
-            dropped.iter().try_for_each(|body| body.erase())?;
-            Ok(lines)
-        })
-        .await?;
+        let lines = blocking(move || shared.close(&body, op)).await?;
         self.tell(account, key, lines);
         self.tell_keys(account);
         Ok(())
@@ -236,35 +255,9 @@ impl LogStore for DiskLogs {
         let (account_name, key_name) = (account.to_owned(), key.to_owned());
         // One job in place of five.
         let next = blocking(move || {
-            let (body, dropped) = {
-                let mut registry = locked(&shared.registry);
-                let resumable =
-                    registry.get(&account_name, &key_name).and_then(registry::KeyState::resumable);
-                match resumable {
-                    Some((body, closed)) => {
-                        body.set_closed(false)?;
-                        if closed {
-                            registry.record(Op::reopen(&account_name, &key_name))?;
-                        }
-                        (body, Vec::new())
-                    }
-                    None => {
-                        let number = registry.next_number();
-                        let dropped = registry.record(Op::open(&account_name, &key_name, number))?;
-                        let state = registry.get(&account_name, &key_name);
-                        (state.and_then(|state| state.live.clone()).ok_or(LogError::NotOpen)?, dropped)
-                    }
-                }
-            };
-            let (next, written) = body.append(Some(seq), &lines)?;
-            if !written.is_empty() {
-                locked(&shared.unsynced).extend(written);
-                shared.written.notify_one();
-            }
-            body.set_closed(true)?;
-            let closed = locked(&shared.registry).record(Op::close(&account_name, &key_name, true))?;
-            dropped.iter().chain(&closed).try_for_each(|body| body.erase())?;
-            Ok(next)
+            let (body, _) = shared.open(&account_name, &key_name, Open::Resume)?;
+            shared.append(&body, Some(seq), &lines)?;
+            shared.close(&body, Op::close(&account_name, &key_name, true))
         })
         .await;
         if let Ok(lines) = &next {
@@ -280,7 +273,7 @@ impl LogStore for DiskLogs {
 
     async fn read(&self, account: &str, key: &str, from: u64, max_bytes: usize) -> Result<Piece, LogError> {
         let body = self.readable(account, key).ok_or(LogError::NotFound)?;
-        let live = self.live(account, key).is_some_and(|live| Arc::ptr_eq(&live, &body));
+        let live = self.shared.live(account, key).is_some_and(|live| Arc::ptr_eq(&live, &body));
         let (first, next, text) = blocking(move || body.read(from, max_bytes)).await?;
         Ok(Piece { first, next, text, open: live })
     }
@@ -333,7 +326,8 @@ impl LogStore for DiskLogs {
 
     async fn delete_blob(&self, account: &str, key: &str) -> Result<(), LogError> {
         if self.has_blob(account, key).await? {
-            self.record(Op::no_blob(account, key)).await?;
+            let (shared, op) = (Arc::clone(&self.shared), Op::no_blob(account, key));
+            blocking(move || shared.record(op)).await?;
             self.tell_keys(account);
         }
         Ok(())
