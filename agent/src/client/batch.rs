@@ -3,8 +3,11 @@
 //! While one request is under way, what comes up meanwhile gathers, and goes out together as the next one. So a single
 //! step waits for nothing, and many steps that run at once cost few requests.
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use proto::limits::MAX_SHARED_CALL_BYTES;
+use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +37,14 @@ pub(super) trait Together: Clone + Send + Sync + 'static {
         self,
         calls: Vec<Self::Call>,
     ) -> impl Future<Output = Result<Vec<Outcome<Self>>, Self::Fault>> + Send;
+}
+
+/// The body of a call as it travels with others. `None`: it is too large for that, or no JSON.
+pub(super) fn body_of(body: &Bytes) -> Option<Box<RawValue>> {
+    if body.len() > MAX_SHARED_CALL_BYTES {
+        return None;
+    }
+    serde_json::from_slice(body).ok()
 }
 
 /// What became of one call.

@@ -1,9 +1,9 @@
 //! The log service (protocol.md §9.1, ADR 0002).
 
-use super::batch::{Batch, Outcome, Together};
+use super::batch::{Batch, Outcome, Together, body_of};
 use super::{CALL_LIMIT, Features, MAX_CALLS, exchange};
 use bytes::Bytes;
-use proto::limits::{MAX_SHARED_CALL_BYTES, MAX_STREAM_CALLS};
+use proto::limits::MAX_STREAM_CALLS;
 use proto::logs::{StreamCall, StreamNext, StreamReply, StreamVerb};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
@@ -84,11 +84,7 @@ impl LogClient {
         }
         let lines = match lines {
             None => None,
-            Some(lines) if lines.len() > MAX_SHARED_CALL_BYTES => return None,
-            Some(lines) => {
-                let text = String::from_utf8(lines.to_vec()).ok()?;
-                Some(serde_json::value::RawValue::from_string(text).ok()?)
-            }
+            Some(lines) => Some(body_of(lines)?),
         };
         let token = self.token.as_ref().map_or("", |token| token.expose_secret()).to_owned();
         let call = StreamCall { verb, key: key.to_owned(), token, seq, lines };

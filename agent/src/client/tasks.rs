@@ -1,17 +1,16 @@
 //! Calls about one task. With a manager that takes them together (ADR 0008) those that are under way at once share a
 //! request.
 
-use super::batch::{Outcome, Together};
+use super::batch::{Outcome, Together, body_of};
 use super::{Fault, ManagerClient, REPORT_LIMIT, segment};
 use bytes::Bytes;
 use executor_api::Checkpoint;
 use proto::calls::{TaskCall, TaskReply, TaskVerb};
-use proto::limits::{self, MAX_SHARED_CALL_BYTES, MAX_TASK_CALLS};
+use proto::limits::{self, MAX_TASK_CALLS};
 use proto::package::TaskPackage;
 use proto::result::UnitProgress;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 impl ManagerClient {
     /// Takes a task. `None`: it is not ours.
@@ -110,14 +109,11 @@ impl ManagerClient {
         fence: Option<u64>,
         body: Option<&Bytes>,
     ) -> Option<Result<Option<Bytes>, Fault>> {
-        if !self.batch.is_on() || body.is_some_and(|body| body.len() > MAX_SHARED_CALL_BYTES) {
+        if !self.batch.is_on() {
             return None;
         }
         let body = match body {
-            Some(body) => {
-                let text = String::from_utf8(body.to_vec()).ok()?;
-                Some(RawValue::from_string(text).ok()?)
-            }
+            Some(body) => Some(body_of(body)?),
             None => None,
         };
         let instance_id = instance.map(str::to_owned);
