@@ -76,14 +76,21 @@ pub(crate) async fn load(
     store: &dyn Store,
     execution_id: &str,
 ) -> Result<Option<(u64, Record)>, EngineError> {
-    Ok(load_weighed(store, execution_id).await?.map(|(version, record, _, _)| (version, record)))
+    Ok(load_weighed(store, execution_id).await?.map(|(version, record, _)| (version, record)))
 }
 
-/// The same, with about how many bytes the state and the nodes of its plan are.
+/// About how many bytes a stored state is.
+struct Weight {
+    all: usize,
+    /// The nodes of its plan.
+    nodes: usize,
+}
+
+/// The same, with its weight.
 async fn load_weighed(
     store: &dyn Store,
     execution_id: &str,
-) -> Result<Option<(u64, Record, usize, usize)>, EngineError> {
+) -> Result<Option<(u64, Record, Weight)>, EngineError> {
     let Some(snapshot) = store.snapshot(execution_id).await? else { return Ok(None) };
     let version = snapshot.state.get("version").and_then(Value::as_u64).unwrap_or(0);
     if version > u64::from(RECORD_VERSION) {
@@ -94,10 +101,10 @@ async fn load_weighed(
         });
     }
     let nodes = snapshot.state.pointer("/machine/plan/nodes").map_or(0, weight);
-    let weight = weight(&snapshot.state);
+    let weight = Weight { all: weight(&snapshot.state), nodes };
     let record = serde_json::from_value(snapshot.state)
         .map_err(|source| EngineError::Unreadable { execution_id: execution_id.to_owned(), source })?;
-    Ok(Some((snapshot.version, record, weight, nodes)))
+    Ok(Some((snapshot.version, record, weight)))
 }
 
 /// About how many bytes a document is as JSON text.
@@ -256,11 +263,11 @@ impl Driver {
         let store = self.shared.store.as_ref();
         let row = store.execution(&self.execution_id).await?.ok_or_else(missing)?;
         let loaded = load_weighed(store, &self.execution_id).await?.ok_or_else(missing)?;
-        let (version, mut record, weight, nodes) = loaded;
+        let (version, mut record, weight) = loaded;
         let shares = self.shared.plans.share(Arc::make_mut(&mut record.machine.plan));
         // How much of it is stored as parts is not known. Before the first transition nothing is.
-        let (whole, parts) = if version == 0 { (weight, 0) } else { (weight / 2, weight / 2) };
-        let shared = if shares { nodes } else { 0 };
+        let (whole, parts) = if version == 0 { (weight.all, 0) } else { (weight.all / 2, weight.all / 2) };
+        let shared = if shares { weight.nodes } else { 0 };
         self.loaded = Some(Loaded { version, record, whole, parts, shared, ended: row.ended });
         Ok(())
     }
