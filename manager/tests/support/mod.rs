@@ -120,9 +120,11 @@ impl TestManager {
         i64::try_from(self.clock.wall() / 1000).unwrap()
     }
 
-    /// A bearer as dlite mints it: `aud` a list, `iss` a word.
+    /// A bearer in dlite's shape: `aud` a list, `iss` a word. It lives longer than dlite's twenty minutes, because a test
+    /// may move the clock by days between the minting of one and the manager's look at it; a real agent would mint
+    /// another and ask again.
     pub(crate) fn bearer(&self) -> String {
-        self.bearer_of(&self.token, "default", 1200)
+        self.bearer_of(&self.token, "default", 30 * 24 * 3600)
     }
 
     pub(crate) fn bearer_of(&self, token: &DelegateToken, account: &str, life: i64) -> String {
