@@ -80,7 +80,8 @@ async fn a_health_check_over_tls_with_an_alias() {
     assert_eq!(output.outputs["outputVariables.n"].value, 3);
     assert!(world.logs.everything().contains("host alias: good.test:443 is reached at 127.0.0.1:"));
     assert_eq!(world.logs.statuses(UNIT), [UnitStatus::Running, UnitStatus::Success]);
-    assert!(nginx.answered().contains("GET /ok host=good.test auth="), "{}", nginx.answered());
+    let answered = nginx.answered().await;
+    assert!(answered.contains("GET /ok host=good.test auth="), "{answered}");
     assert_eq!(world.marks.count(), 0, "a safe request needs no checkpoint");
 }
 
@@ -97,7 +98,7 @@ async fn a_certificate_is_checked_against_name_and_authority() {
     let stranger = HttpExecutor::new(Config::default()).unwrap();
     let error = stranger.run(&spec, &world.context().1).await.unwrap_err();
     assert_eq!(error.code, "HTTP-004", "{error}");
-    assert!(nginx.answered().is_empty());
+    assert_eq!(nginx.answered().await, "");
 }
 
 #[tokio::test]
@@ -106,11 +107,12 @@ async fn redirects_are_followed_within_their_rules() {
     let token = placeholder(&SecretRef("org.key".into()), SECRET_TOKEN);
     let get = |path: &str| json!({"url": nginx.url(path), "method": "GET", "headers": [["X-Key", token], ["Authorization", "b"]]});
     run(&nginx, get("/moved")).await.1.unwrap();
-    assert!(nginx.answered().contains("GET /ok host=127.0.0.1"), "{}", nginx.answered());
-    assert!(nginx.answered().lines().last().unwrap().contains("auth=b key=s3cret-value"));
+    let answered = nginx.answered().await;
+    assert!(answered.contains("GET /ok host=127.0.0.1"), "{answered}");
+    assert!(answered.lines().last().unwrap().contains("auth=b key=s3cret-value"), "{answered}");
 
     run(&nginx, get("/away")).await.1.unwrap();
-    let last = nginx.answered();
+    let last = nginx.answered().await;
     let last = last.lines().last().unwrap();
     assert!(last.contains("host=localhost") && last.contains("auth=- key=-"), "{last}");
 
@@ -123,7 +125,7 @@ async fn redirects_are_followed_within_their_rules() {
     let post = json!({"url": nginx.url("/kept"), "method": "POST", "requestBody": "x", "body": "x"});
     let (world, result) = run(&nginx, post).await;
     assert_eq!(result.unwrap().outputs["httpResponseCode"].value, 201);
-    assert!(nginx.answered().contains("POST /effects/kept"));
+    assert!(nginx.answered().await.contains("POST /effects/kept"));
     assert_eq!(world.marks.calls().len(), 2);
     assert!(world.marks.unannounced().is_empty());
 }
@@ -155,12 +157,12 @@ async fn statuses_have_their_classes_and_their_evidence() {
 async fn a_lost_connection_is_tried_again_only_where_that_does_no_harm() {
     let nginx = Nginx::start().await;
     for (method, wanted) in [("GET", 3), ("PUT", 3), ("POST", 1), ("PATCH", 1)] {
-        let before = nginx.answered().lines().count();
+        let before = nginx.answered().await.lines().count();
         let (world, result) = run(&nginx, json!({"url": nginx.url("/cut"), "method": method})).await;
         let error = result.unwrap_err();
         assert_eq!((error.code, error.class), ("HTTP-003", Class::Connectivity), "{error}");
         assert_eq!(error.to_string().contains("is unknown"), method != "GET", "{error}");
-        assert_eq!(nginx.answered().lines().count() - before, wanted, "{method}");
+        assert_eq!(nginx.answered().await.lines().count() - before, wanted, "{method}");
         assert!(world.marks.calls().len() <= 1);
     }
 }
@@ -216,7 +218,7 @@ async fn an_answered_post_is_collected_and_not_sent_again() {
     let executor = HttpExecutor::new(config(&nginx)).unwrap();
     assert_eq!(executor.recover(&spec, &world.context().1).await.unwrap(), Recovery::Ended(201));
     assert_eq!(run_in(&nginx, &world, &spec).await.unwrap().outputs, first.outputs);
-    assert_eq!(nginx.answered().matches("POST /effects/once").count(), 1);
+    assert_eq!(nginx.answered().await.matches("POST /effects/once").count(), 1);
 }
 
 #[tokio::test]
@@ -226,7 +228,8 @@ async fn aliases_for_addresses_work_without_tls() {
     let mut world = world(&nginx, &spec);
     world.aliases = Arc::new(HostAliases::new([("192.0.2.7:8080".to_owned(), nginx.http.to_string())]));
     run_in(&nginx, &world, &spec).await.unwrap();
-    assert!(nginx.answered().contains("host=192.0.2.7:8080"), "{}", nginx.answered());
+    let answered = nginx.answered().await;
+    assert!(answered.contains("host=192.0.2.7:8080"), "{answered}");
 }
 
 #[tokio::test]
@@ -303,7 +306,9 @@ impl Harness for Kit {
     }
 
     fn effects<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<usize>> {
-        Box::pin(async move { Some(self.nginx.answered().matches(&format!("POST /effects/{key}?")).count()) })
+        Box::pin(async move {
+            Some(self.nginx.answered().await.matches(&format!("POST /effects/{key}?")).count())
+        })
     }
 
     fn left_behind<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Vec<String>> {

@@ -5,7 +5,9 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 
 /// The name in the server's certificate.
 pub(crate) const NAME: &str = "good.test";
@@ -13,6 +15,7 @@ pub(crate) const NAME: &str = "good.test";
 pub(crate) struct Nginx {
     child: Child,
     dir: tempfile::TempDir,
+    marks: AtomicU32,
     pub(crate) http: SocketAddr,
     pub(crate) tls: SocketAddr,
     /// The CA, PEM.
@@ -41,7 +44,7 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .expect("nginx is installed");
-        let nginx = Nginx { child, dir, http, tls, ca };
+        let nginx = Nginx { child, dir, marks: AtomicU32::new(0), http, tls, ca };
         for address in [http, tls] {
             until_ok("nginx listens", Duration::from_secs(10), async || {
                 let tried = tokio::net::TcpStream::connect(address).await;
@@ -57,8 +60,24 @@ impl Nginx {
     }
 
     /// Answered requests, one line each: method, URI, some headers.
-    pub(crate) fn answered(&self) -> String {
-        self.read("access.log")
+    ///
+    /// nginx writes a line when the answer is already out, one process in order: so a request of our own is sent, and
+    /// what stands before its line is everything that was answered until now.
+    pub(crate) async fn answered(&self) -> String {
+        let mark = format!("/mark/{}", self.marks.fetch_add(1, Ordering::Relaxed));
+        let mut connection = tokio::net::TcpStream::connect(self.http).await.unwrap();
+        connection.write_all(format!("GET {mark} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let line = format!("GET {mark} ");
+        // The probe owns what it looks at: the future is then one that the kit may send to another thread.
+        let (path, wanted) = (self.dir.path().join("access.log"), line.clone());
+        let log = until_ok("our own line in the log", Duration::from_secs(10), move || {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            std::future::ready(if log.contains(&wanted) { Ok(log) } else { Err(log) })
+        })
+        .await;
+        let others =
+            log.lines().take_while(|one| !one.starts_with(&line)).filter(|one| !one.contains(" /mark/"));
+        others.map(|one| format!("{one}\n")).collect()
     }
 
     /// Rewrites, which nginx notes before it begins to answer.
@@ -114,6 +133,7 @@ http {{
     ssl_certificate cert.pem; ssl_certificate_key key.pem;
     root www;
     location = /ok {{ error_page 405 =200 $uri; }}
+    location /mark/ {{ return 204; }}
     location /effects/ {{ return 201 '{{"done":true}}'; }}
     location = /status/401 {{ return 401; }}
     location = /status/403 {{ return 403; }}
