@@ -500,8 +500,9 @@ fn confluent(member: Member, in_parallel: bool) -> Option<Member> {
             traits.strategy = Some("Ignore");
         }
         // A rollback keeps the iterations that are queued from starting. With two of them under way at a time, which those
-        // are is a question of order.
-        traits.repeat = traits.repeat.map(|(times, limit)| (times, limit.min(1)));
+        // are is a question of order; so it is with one, when a neighbour may fail first. There none is queued.
+        traits.repeat =
+            traits.repeat.map(|(times, limit)| (times, if in_parallel { 0 } else { limit.min(1) }));
         traits
     };
     Some(match member {
