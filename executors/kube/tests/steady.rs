@@ -429,7 +429,8 @@ async fn an_api_server_that_asks_to_slow_down_gets_what_it_asks_for() {
     until("the role acts", async || viewer.get(&viewer.path("v1", "pods")).await.is_some()).await;
     place.workload("Deployment", "web", "app:1", json!({}), json!({})).await;
     // A webhook that never answers holds what it is asked about for twelve seconds.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
     let url = format!("https://127.0.0.1:{}/", silent.local_addr().unwrap().port());
     let webhook = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": "silent"}, "webhooks": [{"name": "silent.example.com", "clientConfig": {"url": url},
@@ -468,13 +469,23 @@ async fn an_api_server_that_asks_to_slow_down_gets_what_it_asks_for() {
         by == schema["metadata"]["uid"].as_str()
     })
     .await;
-    // Refusals make the server ask for longer and longer pauses, so nobody asks but who is tested, and once the one who
-    // wants to know that the seat is taken.
+    // The webhook's own connection tells that the seat is taken: a request that asked for the seat could get it first, and
+    // refusals make the server ask for longer and longer pauses. What the calls above left behind goes first.
+    let mut calls = Vec::new();
+    calls.extend(std::iter::from_fn(|| silent.accept().ok()));
+    let before = calls.len();
     let held = object("held");
-    let holder = viewer.post(&path, held);
+    let holder = until(
+        "the seat is free to be taken",
+        async || !matches!(viewer.post(&path, held.clone()).await, Err(kube::Error::Api(no)) if no.code == 429),
+    );
     let world = world(&viewer);
     let waiting = async {
-        until("the seat is taken", async || viewer.get(&secrets).await.is_none()).await;
+        until("the seat is taken", async || {
+            calls.extend(silent.accept().ok());
+            calls.len() > before
+        })
+        .await;
         wait(&viewer, &world, &[deployment(&viewer, "web")]).await
     };
     let (_made, report) = tokio::join!(holder, waiting);
@@ -483,7 +494,7 @@ async fn an_api_server_that_asks_to_slow_down_gets_what_it_asks_for() {
     assert!(log.contains("it asks to wait 1 s (429)"), "{log}");
     // As often as it was asked for, and not in a loop.
     assert!(report.requests < 40, "{} requests\n{log}", report.requests);
-    drop(silent);
+    drop((silent, calls));
 }
 
 #[tokio::test(flavor = "multi_thread")]
