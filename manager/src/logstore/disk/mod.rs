@@ -73,27 +73,27 @@ impl Shared {
         dropped.iter().try_for_each(|body| body.erase())
     }
 
+    /// What a key has is looked at and changed in one go: an open that comes twice must not replace what the first made.
     fn open(&self, account: &str, key: &str, mode: Open) -> Result<(Arc<Body>, Met), LogError> {
-        if mode == Open::Resume {
-            let resumable = locked(&self.registry).get(account, key).and_then(registry::KeyState::resumable);
-            match resumable {
-                Some((body, false)) => return Ok((body, Met::Live)),
-                Some((body, true)) => {
-                    body.set_closed(false)?;
-                    locked(&self.registry).record(Op::reopen(account, key))?;
-                    return Ok((body, Met::Closed));
-                }
-                None => {}
+        let mut registry = locked(&self.registry);
+        let resumable = registry.get(account, key).and_then(registry::KeyState::resumable);
+        match resumable.filter(|_| mode == Open::Resume) {
+            Some((body, false)) => Ok((body, Met::Live)),
+            Some((body, true)) => {
+                body.set_closed(false)?;
+                registry.record(Op::reopen(account, key))?;
+                Ok((body, Met::Closed))
+            }
+            None => {
+                let number = registry.next_number();
+                let dropped = registry.record(Op::open(account, key, number))?;
+                let body = registry.get(account, key).and_then(|state| state.live.clone());
+                drop(registry);
+                // An append that is under way ends first, and a later one is refused: erasing closes.
+                dropped.iter().try_for_each(|body| body.erase())?;
+                Ok((body.ok_or(LogError::NotOpen)?, Met::Nothing))
             }
         }
-        let number = locked(&self.registry).next_number();
-        if let Some(old) = self.live(account, key) {
-            // An append that is under way must not write into a folder that is being erased.
-            old.set_closed(true)?;
-        }
-        self.record(Op::open(account, key, number))?;
-        let body = self.live(account, key).ok_or(LogError::NotOpen)?;
-        Ok((body, Met::Nothing))
     }
 
     fn append(&self, body: &Body, seq: Option<u64>, lines: &[Bytes]) -> Result<u64, LogError> {

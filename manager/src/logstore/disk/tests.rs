@@ -203,3 +203,25 @@ async fn a_whole_log_survives_a_restart_and_its_repetition_is_stored_once() {
     assert_eq!(logs.whole("a", "k", 5, batch(5..6)).await.unwrap(), 6);
     assert_eq!(all(&logs, "k").await, [0, 1, 2, 3, 4, 5]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_open_that_comes_twice_at_once_erases_nothing() {
+    let dir = TempDir::new().unwrap();
+    let logs = Arc::new(DiskLogs::open(dir.path()).unwrap());
+    for round in 0..100 {
+        let key = format!("k{round}");
+        let writers = (0..8).map(|n| {
+            let (logs, key) = (logs.clone(), key.clone());
+            tokio::spawn(async move {
+                logs.open("a", &key, Open::Resume).await?;
+                logs.append("a", &key, None, batch(n..n + 1)).await
+            })
+        });
+        for written in futures::future::join_all(writers).await {
+            written.unwrap().unwrap();
+        }
+        let mut seen = all(&logs, &key).await;
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6, 7], "round {round}");
+    }
+}
