@@ -318,12 +318,15 @@ impl Picture {
             .collect()
     }
 
-    /// Whether a workload counts more ready pods than are known here.
+    /// Whether a workload counts more ready pods than are known here, or fewer altogether.
     pub(crate) fn is_behind(&self) -> bool {
         self.watched.iter().enumerate().any(|(index, watched)| {
             let count = |field: &str| watched.object.as_ref()?.pointer(field)?.as_u64();
             let ready = count("/status/readyReplicas").or_else(|| count("/status/numberReady"));
-            ready.is_some_and(|ready| ready > self.instances(index).len() as u64)
+            // Controllers leave zeros out; what has no number of replicas has no total.
+            let total = count("/spec/replicas").map(|_| count("/status/replicas").unwrap_or(0));
+            let known = self.instances(index).len() as u64;
+            ready.is_some_and(|ready| ready > known) || total.is_some_and(|total| total < known)
         })
     }
 

@@ -102,6 +102,10 @@ fn deployment(object: &Value) -> Verdict {
             total - updated
         ));
     }
+    // Of the same revision: those of a deployment that becomes smaller, which counts as complete before they have gone.
+    if total > wanted {
+        return Progress(format!("{} pods too many are still to go", total - wanted));
+    }
     if available < updated || ready < wanted {
         return Progress(format!("{ready} of {wanted} new pods ready, {available} available"));
     }
@@ -172,9 +176,13 @@ fn replica_set(object: &Value) -> Verdict {
 
 fn deployment_config(object: &Value) -> Verdict {
     let wanted = number(object, "/spec/replicas").unwrap_or(1);
-    let [updated, available] = ["updatedReplicas", "availableReplicas"].map(|name| count(object, name));
+    let [total, updated, available] =
+        ["replicas", "updatedReplicas", "availableReplicas"].map(|name| count(object, name));
     match condition(object, "Progressing") {
         Some(("False", _, message)) => Failed(Cause::ProgressDeadline, message.to_owned()),
+        Some((_, "NewReplicationControllerAvailable", _)) if total > wanted => {
+            Progress(format!("{} pods too many are still to go", total - wanted))
+        }
         Some((_, "NewReplicationControllerAvailable", _)) if updated >= wanted && available >= wanted => {
             Ready(format!("{available} of {wanted} pods available"))
         }

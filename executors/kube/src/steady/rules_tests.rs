@@ -36,6 +36,9 @@ fn a_deployment_is_ready_when_all_pods_are_new_and_available_and_no_old_one_is_l
     is(deployment(json!({"observedGeneration": 1}), json!({})), "progress");
     is(deployment(json!({"updatedReplicas": 1}), json!({})), "progress");
     is(deployment(json!({"replicas": 4}), json!({})), "progress");
+    // All pods are of the revision, and there are too many: it becomes smaller, or goes altogether.
+    is(deployment(json!({}), json!({"replicas": 2})), "progress");
+    is(deployment(json!({}), json!({"replicas": 0})), "progress");
     is(deployment(json!({"availableReplicas": 2}), json!({})), "progress");
     is(deployment(json!({"readyReplicas": 2}), json!({})), "progress");
     is(
