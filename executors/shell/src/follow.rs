@@ -230,8 +230,8 @@ impl<'a> Follow<'a> {
                     while self.take().await? {}
                     let evidence = match self.place.look() {
                         Found::Vanished(evidence) => evidence,
-                        _ if self.place.exit().is_some() => continue,
-                        _ => "its folder is gone from the agent".to_owned(),
+                        Found::Never => "its folder is gone from the agent".to_owned(),
+                        Found::Running | Found::Ended(_) => continue,
                     };
                     self.end().await?;
                     return Err(Error::Vanished { evidence });

@@ -98,11 +98,13 @@ impl Place {
         if let Some(code) = self.exit() {
             return Found::Ended(code);
         }
-        if self.held() {
-            return Found::Running;
-        }
+        // Read once: a holder that writes its pid right now must not be taken for one that was there and is gone.
         match self.holder_pid() {
-            None if self.holder().members().is_empty() => Found::Never,
+            Some(pid) if self.holder().holds(pid) => Found::Running,
+            None if self.holder().members().is_empty() => match self.exit() {
+                Some(code) => Found::Ended(code),
+                None => Found::Never,
+            },
             // It is on its way to its first line.
             None => Found::Running,
             // It may have ended between the two looks.
@@ -218,5 +220,29 @@ pub(crate) fn interpreter(shell: Shell) -> &'static str {
         Shell::Sh => "sh",
         Shell::PowerShell => "pwsh",
         Shell::Python => "python3",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_holder_that_writes_its_pid_between_two_looks_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { dir: dir.path().to_owned(), mark: random_mark() };
+        let mut holder = Command::new("sleep").arg("600").env(HOLDER, &place.mark).spawn().unwrap();
+        // Whoever reads it first finds nothing yet; who reads it twice would find something else, and waits here.
+        let go = dir.path().join("go");
+        assert!(Command::new("mkfifo").arg(&go).status().unwrap().success());
+        let writer = std::thread::spawn(move || drop(fs::OpenOptions::new().write(true).open(&go).unwrap()));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(place.look()));
+        let found = receiver.recv_timeout(std::time::Duration::from_secs(30));
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        writer.join().unwrap();
+        assert_eq!(found, Ok(Found::Running));
     }
 }
