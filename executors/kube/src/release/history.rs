@@ -148,29 +148,16 @@ impl History {
         Ok(())
     }
 
-    /// Removes what a successful `current` release makes superfluous: failed releases before it, and successful ones
-    /// beyond the number that is kept; with them the versioned ConfigMaps and Secrets that no other release names.
-    /// What cannot be removed is told and left for the next release.
+    /// Removes what a successful `current` release makes superfluous: failed releases before it, those in progress that
+    /// nobody can be at work on any more, and successful ones beyond the number that is kept; with them the versioned
+    /// ConfigMaps and Secrets that no other release names. What cannot be removed is told and left for the next release.
     pub(crate) async fn clean(
         &self,
         session: &Session,
         current: &Release,
         log: &dyn UnitLog,
     ) -> Result<(), StepError> {
-        let kept: BTreeSet<u64> = self
-            .releases
-            .iter()
-            .rev()
-            .filter(|release| release.number < current.number && release.status == Status::Succeeded)
-            .take(session.settings.kept_releases)
-            .map(|release| release.number)
-            .collect();
-        let (stay, go): (Vec<&Release>, Vec<&Release>) = self
-            .releases
-            .iter()
-            .filter(|release| release.number != current.number)
-            // Another execution may be at work on one with a higher number; a colour keeps its latest release.
-            .partition(|release| kept.contains(&release.number) || release.number > current.number);
+        let (stay, go) = self.part(current.number, session.settings.kept_releases);
         if go.is_empty() {
             return Ok(());
         }
@@ -199,6 +186,23 @@ impl History {
             .say(log, Level::Info, &format!("releases that are not needed any more: {}", numbers.join(", ")))
             .await?;
         crate::prune::delete(session, superfluous, crate::prune::Strictness::Lenient, log).await.map(|_| ())
+    }
+
+    /// What stays and what goes beside the successful release `current`, when so many successful ones are kept.
+    fn part(&self, current: u64, kept: usize) -> (Vec<&Release>, Vec<&Release>) {
+        let earlier = self.releases.iter().rev().filter(|release| release.number < current);
+        let succeeded: Vec<u64> = earlier
+            .filter(|release| release.status == Status::Succeeded)
+            .map(|release| release.number)
+            .collect();
+        self.releases.iter().filter(|release| release.number != current).partition(|release| {
+            // Another execution may be at work on one with a higher number (a colour keeps its latest release, too), and
+            // on one in progress, as long as none after it had succeeded when this one began.
+            release.number > current
+                || succeeded.iter().take(kept).any(|number| *number == release.number)
+                || (release.status == Status::InProgress
+                    && succeeded.iter().all(|number| *number < release.number))
+        })
     }
 
     /// The Secrets that hold the history, for deletion of a whole release.
@@ -265,6 +269,40 @@ async fn older(session: &Session) -> Result<u64, Fault> {
         return Ok(numbers.max().unwrap_or(0));
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::Ours;
+
+    #[test]
+    fn what_failed_and_what_is_old_goes_but_nothing_that_somebody_may_be_at_work_on() {
+        let gone = |statuses: &str, current: u64, kept: usize| -> Vec<u64> {
+            let history = statuses.chars().zip(1..).fold(History::default(), |history, (status, number)| {
+                let mut release = Release::new(number, Vec::new(), Ours::default());
+                release.status = match status {
+                    's' => Status::Succeeded,
+                    'f' => Status::Failed,
+                    _ => Status::InProgress,
+                };
+                history.with(release)
+            });
+            let (stay, go) = history.part(current, kept);
+            assert_eq!(stay.len() + go.len(), statuses.len() - usize::from(current <= statuses.len() as u64));
+            go.iter().map(|release| release.number).collect()
+        };
+        assert_eq!(gone("sfs", 4, 5), [2]);
+        assert_eq!(gone("ssss", 5, 2), [1, 2]);
+        assert_eq!(gone("ssss", 4, 2), [1]);
+        // It was in progress when this one began, so it may be still.
+        assert_eq!(gone("p", 2, 5), Vec::<u64>::new());
+        assert_eq!(gone("spf", 4, 5), [3]);
+        // One that succeeded after it has overtaken it.
+        assert_eq!(gone("sps", 4, 5), [2]);
+        // A higher number is another execution's.
+        assert_eq!(gone("sfpf", 2, 5), Vec::<u64>::new());
+    }
 }
 
 #[cfg(test)]

@@ -63,6 +63,25 @@ fn a_deployment_is_ready_when_all_pods_are_new_and_available_and_no_old_one_is_l
 }
 
 #[test]
+fn a_deployment_config_is_ready_when_its_controller_says_so_and_its_pods_are_as_many_as_wanted() {
+    let config = |status: Value, spec: Value| {
+        let mut object = json!({"apiVersion": "apps.openshift.io/v1", "kind": "DeploymentConfig",
+            "metadata": {"generation": 1}, "spec": {"replicas": 3},
+            "status": {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 3, "conditions": [
+                {"type": "Progressing", "status": "True", "reason": "NewReplicationControllerAvailable"}]}});
+        merge(&mut object["status"], status);
+        merge(&mut object["spec"], spec);
+        object
+    };
+    is(config(json!({}), json!({})), "ready");
+    is(config(json!({"updatedReplicas": 2}), json!({})), "progress");
+    is(config(json!({}), json!({"replicas": 2})), "progress");
+    is(config(json!({"conditions": []}), json!({})), "progress");
+    let failed = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]);
+    is(config(json!({"conditions": failed}), json!({})), "KUBE-045");
+}
+
+#[test]
 fn a_stateful_set_is_ready_when_its_revision_is_closed_or_its_partition_reached() {
     let set = |status: Value, spec: Value| {
         let mut object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"generation": 1},

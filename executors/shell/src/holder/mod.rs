@@ -99,21 +99,22 @@ impl Place {
             return Found::Ended(code);
         }
         // Read once: a holder that writes its pid right now must not be taken for one that was there and is gone.
-        match self.holder_pid() {
-            Some(pid) if self.holder().holds(pid) => Found::Running,
-            None if self.holder().members().is_empty() => match self.exit() {
-                Some(code) => Found::Ended(code),
-                None => Found::Never,
-            },
-            // It is on its way to its first line.
-            None => Found::Running,
-            // It may have ended between the two looks.
-            Some(pid) => match self.exit() {
-                Some(code) => Found::Ended(code),
-                None => Found::Vanished(format!(
-                    "process {pid}, which held it, is gone (the machine or the container was restarted, or it was killed)"
-                )),
-            },
+        let pid = self.holder_pid();
+        let lives = match pid {
+            Some(pid) => self.holder().holds(pid),
+            // It may be on its way to its first line.
+            None => !self.holder().members().is_empty(),
+        };
+        if lives {
+            return Found::Running;
+        }
+        // It may have ended between the two looks.
+        match (self.exit(), pid) {
+            (Some(code), _) => Found::Ended(code),
+            (None, None) => Found::Never,
+            (None, Some(pid)) => Found::Vanished(format!(
+                "process {pid}, which held it, is gone (the machine or the container was restarted, or it was killed)"
+            )),
         }
     }
 

@@ -1,22 +1,21 @@
 # Short questions about units, and orders.
-# state DIR: one line about the unit.
+# state DIR: one line about the unit. What is written down is read before its processes are looked at, and its end after
+# them: what comes meanwhile must not be taken for what is gone.
 state() {
   [ -d "$1" ] || { say never; return; }
+  was= under=
+  { read -r was since under < "$1/pid"; } 2>/dev/null || { read -r was since under < "$1/go"; } 2>/dev/null
   live=
-  { alive "$1/go" || alive "$1/pid"; } && live=1
+  if alive "$1/go" || alive "$1/pid"; then live=1; fi
+  case $live$was in '' | void) if owned "$1"; then live=1; fi ;; esac
   X= F=
   { read -r X F < "$1/exit"; } 2>/dev/null
   if [ -n "$X" ]; then say ended "$X" "${F:--}"; return; fi
   if [ -n "$live" ]; then say running; return; fi
-  X=
-  { read -r X F < "$1/exit"; } 2>/dev/null
-  if [ -n "$X" ]; then say ended "$X" "${F:--}"; return; fi
-  P= RS= RB=
-  { read -r P RS RB < "$1/pid"; } 2>/dev/null || { read -r P RS RB < "$1/go"; } 2>/dev/null
   boot_id
-  case $P in
-    '' | void) if owned "$1"; then say running; else say never; fi ;;
-    *) if [ "$RB" = "${B:--}" ]; then say vanished process "$P"; else say vanished restarted "$P"; fi ;;
+  case $was in
+    '' | void) say never ;;
+    *) if [ "$under" = "${B:--}" ]; then say vanished process "$was"; else say vanished restarted "$was"; fi ;;
   esac
 }
 # look KEY: how the unit stands.

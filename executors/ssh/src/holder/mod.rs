@@ -428,6 +428,33 @@ mod tests {
             .filter(|name| executor_api::is_variable_name(name))
     }
 
+    /// What a look at the unit `u-1` of this home says when `alive` is as given.
+    fn looked(home: &std::path::Path, alive: &str) -> String {
+        let program = look("n", "u-1").replace("\nlook u-1\n", &format!("\n{alive}\nlook u-1\n"));
+        let done =
+            std::process::Command::new("sh").arg("-c").arg(program).env("HOME", home).output().unwrap();
+        String::from_utf8(done.stdout).unwrap().trim_start_matches("\u{1}n ").trim_end().to_owned()
+    }
+
+    #[test]
+    fn a_holder_that_begins_while_it_is_looked_for_has_not_vanished() {
+        let home = tempfile::tempdir().unwrap();
+        let unit = home.path().join(".delegate/u-1");
+        std::fs::create_dir_all(&unit).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        // Its line comes just when it was found missing; the process has ended by the time it is asked about again.
+        let begins = format!(
+            "alive() {{ printf '999999999 1 {}\\n' > {}/go; return 1; }}",
+            boot.trim(),
+            unit.display()
+        );
+        assert_eq!(looked(home.path(), &begins), "never");
+        // Whoever looks from now on sees that it was there.
+        assert_eq!(looked(home.path(), ""), "vanished process 999999999");
+        std::fs::write(unit.join("exit"), "3 -\n").unwrap();
+        assert_eq!(looked(home.path(), ""), "ended 3 -");
+    }
+
     #[test]
     fn leaf_keys_keep_their_parts_apart() {
         assert_ne!(leaf_key("ab", "c", "d"), leaf_key("a", "bc", "d"));
