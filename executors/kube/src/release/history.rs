@@ -272,6 +272,16 @@ async fn older(session: &Session) -> Result<u64, Fault> {
 }
 
 #[cfg(test)]
+impl History {
+    /// The history with one more release.
+    pub(crate) fn with(mut self, release: Release) -> History {
+        self.releases.push(release);
+        self.releases.sort_by_key(|release| release.number);
+        self
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::release::Ours;
@@ -302,15 +312,5 @@ mod tests {
         assert_eq!(gone("sps", 4, 5), [2]);
         // A higher number is another execution's.
         assert_eq!(gone("sfpf", 2, 5), Vec::<u64>::new());
-    }
-}
-
-#[cfg(test)]
-impl History {
-    /// The history with one more release.
-    pub(crate) fn with(mut self, release: Release) -> History {
-        self.releases.push(release);
-        self.releases.sort_by_key(|release| release.number);
-        self
     }
 }
