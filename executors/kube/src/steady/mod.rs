@@ -8,6 +8,7 @@
 //! nothing in the cluster.
 
 mod cause;
+mod ending;
 mod evidence;
 mod expression;
 mod faults;

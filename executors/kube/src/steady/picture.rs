@@ -29,6 +29,8 @@ pub(crate) struct Watched {
     pods_known: bool,
     /// The same of its ReplicaSets.
     sets_known: bool,
+    /// Its pods cannot be followed: it does not say which they are, or the account may not look at them.
+    blind: bool,
     /// When the exceeded progress deadline was written that stood there from the beginning.
     old_deadline: Option<String>,
 }
@@ -139,6 +141,17 @@ impl Picture {
         for index in members {
             if let Some(watched) = self.watched.get_mut(*index) {
                 watched.pods_known = true;
+            }
+        }
+    }
+
+    /// The pods of these targets cannot be followed, so nothing waits for them.
+    pub(crate) fn blind(&mut self, members: &[usize]) {
+        self.pods_known(members);
+        self.sets_known(members);
+        for index in members {
+            if let Some(watched) = self.watched.get_mut(*index) {
+                watched.blind = true;
             }
         }
     }
@@ -281,6 +294,11 @@ impl Picture {
         self.pods.values().map(|(_, pod)| pod).filter(ours).collect()
     }
 
+    /// Whether there are events about the object of this uid.
+    pub(crate) fn has_events(&self, uid: &str) -> bool {
+        self.events_of(uid).next().is_some()
+    }
+
     fn events_of<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a ClusterEvent> {
         self.events.values().filter(move |e| e.involved_object.uid == uid)
     }
@@ -318,9 +336,12 @@ impl Picture {
             .collect()
     }
 
-    /// Whether a workload counts more ready pods than are known here, or fewer altogether.
+    /// Whether a workload counts more ready pods than are known here, or fewer altogether. What cannot be followed is
+    /// never behind, nor is a kind whose pods belong to objects that are not looked at.
     pub(crate) fn is_behind(&self) -> bool {
-        self.watched.iter().enumerate().any(|(index, watched)| {
+        let followed =
+            |(_, watched): &(usize, &Watched)| !watched.blind && watched.target.kind != "DeploymentConfig";
+        self.watched.iter().enumerate().filter(followed).any(|(index, watched)| {
             let count = |field: &str| watched.object.as_ref()?.pointer(field)?.as_u64();
             let ready = count("/status/readyReplicas").or_else(|| count("/status/numberReady"));
             // Controllers leave zeros out; what has no number of replicas has no total.

@@ -1,13 +1,12 @@
 //! The running wait: watches in, lines out.
 
 use super::cause::{Cause, Limits};
-use super::evidence::cancelled;
 use super::picture::{self, Conclusion, Picture};
 use super::resources::{self, Collection, resource};
 use super::watch::{Delta, News, follow};
 use super::wire::{Selector, Trouble, Wire};
 use super::{Change, Ended, LOOK_BACK, Report, Target, TargetReport, evidence};
-use executor_api::{CancelReason, Class, Level, StepContext, StepError, UnitLog};
+use executor_api::{Level, StepContext, UnitLog};
 use k8s_openapi::jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -15,9 +14,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How long a report of ready workloads waits for the news of their last pods.
-const CATCH_UP: Duration = Duration::from_millis(500);
+/// How long a report of ready workloads waits at most for the news of their last pods. Their watch may just be resumed.
+const CATCH_UP: Duration = Duration::from_secs(10);
+/// Pause before a question is asked again that the API server could not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// The end of what one outage of the server told.
+const ANSWERS: &str = "the API server answers again";
 /// Changes that wait to be taken in; a watch pauses when there are more.
 const QUEUE: usize = 512;
 /// Up to this many workloads of a namespace get watches by their selector; more are cheaper with one for all.
@@ -56,7 +59,7 @@ pub(crate) struct Waiter<'a> {
     changes: mpsc::Receiver<(usize, Change)>,
     pub(super) start: Instant,
     /// The state of each target now; it is told a little later.
-    current: Vec<String>,
+    pub(super) current: Vec<String>,
     /// What was said last about each target, and when.
     said: Vec<(String, Option<Instant>)>,
     told_warnings: HashSet<(String, String)>,
@@ -130,9 +133,14 @@ impl<'a> Waiter<'a> {
                 let behind = !self.pods_of.is_empty() && self.picture.is_behind();
                 let limit = *caught_up_by.get_or_insert(now + CATCH_UP);
                 if !behind || now >= limit {
+                    if !self.troubled.is_empty() {
+                        self.log.line(Level::Info, ANSWERS).await?;
+                    }
                     return Ok(());
                 }
                 again = Some(again.map_or(limit, |other| other.min(limit)));
+            } else {
+                caught_up_by = None;
             }
             self.take_changes(again).await?;
         }
@@ -181,7 +189,13 @@ impl<'a> Waiter<'a> {
                         // Warnings that came before what they are about.
                         return self.tell_warnings().await;
                     }
-                    Delta::Put(pod) => picture.put_pod(source, pod),
+                    Delta::Put(pod) => {
+                        let early = picture.has_events(&pod.metadata.uid);
+                        picture.put_pod(source, pod);
+                        if early {
+                            return self.tell_warnings().await;
+                        }
+                    }
                     Delta::Gone(pod) => picture.gone_pod(&pod),
                 }
                 return Ok(());
@@ -193,7 +207,13 @@ impl<'a> Waiter<'a> {
                         picture.sets_known(&members);
                         return self.tell_warnings().await;
                     }
-                    Delta::Put(set) => picture.put_set(source, set),
+                    Delta::Put(set) => {
+                        let early = picture.has_events(&set.metadata.meta.uid);
+                        picture.put_set(source, set);
+                        if early {
+                            return self.tell_warnings().await;
+                        }
+                    }
                     Delta::Gone(set) => picture.gone_set(&set),
                 }
                 return Ok(());
@@ -226,14 +246,12 @@ impl<'a> Waiter<'a> {
                 let first = self.troubled.is_empty();
                 self.troubled.insert(source);
                 if first {
-                    let text =
-                        format!("watching {what}: the API server is in trouble: {trouble}; the wait goes on");
-                    self.log.line(Level::Warn, &text).await?;
+                    self.log.line(Level::Warn, &in_trouble(&what, &trouble)).await?;
                 }
             }
             Some(News::Well) => {
                 if self.troubled.remove(&source) && self.troubled.is_empty() {
-                    self.log.line(Level::Info, "the API server answers again").await?;
+                    self.log.line(Level::Info, ANSWERS).await?;
                 }
             }
             Some(News::Refused { code, message }) if known.needed => {
@@ -242,8 +260,7 @@ impl<'a> Waiter<'a> {
             Some(News::Refused { message, .. }) => {
                 let members = known.members.clone();
                 match known.of {
-                    Of::Pods => self.picture.pods_known(&members),
-                    Of::Sets => self.picture.sets_known(&members),
+                    Of::Pods | Of::Sets => self.picture.blind(&members),
                     Of::Others => {}
                 }
                 self.troubled.remove(&source);
@@ -266,14 +283,7 @@ impl<'a> Waiter<'a> {
         let mut namespaces = HashSet::new();
         for ((api_version, kind, namespace), members) in groups {
             let what = if namespace.is_empty() { kind.clone() } else { format!("{kind} in {namespace}") };
-            let found = resource(&self.wire, &api_version, &kind).await;
-            let collection = match found {
-                Ok(collection) => collection,
-                Err(Trouble::Refused { code, message }) => {
-                    return Err(Ended::Refused { what, code, message });
-                }
-                Err(other) => return Err(Ended::Refused { what, code: 0, message: other.to_string() }),
-            };
+            let collection = self.collection(&what, &api_version, &kind).await?;
             let name = match members.as_slice() {
                 [one] => self.picture.watched.get(*one).map(|w| format!("metadata.name={}", w.target.name)),
                 _ => None,
@@ -298,6 +308,31 @@ impl<'a> Waiter<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Where the objects of a kind are; asks until the server says so or says no.
+    async fn collection(&mut self, what: &str, api_version: &str, kind: &str) -> Result<Collection, Ended> {
+        let mut told = false;
+        loop {
+            let pause = match resource(&self.wire, api_version, kind).await {
+                Ok(collection) => return Ok(collection),
+                Err(Trouble::Refused { code, message }) => {
+                    return Err(Ended::Refused { what: what.to_owned(), code, message });
+                }
+                Err(trouble) => {
+                    if !told {
+                        let text = in_trouble(what, &trouble);
+                        self.log.line(Level::Warn, &text).await?;
+                        told = true;
+                    }
+                    match trouble {
+                        Trouble::Throttled(pause) => pause.max(ASK_AGAIN),
+                        _ => ASK_AGAIN,
+                    }
+                }
+            };
+            self.cx.clock.sleep_until(self.cx.clock.mono() + pause).await;
+        }
     }
 
     /// Pods and ReplicaSets, as soon as the selectors are known.
@@ -329,8 +364,7 @@ impl<'a> Waiter<'a> {
                 wanted.push((namespace.clone(), members, selector, sets));
             }
         }
-        self.picture.pods_known(&without);
-        self.picture.sets_known(&without);
+        self.picture.blind(&without);
         for (namespace, members, selector, sets) in wanted {
             let source = |what: &str, members, of| Source {
                 what: format!("{what} in {namespace}"),
@@ -436,62 +470,8 @@ impl<'a> Waiter<'a> {
         let targets = self.picture.watched.iter().enumerate().map(one).collect();
         Report { targets, requests: self.wire.requests(), resumed: self.wire.resumed() }
     }
+}
 
-    /// Makes the error, after the evidence was told.
-    pub(super) async fn explain(&mut self, ended: Ended) -> StepError {
-        match ended {
-            Ended::LogClosed => cancelled(CancelReason::Drain, String::new()),
-            Ended::Refused { what, code, message } => {
-                let class = match code {
-                    401 => Class::Authentication,
-                    403 => Class::Authorization,
-                    404 => Class::BadSpec,
-                    _ => Class::Connectivity,
-                };
-                let text = format!("{what} cannot be watched: {message}");
-                let hint = match code {
-                    401 => {
-                        "the token or certificate has expired or was revoked while the step waited; renew it, and let it live longer than a rollout takes"
-                    }
-                    _ => {
-                        "allow the account the verbs list and watch on it; check that the cluster knows the kind"
-                    }
-                };
-                StepError::new(class, "KUBE-053", text).target(what).hint(hint)
-            }
-            Ended::Cancelled(reason) => {
-                let lines = self.unfinished();
-                let state = lines.join("; ");
-                if reason.ends_the_target() {
-                    for index in 0..self.picture.watched.len() {
-                        if !self.is_ready(index) {
-                            let screen =
-                                evidence::screen(self, index, "not ready when the wait ended", false).await;
-                            let _the_error_says_it_too = self.log.line(Level::Error, &screen).await;
-                        }
-                    }
-                }
-                cancelled(reason, state)
-            }
-            Ended::Failed { index, cause, text, exit } => {
-                let name = self.picture.watched.get(index).map(|w| w.target.to_string()).unwrap_or_default();
-                let screen = evidence::screen(self, index, &text, true).await;
-                let _the_error_says_it_too = self.log.line(Level::Error, &screen).await;
-                let what = format!("{name} cannot become ready: {text}");
-                StepError::new(cause.class(exit), cause.code(), what).target(name).hint(cause.hint())
-            }
-        }
-    }
-
-    fn is_ready(&self, index: usize) -> bool {
-        self.current.get(index).is_some_and(|text| text.starts_with("ready: "))
-    }
-
-    fn unfinished(&self) -> Vec<String> {
-        let states = self.picture.watched.iter().zip(&self.current);
-        states
-            .filter(|(_, text)| !text.starts_with("ready: "))
-            .map(|(w, text)| format!("{}: {text}", w.target))
-            .collect()
-    }
+fn in_trouble(what: &str, trouble: &impl std::fmt::Display) -> String {
+    format!("watching {what}: the API server is in trouble: {trouble}; the wait goes on")
 }

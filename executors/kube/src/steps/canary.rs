@@ -244,10 +244,16 @@ async fn apply(
     let result = ready.set.apply(session, &state, Some(&undo), log).await;
     let deployed = match &result {
         Ok(_) => true,
-        // Part of the set was applied; the outcome must not say less than the cluster.
+        // Part of the set was applied; the outcome must not say less than the cluster, which is not asked any more after
+        // a cancel.
         Err(_) => {
             let (gvk, namespace) = (ready.workload.gvk(), ready.workload.namespace().unwrap_or_default());
-            session.live(&gvk, namespace, ready.workload.name()).await.is_ok_and(|found| found.is_some())
+            let canary = ready.workload.reference();
+            ready.set.done().iter().any(|applied| applied.reference == canary)
+                || session
+                    .live(&gvk, namespace, ready.workload.name())
+                    .await
+                    .is_ok_and(|found| found.is_some())
         }
     };
     if deployed {
