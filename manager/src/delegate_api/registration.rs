@@ -134,6 +134,8 @@ pub(super) async fn heartbeat(
     let params: DelegateParams = read(&body)?;
     check(&params, &caller)?;
     let id = params.delegate_id.clone().filter(|id| is_id(id));
+    // One that takes leave meanwhile must not be brought back.
+    let one = app.queue.registering().await;
     let known = match &id {
         Some(id) => app.queue.agent(id),
         None => None,
@@ -160,10 +162,14 @@ pub(super) async fn heartbeat(
                 app.queue.stored_heartbeat(&known.id, now);
             }
             app.queue.put_agent(said.clone(), false);
+            drop(one);
             said
         }
         // The manager lost its memory, or never had it: a heartbeat carries everything a registration does.
-        None => take_over(&app, &params, id, true).await?,
+        None => {
+            drop(one);
+            take_over(&app, &params, id, true).await?
+        }
     };
     let held = params.ext.as_ref().map(|ext: &AgentExt| ext.held.as_slice());
     let verdicts = app.queue.heartbeat(&agent.id, held);

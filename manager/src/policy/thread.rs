@@ -21,10 +21,8 @@ const GRACE: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JudgeError {
     /// The input is larger than [`Limits::input_bytes`].
-    #[error("the input of the policies has {bytes} bytes; at most {limit} are taken")]
+    #[error("the input of the policies has more than {limit} bytes, which is all that is taken")]
     TooLarge {
-        /// Its size.
-        bytes: usize,
         /// The limit.
         limit: usize,
     },
@@ -65,10 +63,9 @@ impl Judges {
 
     /// Asks the sets. Waits for a place; an evaluation itself ends within its limit and [`GRACE`].
     pub async fn judge(&self, asked: Vec<Asked>, input: Json, now_ms: u64) -> Result<Verdict, JudgeError> {
-        let bytes = input.to_string().len();
         let limit = self.limits.input_bytes;
-        if bytes > limit {
-            return Err(JudgeError::TooLarge { bytes, limit });
+        if serde_json::to_writer(Room(limit), &input).is_err() {
+            return Err(JudgeError::TooLarge { limit });
         }
         let limits = self.limits;
         self.run(move || judge(&asked, &input, now_ms, &limits)).await
@@ -90,6 +87,20 @@ impl Judges {
         // The waiting takes a thread of the runtime, so that an own clock of a test cannot run ahead of the work.
         let wait = tokio::task::spawn_blocking(move || on_thread(place, limit, work));
         wait.await.map_err(|error| broken(error.to_string()))?
+    }
+}
+
+/// Room for so many bytes: an input is measured without a copy of it, and no further than its limit.
+struct Room(usize);
+
+impl std::io::Write for Room {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.checked_sub(text.len()).ok_or(std::io::ErrorKind::FileTooLarge)?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

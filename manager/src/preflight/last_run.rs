@@ -5,6 +5,9 @@ use pipeline::machine::{State, stage_records};
 use pipeline::plan::StageRecord;
 use std::collections::BTreeMap;
 
+/// Executions of a pipeline that end at the same time must not overwrite each other's records.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The fact that holds the records of all stages of a pipeline.
 fn fact(pipeline: &str) -> String {
     format!("last-run/{pipeline}")
@@ -32,6 +35,7 @@ pub(crate) async fn remember(store: &dyn Store, state: &State) -> Result<(), Sto
         return Ok(());
     }
     let pipeline = &state.plan.run.pipeline;
+    let _one = ONE.lock().await;
     let mut records = all(store, pipeline).await?;
     records.extend(fresh);
     let text = serde_json::to_string(&records).map_err(|error| StoreError::Backend(error.to_string()))?;

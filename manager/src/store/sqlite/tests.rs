@@ -145,6 +145,19 @@ async fn a_panic_in_an_operation_ends_only_that_operation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_to_have_failed_for_want_of_a_transaction_was_not_done() {
+    let file = File::new();
+    let store = file.store();
+    let other = rusqlite::Connection::open(file.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let writes = futures::future::join_all(["a", "b", "c"].map(|name| store.put_fact(name, "x"))).await;
+    assert!(writes.iter().all(Result::is_err), "{writes:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(store.facts("").await.unwrap().iter().filter(|(_, value)| value == "x").count(), 0);
+    store.put_fact("a", "y").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_writes_share_commits() {
     let file = File::new();
     let store = Arc::new(file.store());

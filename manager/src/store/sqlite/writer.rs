@@ -38,7 +38,8 @@ impl Tx<'_> {
 
 /// Called after the commit with `None`, or with why it failed.
 type Reply = Box<dyn FnOnce(Option<&str>) + Send>;
-type Job = Box<dyn FnOnce(&Connection, &ManagerKey) -> (Vec<Change>, Reply) + Send>;
+/// Given the open transaction, or why there is none.
+type Job = Box<dyn FnOnce(Result<(&Connection, &ManagerKey), &str>) -> (Vec<Change>, Reply) + Send>;
 
 /// Handle of the writer thread; the thread ends after what was accepted is committed, when this is dropped.
 pub(super) struct Writer {
@@ -79,8 +80,11 @@ impl Writer {
         F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |conn, key| {
-            let (outcome, changes) = in_savepoint(conn, key, run);
+        let job: Job = Box::new(move |begun| {
+            let (outcome, changes) = match begun {
+                Ok((conn, key)) => in_savepoint(conn, key, run),
+                Err(why) => (Err(StoreError::Backend(format!("no transaction: {why}"))), vec![]),
+            };
             let reply: Reply = Box::new(move |failed| {
                 let outcome = match failed {
                     None => outcome,
@@ -150,7 +154,11 @@ fn serve(
         let mut committed = execute(conn, "BEGIN IMMEDIATE").map_err(|e| e.to_string());
         let mut next = Some(first);
         while let Some(job) = next {
-            done.push(job(conn, key));
+            // A savepoint without a transaction around it would commit by itself, and its caller be told that it failed.
+            if committed.is_ok() && conn.is_autocommit() {
+                committed = Err("the database gave the transaction up (disk full?)".to_owned());
+            }
+            done.push(job(committed.as_ref().map(|()| (conn, key)).map_err(String::as_str)));
             next = if done.len() < BATCH { inbox.try_recv().ok() } else { None };
         }
         if committed.is_ok() {
