@@ -408,10 +408,19 @@ fn private_file(path: &Path, text: &str) -> Result<(), CliError> {
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| CliError::file("written", path, &e))
 }
 
-/// A port that is free at this moment.
+/// A port that is free at this moment, below those that the kernel gives to whoever asks for any: the application listens
+/// on its own only after the first deployment.
 fn free_port() -> Result<u16, CliError> {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    port.map(|address| address.port()).map_err(|e| CliError::failed(format!("no free port: {e}")))
+    let mut random = rand::rng();
+    let mut found = Err(std::io::Error::from(std::io::ErrorKind::AddrInUse));
+    for _ in 0..100 {
+        let port = random.random_range(10_240..32_240_u16);
+        found = TcpListener::bind(("127.0.0.1", port)).map(|_| port);
+        if found.is_ok() {
+            break;
+        }
+    }
+    found.map_err(|e| CliError::failed(format!("no free port: {e}")))
 }
 
 /// A program on the path, or in the places where daemons lie.

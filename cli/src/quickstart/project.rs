@@ -279,7 +279,7 @@ fn pipeline_text(dir: &Path, facts: &Facts<'_>) -> String {
             "- step:\n    type: Http\n    name: Wait for the first measurements\n    identifier: First_Measurements\n    timeout: 30s\n    spec:\n      url: http://127.0.0.1:{port}/measured\n      method: GET\n      headers: []\n      assertion: <+httpResponseCode> == 200\n"
         ));
         steps.push(
-            "- step:\n    type: Verify\n    name: Watch the errors for a minute\n    identifier: Verify\n    timeout: 5m\n    spec:\n      type: Prometheus\n      spec:\n        connectorRef: quickstart_prometheus\n        metricName: errors\n        query: sum(app_errors)\n        threshold:\n          type: Absolute\n          spec:\n            value: 5\n      duration: 1m\n".to_owned(),
+            "- step:\n    type: Verify\n    name: Watch the errors for a minute\n    identifier: Verify\n    timeout: 5m\n    spec:\n      type: Prometheus\n      spec:\n        connectorRef: quickstart_prometheus\n        metricName: errors\n        query: sum(last_over_time(app_errors[5s]))\n        threshold:\n          type: Absolute\n          spec:\n            value: 5\n      duration: 1m\n".to_owned(),
         );
     }
     let rollback = command(

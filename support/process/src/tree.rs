@@ -147,7 +147,10 @@ impl Tree {
         kill_after: Duration,
         settled: impl Fn() -> bool,
     ) -> Ending {
-        let begun = clock.mono();
+        let start = clock.mono();
+        // The time that processes are given counts from the moment in which the first was asked: looking for them may
+        // take long on a loaded machine.
+        let mut begun = None;
         let mut asked: BTreeSet<i32> = BTreeSet::new();
         let mut how = End::Gone;
         loop {
@@ -157,11 +160,15 @@ impl Tree {
             if members.is_empty() && quiet {
                 return Ending { how, left: Vec::new() };
             }
-            let waited = clock.mono().saturating_duration_since(begun);
+            let now = clock.mono();
+            let waited = begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
             let killing =
                 waited >= kill_after || cancel.requested().is_some_and(|(_, s)| s >= CancelStage::Kill);
-            if waited >= kill_after + GOING {
+            if now.saturating_duration_since(begun.unwrap_or(start)) >= kill_after + GOING {
                 return Ending { how, left: members };
+            }
+            if !members.is_empty() {
+                begun = begun.or(Some(now));
             }
             for member in &members {
                 if killing {
