@@ -340,7 +340,7 @@ async fn health_and_metrics_tell_the_truth() {
     let data = tempfile::tempdir().unwrap();
     let manager = Manager::start(true).await;
     manager.with(|inner| inner.refusal = Some("REVOKED_TOKEN"));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = executor_api::testing::free_port();
     let listen = format!("127.0.0.1:{port}");
     let agent = Agent::start(&manager, data.path(), &[("DELEGATE_HEALTH_LISTEN", &listen)]);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -157,27 +157,27 @@ async fn files_that_cannot_be_used_stop_the_start_and_are_named() {
 #[tokio::test]
 async fn a_proxy_is_used_with_its_login_and_left_out_where_it_says() {
     let manager = Manager::start(true).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    let seen = Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
-    let (log, to) = (seen.clone(), manager.address);
-    tokio::spawn(async move {
-        while let Ok((mut from, _)) = listener.accept().await {
-            let log = log.clone();
-            tokio::spawn(async move {
-                let mut onward = TcpStream::connect(to).await.unwrap();
-                let mut head = vec![0; 16 * 1024];
-                let length = from.read(&mut head).await.unwrap();
-                head.truncate(length);
-                log.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
-                onward.write_all(&head).await.unwrap();
-                let _ended = tokio::io::copy_bidirectional(&mut from, &mut onward).await;
-            });
-        }
-    });
     for (no_proxy, through) in [("", true), ("127.0.0.1", false)] {
         let dir = tempfile::tempdir().unwrap();
-        seen.lock().unwrap().clear();
+        // One of its own for each agent: the last words of the one before must not be taken for this one's.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let seen = Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+        let (log, to) = (seen.clone(), manager.address);
+        tokio::spawn(async move {
+            while let Ok((mut from, _)) = listener.accept().await {
+                let log = log.clone();
+                tokio::spawn(async move {
+                    let mut onward = TcpStream::connect(to).await.unwrap();
+                    let mut head = vec![0; 16 * 1024];
+                    let length = from.read(&mut head).await.unwrap();
+                    head.truncate(length);
+                    log.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
+                    onward.write_all(&head).await.unwrap();
+                    let _ended = tokio::io::copy_bidirectional(&mut from, &mut onward).await;
+                });
+            }
+        });
         let before = manager.lock().registered.len();
         let agent = Agent::start(
             &manager,

@@ -110,7 +110,7 @@ async fn live(store: Arc<dyn Store>, changes: &Changes, is_dead: impl Fn() -> bo
         Arc::new(NotConfigured),
     );
     let _resumed_or_dead = engine.resume_all().await;
-    let limit = tokio::time::Instant::now() + Duration::from_secs(10);
+    let limit = tokio::time::Instant::now() + Duration::from_secs(60);
     let ended = loop {
         if is_dead() {
             break false;

@@ -25,6 +25,10 @@ async fn manager() -> (Arc<TestManager>, Client) {
 /// Lets time pass. The engine sleeps by the real clock; a run that sets a timer makes it look.
 async fn pass(manager: &TestManager, client: &Client, time: Duration) {
     manager.clock.shift(time);
+    wake(client).await;
+}
+
+async fn wake(client: &Client) {
     client
         .apply(&custom("wake", "", "- step: {identifier: w, name: w, type: Wait, spec: {duration: 1h}}\n"))
         .await;
@@ -37,6 +41,9 @@ async fn lose(manager: &Arc<TestManager>, client: &Client) -> (String, String, S
     let agent = Agent::start(manager, "zone-a", &[], |_| Say::Nothing).await;
     let id = client.run("p").await;
     until("the step runs", || async { (agent.names().len() == 1).then_some(()) }).await;
+    // Its next poll has arrived: it would otherwise be a sign of life from after the time that passes.
+    until("it asks again", || async { manager.app.queue.agents().iter().find(|a| a.polls > 0).map(|_| ()) })
+        .await;
     let view = client.get(&format!("/executions/{id}")).await;
     let node = find_step(&view, "a").unwrap()["node"].as_str().unwrap().to_owned();
     agent.stop().await;
@@ -82,7 +89,13 @@ async fn an_agent_that_still_shows_up_is_asked_to_end_and_the_step_times_out() {
     let agent = Agent::start(&manager, "zone-a", &[], |_| Say::Hold).await;
     let id = client.run("p").await;
     until("the step runs", || async { (agent.names().len() == 1).then_some(()) }).await;
-    pass(&manager, &client, Duration::from_mins(10)).await;
+    manager.clock.shift(Duration::from_mins(10));
+    let now = manager::clock::Clock::wall(manager.clock.as_ref());
+    until("it shows up at the new time", || async {
+        manager.app.queue.agents().iter().find(|a| a.agent.last_heartbeat >= now).map(|_| ())
+    })
+    .await;
+    wake(&client).await;
     let view = client.ended(&id).await;
     let failure = &find_step(&view, "a").unwrap()["failure"];
     assert_eq!(view["status"], "Expired", "{view:#}");

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 const NOOP: &str = "DELEGATE_NOOP_TASK";
 const TASKS: usize = 600;
+/// Far more than all of them take.
+const LIMIT: Duration = Duration::from_secs(240);
 /// Tasks that the agent works on at once.
 const LANES: usize = 32;
 
@@ -63,7 +65,7 @@ async fn many_small_tasks_go_through_once_each() {
         let mut done = 0;
         while done < TASKS {
             let ids = m.poll(&agent, "&wait_ms=5000").await;
-            assert!(!ids.is_empty(), "{done} of {TASKS}");
+            assert!(start.elapsed() < LIMIT, "{done} of {TASKS}");
             let worked = futures::stream::iter(ids)
                 .map(|id| {
                     let (m, agent, began) = (&m, &agent, &began);
@@ -89,7 +91,7 @@ async fn many_small_tasks_go_through_once_each() {
     let mut spans = Vec::new();
     for n in 0..50 {
         let id = format!("slow{n}");
-        let poll = m.poll(&agent, "&wait_ms=5000");
+        let poll = m.poll(&agent, "&wait_ms=30000");
         let (at, listed) = tokio::join!(
             async {
                 let at = Instant::now();

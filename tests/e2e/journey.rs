@@ -100,7 +100,7 @@ impl Journey {
             "--input",
             &version,
             "--input",
-            "window=3s",
+            "window=10s",
             "--rehearse",
             "60",
         ]);
@@ -165,7 +165,7 @@ async fn only_the_failed_environment_goes_back() {
     // Nobody asks the application any more: production fails its verification.
     journey.traffic.set_rate(0);
     until("the rate has fallen", Duration::from_secs(30), || async {
-        let reply = journey._prometheus.query("sum(rate(http_requests_total[3s]))").await;
+        let reply = journey._prometheus.query("sum(rate(http_requests_total[10s]))").await;
         let value: Option<f64> = reply["data"]["result"][0]["value"][1].as_str().and_then(|v| v.parse().ok());
         value.is_some_and(|rate| rate < 1.0).then_some(())
     })

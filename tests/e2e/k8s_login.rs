@@ -273,8 +273,9 @@ async fn a_cluster_takes_the_token_of_an_openid_provider() {
     // The authorizer of the API server learns of a binding by a watch of its own.
     let all =
         ["auth", "can-i", "patch", "configmaps", "--as=oidc:robot", "--as-group=deployers", "-n", "default"];
-    e2e::wait::until("the binding", limit, || async { plane.kubectl(&all).starts_with("yes").then_some(()) })
-        .await;
+    // kubectl ends with 1 when the answer is no.
+    let bound = || plane.try_kubectl(&all).stdout.starts_with(b"yes");
+    e2e::wait::until("the binding", limit, || async { bound().then_some(()) }).await;
     let view = run().await;
     assert_eq!(view["status"], "Success", "{view:#}");
     let made = plane.kubectl(&["get", "configmap", "notes", "-o", "jsonpath={.data.by}"]);

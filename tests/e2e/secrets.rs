@@ -96,7 +96,7 @@ async fn twenty_planted_secrets_are_found_nowhere() {
             command_lines.extend(std::fs::read(entry.path().join("cmdline")).unwrap_or_default());
         }
         let view = manager.show(&id);
-        async move { (view["status"] != "Running").then_some(view) }
+        async move { view["endedAt"].is_number().then_some(view) }
     })
     .await;
     assert_eq!(view["status"], "Success", "{view:#}");

@@ -126,7 +126,8 @@ async fn an_agent_killed_at_any_point_loses_and_doubles_nothing() {
             _ if verdict == "none" => &["none"],
             (false, _) => &["NeverStarted", "Running", "Ended(0)"],
             (true, false) => &["Running", "Ended(0)"],
-            (true, true) => &["Ended(0)"],
+            // Its last line has run; its holder may still have to write that down.
+            (true, true) => &["Running", "Ended(0)"],
         };
         assert!(allowed.iter().any(|a| verdict.starts_with(a)), "{context}");
         *verdicts.entry(verdict.split_whitespace().next().unwrap_or_default().to_owned()).or_insert(0) += 1;
@@ -234,11 +235,12 @@ async fn tasks_go_only_where_their_selectors_match() {
     selecting("red-tag");
     let id = manager.start_pipeline(&["select"]);
     let waiting = until("the explanation", Duration::from_secs(30), || async {
+        // The stage itself waits a moment for its turn on the infrastructure.
         let text = manager.show(&id).to_string();
-        text.contains("waitingFor").then_some(text)
+        (text.contains("waitingFor") && text.contains("red-tag")).then_some(text)
     })
     .await;
-    assert!(waiting.contains("red-tag") && waiting.contains("blue"), "{waiting}");
+    assert!(waiting.contains("blue"), "{waiting}");
     let _red = AgentProcess::start(&manager, dir.path(), "red", &[("DELEGATE_TAGS", "red-tag")]);
     let view = manager.finished(&id, Duration::from_secs(60)).await;
     assert_eq!((view["status"].as_str(), agent_of(&view).as_str()), (Some("Success"), "red"), "{view:#}");

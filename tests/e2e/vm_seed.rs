@@ -25,7 +25,7 @@ fn run(world: &World, file: &str, extra: &[&str]) -> (Option<i32>, Value, String
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seed_pipeline_deploys_verifies_and_rolls_back() {
     let world = World::start().await;
-    assert_eq!(world.version().await, "0");
+    world.runs("0").await;
 
     // 1: nobody asks for anything yet: the verification says no, and the old version comes back.
     world.publish(1, "UP");
@@ -34,7 +34,7 @@ async fn the_seed_pipeline_deploys_verifies_and_rolls_back() {
     let verify = step(&view, "Continuous_Verification");
     assert_eq!(verify["failure"]["class"], "Verification", "{verify:#}");
     assert_eq!(step(&view, "Rollback_Application")["status"], "Success");
-    assert_eq!(world.version().await, "0");
+    world.runs("0").await;
     world.traffic.set_rate(400_000);
     until("the rate rises", Duration::from_secs(30), || async {
         let reply = world.prometheus.query("sum(rate(http_requests_total[5m]))").await;
@@ -59,7 +59,7 @@ async fn the_seed_pipeline_deploys_verifies_and_rolls_back() {
     assert_eq!(step(&view, "Backup_Current_Application")["hosts"][0]["host"], HOST);
     assert_eq!(step(&view, "Backup_Current_Application")["agent"], "zone-a");
     assert_eq!(step(&view, "Health_Check")["outputs"]["httpResponseCode"], 200);
-    assert_eq!(world.version().await, "2");
+    world.runs("2").await;
     assert_eq!(
         world.vm.get("/opt/myapp/conf/app.properties").unwrap().lines().next(),
         Some("environment=production")
@@ -82,7 +82,7 @@ async fn the_seed_pipeline_deploys_verifies_and_rolls_back() {
     assert_eq!(step(&view, "Run_Smoke_Tests")["status"], "NotStarted");
     assert_eq!(step(&view, "Rollback_Application")["status"], "Success");
     assert_eq!(step(&view, "Rollback_Application")["rollback"], true);
-    assert_eq!(world.version().await, "2");
+    world.runs("2").await;
     assert_eq!(world.vm.get("/opt/myapp/version").as_deref(), Some("2\n"));
     assert_eq!(world.vm.get("/opt/myapp/health").as_deref(), Some("UP\n"));
     assert_eq!(world.vm.ok("systemctl is-active myapp"), "active");
@@ -97,7 +97,7 @@ async fn the_seed_pipeline_deploys_verifies_and_rolls_back() {
     assert_eq!(backup["hosts"][0]["failure"]["class"], "Connectivity", "{backup:#}");
     assert!(backup["hosts"][0]["failure"]["message"].as_str().unwrap().contains(HOST), "{backup:#}");
     world.vm.set_reachable(true);
-    assert_eq!(world.version().await, "2");
+    world.runs("2").await;
 
     // 5: somebody aborts while services start (the script sleeps 5 s there).
     world.publish(5, "UP");
@@ -142,5 +142,5 @@ async fn demo_vm_realtime() {
     let status = world.manager.cli(&["pipeline", "run", &seed(), "--follow"]).status().unwrap();
     println!("after: version {} answers; the client ended with {status}", world.version().await);
     assert_eq!(status.code(), Some(0));
-    assert_eq!(world.version().await, "1");
+    world.runs("1").await;
 }

@@ -5,8 +5,10 @@ use e2e::peers::registry::Registry;
 use e2e::peers::vm::Vm;
 use e2e::peers::web::{Artifacts, GitServer};
 use e2e::world::{AgentProcess, Manager};
+use executor_api::testing::until_ok;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A folder of this package.
 pub(crate) fn package(path: &str) -> PathBuf {
@@ -130,6 +132,15 @@ impl World {
             Ok(reply) => reply.text().await.unwrap(),
             Err(e) => format!("no answer: {e}"),
         }
+    }
+
+    /// Waits until this version answers: `systemctl start` returns before the application listens.
+    pub(crate) async fn runs(&self, version: &str) {
+        until_ok("the version answers", Duration::from_secs(30), async || {
+            let found = self.version().await;
+            if found == version { Ok(()) } else { Err(found) }
+        })
+        .await;
     }
 
     /// Our folders on the machine: must be none after a run.

@@ -170,7 +170,7 @@ async fn a_lost_connection_is_tried_again_only_where_that_does_no_harm() {
 #[tokio::test]
 async fn a_refused_post_was_not_sent_and_is_tried_again() {
     let nginx = Nginx::start().await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = peer::free();
     let (world, result) = run(&nginx, json!({"url": format!("http://{closed}/"), "method": "POST"})).await;
     let error = result.unwrap_err();
     assert_eq!(error.code, "HTTP-003");
@@ -409,7 +409,7 @@ impl Harness for Kit {
 
 #[tokio::test]
 async fn conformance() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = peer::free();
     let kit = Kit { nginx: Nginx::start().await, refused: format!("http://{closed}/") };
     conformance::run(&kit).await;
 }

@@ -16,6 +16,7 @@ use peer::{Place, cluster, inline, spec, task, until};
 use proto::task::{Cluster, ClusterCredential, KubernetesAction, KubernetesSpec};
 use proto::text::SecretRef;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn apply(place: &Place, text: &str) -> KubernetesSpec {
     let action = KubernetesAction::K8sApply {
@@ -210,7 +211,9 @@ async fn a_restarted_api_server_is_waited_for_and_a_cancel_says_what_is_there() 
     let spec = apply(&place, &text);
     let world_ = world(&place, &spec, &[]);
     let (_handle, cx) = world_.context();
-    let slow = KubeExecutor::new(Settings { apply_concurrency: 1, ..Settings::default() });
+    // A loaded machine takes its time to start a server.
+    let patience = Duration::from_secs(90);
+    let slow = KubeExecutor::new(Settings { apply_concurrency: 1, patience, ..Settings::default() });
     let killer = async {
         until("some objects", async || place.get(&place.path("v1", "configmaps/c1")).await.is_some()).await;
         tokio::task::spawn_blocking(|| {

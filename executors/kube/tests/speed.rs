@@ -60,9 +60,11 @@ fn audit(plane: &ControlPlane) -> impl Iterator<Item = Value> {
         .filter(|event| event["stage"] == "ResponseComplete")
 }
 
-/// Requests of one user agent on record.
+/// Requests of one user agent on record, without watches: the server may end those at any time, and they are recorded only
+/// then.
 fn requests(plane: &ControlPlane, agent: &str) -> usize {
     audit(plane)
+        .filter(|event| event["verb"] != "watch")
         .filter(|event| event["userAgent"].as_str().is_some_and(|found| found.starts_with(agent)))
         .count()
 }

@@ -26,16 +26,29 @@ fn kill_units(host: &Host, sign: &str) {
         holders.extend(go.split(' ').next().and_then(|pid| pid.parse::<u32>().ok()));
     }
     assert!(!holders.is_empty(), "a holder is known by its pid");
-    for pid in holders {
-        kill(pid, "-KILL");
+    let mut killed = holders;
+    for pid in &killed {
+        kill(*pid, "-KILL");
     }
     for process in peer::processes() {
         if process.command.contains(&format!("{}/.delegate/u-", host.home().display()))
             || process.command.contains(sign)
         {
             kill(process.pid, "-KILL");
+            killed.push(process.pid);
         }
     }
+    // The signal is sent; a loaded machine takes its time to deliver it.
+    let begun = std::time::Instant::now();
+    while killed.iter().any(|pid| lives(*pid)) {
+        assert!(begun.elapsed() < LIMIT, "{killed:?}");
+        std::thread::yield_now();
+    }
+}
+
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// It may have ended by itself meanwhile.
@@ -126,8 +139,9 @@ async fn a_lost_connection_loses_and_doubles_no_line() {
 #[tokio::test]
 async fn a_new_agent_attaches_and_goes_on_from_the_durable_line() {
     let host = Host::start(Sh::Dash);
-    let text =
-        "echo x >> count; i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo line $i; sleep 0.01; done; V=done";
+    // It does not end before all agents were there.
+    let text = "echo x >> count; i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo line $i; sleep 0.01
+[ $i -ne 190 ] || while [ ! -e go ]; do sleep 0.05; done; done; V=done";
     let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &["V"]);
     let world = host.world("attach", &spec);
     for round in 1..=4usize {
@@ -149,6 +163,7 @@ async fn a_new_agent_attaches_and_goes_on_from_the_durable_line() {
         drop(executor);
         world.restart();
     }
+    std::fs::write(host.path("home/go"), "").unwrap();
     let (_handle, cx) = world.context();
     let executor = executor();
     let output = executor.run(&spec, &cx).await.unwrap();
@@ -228,8 +243,9 @@ async fn a_new_agent_makes_room_on_a_host_whose_spool_is_full() {
     let unit = executor_api::LogSink::unit(&world.logs, "u");
     let taken = || world.logs.output("u", Stream::Stdout).len();
     let killed = async {
-        // The spool of one stream has 2 MiB less a segment before it waits; what is left to read is less than a segment.
-        until("a full spool", LIMIT, || taken() >= 1840).await;
+        // The spool of one stream has 2 MiB less a segment before it waits, which are 1,835 whole lines; where its segment
+        // ends, that is how much a pipe gave at once, and what is left to read is less than a segment.
+        until("a full spool", LIMIT, || taken() >= 1835).await;
         unit.durable(Stream::Stdout).await.unwrap();
     };
     tokio::select! {
@@ -271,7 +287,8 @@ async fn recover_tells_ended_never_started_and_vanished() {
     let host = Host::start(Sh::Dash);
     let sign = format!("8{}.25", host.port);
     // Ended while no agent was there.
-    let spec = command(host.target(), vec![script("u", Shell::Sh, "echo begun; sleep 0.5; exit 3")], &[]);
+    let text = "echo begun; while [ ! -e go ]; do sleep 0.05; done; exit 3";
+    let spec = command(host.target(), vec![script("u", Shell::Sh, text)], &[]);
     let world = host.world("ended", &spec);
     {
         let (handle, cx) = world.context();
@@ -283,6 +300,7 @@ async fn recover_tells_ended_never_started_and_vanished() {
         let (result, ()) = tokio::join!(executor.run(&spec, &cx), drain);
         assert_eq!(result.unwrap_err().class, Class::Cancelled { reason: CancelReason::Drain });
     }
+    std::fs::write(host.path("home/go"), "").unwrap();
     world.restart();
     let (_handle, cx) = world.context();
     let second = executor();

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Ten real minutes become two seconds; a sample every 250 ms.
 const REHEARSAL: u32 = 300;
 
+/// Two hundred minutes, which become forty seconds: long enough to end early, also on a loaded machine.
+const LONG: u64 = 12_000_000;
+
 /// One series for each pod: its mean, and noise of a few percent that no two pods share.
 fn pods(values: &[(&str, f64)]) -> String {
     let one = |(index, (pod, mean)): (usize, &(&str, f64))| {
@@ -86,6 +89,7 @@ async fn a_noisy_good_canary_passes_and_a_bad_one_fails_early_by_name() {
     assert_eq!(world.logs.statuses(UNIT), [UnitStatus::Running, UnitStatus::Success]);
 
     let bad = spec(&server, &[latency(with(&[("web-canary-1", 1.0), ("web-canary-2", 2.0)]))], json!({}));
+    let bad = VerifySpec { duration_ms: LONG, ..bad };
     let start = tokio::time::Instant::now();
     let (result, world) = run(&bad).await;
     let error = result.expect_err("one canary pod is twice as slow");
@@ -93,7 +97,7 @@ async fn a_noisy_good_canary_passes_and_a_bad_one_fails_early_by_name() {
     assert_eq!((error.code, error.class), ("VER-002", Class::Verification), "{error}");
     assert!(error.what.contains("canary node web-canary-2 lies above the rest"), "{error}");
     assert!(error.what.contains("looks in a row"), "{error}\n{}", world.logs.everything());
-    assert!(took < Duration::from_millis(3900), "before the window of four seconds is over: {took:?}");
+    assert!(took < Duration::from_secs(40), "before the window is over: {took:?}");
 }
 
 #[tokio::test]
@@ -117,10 +121,11 @@ async fn sensitivity_direction_and_limits_decide() {
     // A value beyond a written limit, which as a comparison would pass.
     let metric = json!({"name": "latency", "query": query(1.0), "failFast": 0.9});
     let start = tokio::time::Instant::now();
-    let (result, _) = run(&spec(&server, &[metric], json!({}))).await;
+    let limited = VerifySpec { duration_ms: LONG, ..spec(&server, &[metric], json!({})) };
+    let (result, _) = run(&limited).await;
     let error = result.unwrap_err();
     assert!(error.what.contains("beyond the limit 0.9"), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(40));
     // The second of two metrics is bad.
     let both =
         [json!({"name": "latency", "query": query(1.0)}), json!({"name": "errors", "query": query(3.0)})];

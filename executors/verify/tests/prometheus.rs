@@ -198,6 +198,8 @@ async fn several_series_are_listed() {
 #[tokio::test]
 async fn a_server_that_comes_back_is_waited_for() {
     let address = free();
+    // It is there before the first try: what comes back must do so within the pauses between a few of them.
+    let server = Prometheus::start("").await;
     let spec = spec(&format!("http://{address}"), json!({}));
     let world = world(&spec);
     let work = run_in(&world, &spec);
@@ -207,7 +209,6 @@ async fn a_server_that_comes_back_is_waited_for() {
             world.logs.everything().contains("failed query 1 of 4").then_some(())
         })
         .await;
-        let server = Prometheus::start("").await;
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let forward = async {
             loop {

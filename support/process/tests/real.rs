@@ -155,7 +155,7 @@ async fn a_detached_program_is_found_by_its_mark_and_ended() {
     until("it runs", || pid_in(&file).is_some()).await;
     let tree = Tree::marked("MY_MARK", &mark);
     assert!(tree.holds(pid_in(&file).unwrap()) && !tree.holds(1));
-    assert_eq!(tree.members().len(), 2, "{:?}", tree.members());
+    until("its child runs", || tree.members().len() == 2).await;
     let ending = tree.end(&SystemClock, &Cancel::never(), LIMIT, || true).await;
     assert_eq!((ending.how, ending.left.len()), (End::Ended, 0));
     until("it is reaped", || state(pid_in(&file).unwrap()).is_none()).await;

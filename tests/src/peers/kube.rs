@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -138,12 +138,20 @@ impl ControlPlane {
     /// # Panics
     /// When it is missing or fails.
     pub fn kubectl(&self, args: &[&str]) -> String {
+        let output = self.try_kubectl(args);
+        assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs `kubectl` as the administrator, whatever becomes of it.
+    ///
+    /// # Panics
+    /// When it is missing.
+    pub fn try_kubectl(&self, args: &[&str]) -> Output {
         let mut command = Command::new(tool("kubectl"));
         let output =
             command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).stdin(Stdio::null()).output();
-        let output = output.unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        output.unwrap_or_else(|e| panic!("{command:?}: {e}"))
     }
 
     fn tell(&self, command: &[&str], component: Component, options: &[&str]) {

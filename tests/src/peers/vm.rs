@@ -150,7 +150,7 @@ impl Vm {
                 "-o",
                 "LogLevel=ERROR",
             ])
-            .args(["-o", "ConnectTimeout=5", "-o", "BatchMode=yes", "-p"])
+            .args(["-o", "ConnectTimeout=20", "-o", "BatchMode=yes", "-p"])
             .arg(self.ssh_port.to_string())
             .arg("-i")
             .arg(&self.client_key)

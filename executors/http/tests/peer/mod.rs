@@ -1,8 +1,8 @@
 //! A real nginx with TLS under a CA of its own, on loopback, in its own folder; ends with the value.
 
-use executor_api::testing::until_ok;
+use executor_api::testing::{free_port, until_ok};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,8 +22,9 @@ pub(crate) struct Nginx {
     pub(crate) ca: Vec<u8>,
 }
 
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// An address that nobody listens on.
+pub(crate) fn free() -> SocketAddr {
+    ([127, 0, 0, 1], free_port()).into()
 }
 
 impl Nginx {

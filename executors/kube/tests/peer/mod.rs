@@ -127,9 +127,9 @@ pub fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// Waits for a condition with a limit of 30 s.
+/// Waits for a condition, for as long as a loaded machine may take.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    testing::until(what, Duration::from_secs(30), async || condition().await.then_some(())).await;
+    testing::until(what, Duration::from_secs(90), async || condition().await.then_some(())).await;
 }
 
 /// The credential of a kubeconfig's administrator as a step names it, and its secrets.

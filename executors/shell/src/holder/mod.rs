@@ -234,6 +234,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place { dir: dir.path().to_owned(), mark: random_mark() };
         let mut holder = Command::new("sleep").arg("600").env(HOLDER, &place.mark).spawn().unwrap();
+        // Its environment can be read once it has become the other program.
+        let begun = std::time::Instant::now();
+        let pid = i32::try_from(holder.id()).unwrap();
+        while !place.holder().holds(pid) {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(30), "it does not begin");
+            std::thread::yield_now();
+        }
         // Whoever reads it first finds nothing yet; who reads it twice would find something else, and waits here.
         let go = dir.path().join("go");
         assert!(Command::new("mkfifo").arg(&go).status().unwrap().success());

@@ -9,6 +9,7 @@
 )]
 #![allow(dead_code, reason = "Each test file uses a part of it.")]
 
+pub(crate) use executor_api::testing::free_port;
 use executor_api::testing::{self, World};
 use executor_ssh::{Settings, SshExecutor};
 use proto::task::{
@@ -56,21 +57,6 @@ fn spawn(dir: &Path) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    // Below the range from which the kernel takes ports of outgoing connections: one of those could take a port between
-    // this look and the server's start. The process id keeps test programs that run side by side apart.
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    loop {
-        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let port = 10_240 + (std::process::id().wrapping_mul(331).wrapping_add(n)) % 22_000;
-        let port = u16::try_from(port).expect("below 65,536");
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 impl Host {

@@ -2,9 +2,9 @@
 
 #![allow(dead_code, reason = "Each test file uses a part of it.")]
 
-use executor_api::testing::until_ok;
+use executor_api::testing::{free_port, until_ok};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -22,9 +22,9 @@ pub(crate) struct Prometheus {
     pub(crate) address: SocketAddr,
 }
 
-/// A port that nobody listens on.
+/// An address that nobody listens on.
 pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    ([127, 0, 0, 1], free_port()).into()
 }
 
 impl Prometheus {

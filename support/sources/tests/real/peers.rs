@@ -1,9 +1,11 @@
 //! Starters of the real peers. Each lives in a folder of its own, listens on a free loopback port and ends with the test.
 
 use crate::{PASSWORD, USER};
+pub(crate) use executor_api::testing::free_port;
 use executor_api::testing::until_ok;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,20 +13,6 @@ use std::time::{Duration, Instant};
 
 /// A bcrypt hash of [`PASSWORD`], the only form that docker-registry reads.
 const BCRYPT: &str = "$2b$04$VrjCFXccNp43X3Y45f2K..BiFisDX5aRz8Zu.PeeA2gJDKBxOK5AC";
-
-pub(crate) fn free_port() -> u16 {
-    // Below the range from which the kernel takes ports of outgoing connections: one of those could take a port between
-    // this look and the server's start. The process id keeps test programs that run side by side apart.
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    loop {
-        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let port = 10_240 + (std::process::id().wrapping_mul(331).wrapping_add(n)) % 22_000;
-        let port = u16::try_from(port).expect("below 65,536");
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// A server process, ended by its own id.
 pub(crate) struct Process(Child);
@@ -60,8 +48,20 @@ impl Process {
             .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        (Process::listening(command, &dir.join("log"), port), port)
+        (Process::start(command, &dir.join("log"), || is_ready(port)), port)
     }
+}
+
+/// Whether a Prometheus answers queries: it listens before it does.
+fn is_ready(port: u16) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /-/ready HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
 }
 
 impl Drop for Process {
