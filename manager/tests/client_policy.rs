@@ -122,7 +122,7 @@ async fn what_cannot_be_judged_fails_the_step_and_says_why() {
                 "",
             ),
             "POL-002",
-            "at most 1048576",
+            "at most 1048576 bytes",
         ),
     ];
     let head = format!("variables:\n  - {{name: v, type: String, value: {}}}\n", "x".repeat(400_000));

@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JudgeError {
     /// The input is larger than [`Limits::input_bytes`].
-    #[error("the input of the policies has more than {limit} bytes, which is all that is taken")]
+    #[error("the input of the policies is too large: at most {limit} bytes are taken")]
     TooLarge {
         /// The limit.
         limit: usize,

@@ -13,9 +13,6 @@ use proto::task::StepTask;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a target may take to show an effect that it has acknowledged.
-const EFFECT_LIMIT: Duration = Duration::from_secs(5);
-
 /// The spec type of a harness' executor.
 pub type SpecOf<H> = <<H as Harness>::Executor as Executor>::Spec;
 
@@ -78,7 +75,7 @@ pub trait Harness: Send + Sync {
     /// Further changes to the world of a case: aliases, a clock.
     fn prepare(&self, _world: &mut World) {}
 
-    /// Limit for each case.
+    /// Limit for each case, and for an effect on the target to be seen.
     fn limit(&self) -> Duration {
         Duration::from_secs(60)
     }
@@ -170,7 +167,7 @@ impl<H: Harness> Suite<'_, H> {
         // A target may show an effect a moment after it answered (a server writes its log last); it never shows one
         // too many first.
         let what = format!("{name}: the effect takes place {wanted} times");
-        let found = until_ok(&what, EFFECT_LIMIT, async || match self.harness.effects(key).await {
+        let found = until_ok(&what, self.harness.limit(), async || match self.harness.effects(key).await {
             Some(found) if found < wanted => Err(found),
             found => Ok(found.unwrap_or(wanted)),
         });
@@ -178,7 +175,7 @@ impl<H: Harness> Suite<'_, H> {
     }
 
     async fn expect_clean(&self, name: &str, key: &str, world: &World) {
-        until_ok(&format!("{name}: nothing is left on the target"), Duration::from_secs(5), async || {
+        until_ok(&format!("{name}: nothing is left on the target"), self.harness.limit(), async || {
             let left = self.harness.left_behind(key).await;
             if left.is_empty() { Ok(()) } else { Err((left, world.logs.everything())) }
         })

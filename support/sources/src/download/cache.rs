@@ -80,8 +80,13 @@ impl Cache {
         let path = self.content(sha256);
         let Ok((sum, bytes)) = hash(path.clone()).await else { return Ok(None) };
         if sum != sha256 {
-            fs::remove_file(&path).await.map_err(|e| error::local_disk("remove", &path, e))?;
-            return Ok(None);
+            // Whoever makes room may have been quicker.
+            return match fs::remove_file(&path).await {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(error::local_disk("remove", &path, e))
+                }
+                _ => Ok(None),
+            };
         }
         // The time of the last use is what `prune` goes by; failing to set it only makes the file look older.
         let used = path.clone();
@@ -185,7 +190,9 @@ pub async fn prune(cache: &Path, max_bytes: u64) -> std::io::Result<u64> {
             if left <= max_bytes || used > in_use {
                 break;
             }
-            if std::fs::remove_file(path).is_ok() {
+            // Somebody may have come to use it since the list was made.
+            let still = std::fs::metadata(&path).and_then(|meta| meta.modified()).is_ok_and(|at| at == used);
+            if still && std::fs::remove_file(path).is_ok() {
                 left -= bytes;
                 removed += bytes;
             }
