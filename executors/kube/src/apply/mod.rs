@@ -74,6 +74,12 @@ impl Set {
         &self.done
     }
 
+    /// Whether this object was applied so far.
+    pub(crate) fn has_applied(&self, object: &Object) -> bool {
+        let reference = object.reference();
+        self.done.iter().any(|applied| applied.reference == reference)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }

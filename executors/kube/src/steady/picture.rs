@@ -146,12 +146,21 @@ impl Picture {
     }
 
     /// The pods of these targets cannot be followed, so nothing waits for them.
-    pub(crate) fn blind(&mut self, members: &[usize]) {
-        self.pods_known(members);
-        self.sets_known(members);
+    pub(crate) fn without_pods(&mut self, members: &[usize]) {
         for index in members {
             if let Some(watched) = self.watched.get_mut(*index) {
+                watched.pods_known = true;
                 watched.blind = true;
+            }
+        }
+    }
+
+    /// The ReplicaSets of these targets cannot be followed, and so not the pods of those that are Deployments.
+    pub(crate) fn without_sets(&mut self, members: &[usize]) {
+        for index in members {
+            if let Some(watched) = self.watched.get_mut(*index) {
+                watched.sets_known = true;
+                watched.blind |= watched.target.kind == "Deployment";
             }
         }
     }

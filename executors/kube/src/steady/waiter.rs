@@ -260,7 +260,8 @@ impl<'a> Waiter<'a> {
             Some(News::Refused { message, .. }) => {
                 let members = known.members.clone();
                 match known.of {
-                    Of::Pods | Of::Sets => self.picture.blind(&members),
+                    Of::Pods => self.picture.without_pods(&members),
+                    Of::Sets => self.picture.without_sets(&members),
                     Of::Others => {}
                 }
                 self.troubled.remove(&source);
@@ -364,7 +365,8 @@ impl<'a> Waiter<'a> {
                 wanted.push((namespace.clone(), members, selector, sets));
             }
         }
-        self.picture.blind(&without);
+        self.picture.without_pods(&without);
+        self.picture.without_sets(&without);
         for (namespace, members, selector, sets) in wanted {
             let source = |what: &str, members, of| Source {
                 what: format!("{what} in {namespace}"),

@@ -234,11 +234,10 @@ async fn apply(
     let state = json!({"v": 1, "blueGreen": {"release": ready.number, "color": ready.color.as_str()}});
     let state = pods::noted(state, &ready.pods_before);
     let undo = ready.undo(session);
-    let applied = ready.set.apply(session, &state, Some(&undo), log).await;
-    let workload = ready.workload.reference();
-    let there = ready.set.done().iter().any(|applied| applied.reference == workload);
-    let applied = applied
-        .map_err(|error| if there { deploy::with_state(error, &ready.in_cluster()) } else { error })?;
+    let result = ready.set.apply(session, &state, Some(&undo), log).await;
+    let deployed = ready.set.has_applied(&ready.workload);
+    let applied = result
+        .map_err(|error| if deployed { deploy::with_state(error, &ready.in_cluster()) } else { error })?;
     deploy::note(release, &applied);
     Ok(())
 }

@@ -248,8 +248,7 @@ async fn apply(
         // a cancel.
         Err(_) => {
             let (gvk, namespace) = (ready.workload.gvk(), ready.workload.namespace().unwrap_or_default());
-            let canary = ready.workload.reference();
-            ready.set.done().iter().any(|applied| applied.reference == canary)
+            ready.set.has_applied(&ready.workload)
                 || session
                     .live(&gvk, namespace, ready.workload.name())
                     .await

@@ -2,8 +2,9 @@
 
 use crate::peer::{Place, until};
 use crate::{absent, executor, fails, live, ok, output, plan, snapshot, step, web, world};
-use executor_api::testing::CrashAt;
-use executor_api::{CancelReason, CancelStage, Executor, TransportProbe};
+use executor_api::testing::{CrashAt, Marks};
+use executor_api::{CancelHandle, CancelReason, CancelStage, Class, Executor, TransportProbe};
+use executor_kube::{KubeExecutor, Settings};
 use futures::future::BoxFuture;
 use proto::task::{KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};
@@ -171,6 +172,51 @@ async fn an_aborted_colour_says_that_production_is_as_it_was() {
         error.what.contains("bg-abort/Deployment/web-blue") && error.what.contains("still selects green"),
         "{error}"
     );
+}
+
+/// Aborts the step once a call was answered.
+struct AbortAfter {
+    marks: Marks,
+    call: String,
+    handle: CancelHandle,
+}
+
+impl TransportProbe for AbortAfter {
+    fn before<'a>(&'a self, task: &'a str, call: &'a str) -> BoxFuture<'a, ()> {
+        self.marks.before(task, call)
+    }
+
+    fn after<'a>(&'a self, task: &'a str, call: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.marks.after(task, call).await;
+            if call == self.call {
+                self.handle.cancel(CancelReason::User, CancelStage::Ask);
+            }
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_in_the_middle_of_the_apply_names_the_colour_that_is_there_already() {
+    let place = Place::new("bg-middle").await;
+    let ingress = "\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web}\nspec: {defaultBackend: {service: {name: web, port: {number: 80}}}}\n";
+    let spec = step(&place, "rel", &(web("web", "app:1", 2) + ingress), deploy());
+    let world = world(&place, "t", &spec);
+    let (handle, cx) = world.context();
+    let call = "apply bg-middle/Deployment/web-blue".to_owned();
+    let probe = AbortAfter { marks: world.marks.clone(), call, handle };
+    let executor = KubeExecutor::new(Settings::default()).with_probe(Arc::new(probe));
+    let error = executor.run(&spec, &cx).await.unwrap_err();
+    assert_eq!(
+        (error.code, error.class),
+        ("KUBE-028", Class::Cancelled { reason: CancelReason::User }),
+        "{error}"
+    );
+    assert!(
+        error.what.contains("bg-middle/Deployment/web-blue") && error.what.contains("still selects green"),
+        "{error}"
+    );
+    assert!(absent(&place, "networking.k8s.io/v1", "ingresses/web").await);
 }
 
 /// Ready pods that a Service for `app: web` selects as green.
