@@ -91,14 +91,14 @@ fn new_id() -> String {
     Id::from_bytes(*uuid::Uuid::new_v4().as_bytes()).to_string()
 }
 
-/// Stores the agent and tells the queue. One at a time, so that two registrations of one agent get one id.
+/// Stores the agent and tells the queue. The caller holds [`registering`](crate::queue::Queue::registering): one at a
+/// time, so that two registrations of one agent get one id.
 async fn take_over(
     app: &App,
     params: &DelegateParams,
     id: Option<String>,
     registered: bool,
 ) -> Result<Agent, Refusal> {
-    let _one = app.queue.registering().await;
     let instance = params.ext.as_ref().map_or("", |ext| ext.instance_id.as_str());
     let known = app.queue.find_agent(instance, &params.host_name, &address(params));
     let id = known.map(|agent| agent.id).or(id).unwrap_or_else(new_id);
@@ -115,7 +115,9 @@ pub(super) async fn register(
 ) -> Result<Response, Refusal> {
     let params: DelegateParams = read(&body)?;
     check(&params, &caller)?;
+    let one = app.queue.registering().await;
     let agent = take_over(&app, &params, None, true).await?;
+    drop(one);
     tracing::info!(agent = %agent.name, id = %agent.id, token = %caller.token, tags = ?agent.tags, "registered");
     let ext = params.ext.is_some().then(|| ManagerExt {
         version: EXT_VERSION,
@@ -162,15 +164,12 @@ pub(super) async fn heartbeat(
                 app.queue.stored_heartbeat(&known.id, now);
             }
             app.queue.put_agent(said.clone(), false);
-            drop(one);
             said
         }
         // The manager lost its memory, or never had it: a heartbeat carries everything a registration does.
-        None => {
-            drop(one);
-            take_over(&app, &params, id, true).await?
-        }
+        None => take_over(&app, &params, id, true).await?,
     };
+    drop(one);
     let held = params.ext.as_ref().map(|ext: &AgentExt| ext.held.as_slice());
     let verdicts = app.queue.heartbeat(&agent.id, held);
     let ext = params.ext.is_some().then_some(HeartbeatExt { verdicts });

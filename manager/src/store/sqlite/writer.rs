@@ -141,6 +141,14 @@ fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
+/// SQLite gives the whole transaction up by itself on a full disk or an I/O error.
+fn still_open(conn: &Connection) -> Result<(), String> {
+    match conn.is_autocommit() {
+        true => Err("the database gave the transaction up (disk full?)".to_owned()),
+        false => Ok(()),
+    }
+}
+
 fn serve(
     conn: &Connection,
     mut inbox: mpsc::Receiver<Job>,
@@ -155,20 +163,13 @@ fn serve(
         let mut next = Some(first);
         while let Some(job) = next {
             // A savepoint without a transaction around it would commit by itself, and its caller be told that it failed.
-            if committed.is_ok() && conn.is_autocommit() {
-                committed = Err("the database gave the transaction up (disk full?)".to_owned());
-            }
+            committed = committed.and_then(|()| still_open(conn));
             done.push(job(committed.as_ref().map(|()| (conn, key)).map_err(String::as_str)));
             next = if done.len() < BATCH { inbox.try_recv().ok() } else { None };
         }
-        if committed.is_ok() {
-            // SQLite gives the whole transaction up by itself on a full disk or an I/O error.
-            committed = if conn.is_autocommit() {
-                Err("the database gave the transaction up (disk full?)".to_owned())
-            } else {
-                execute(conn, "COMMIT").map_err(|e| e.to_string())
-            };
-        }
+        committed = committed
+            .and_then(|()| still_open(conn))
+            .and_then(|()| execute(conn, "COMMIT").map_err(|e| e.to_string()));
         if !conn.is_autocommit() {
             // After a failed COMMIT nothing of the batch may stay.
             let _undone = execute(conn, "ROLLBACK");
