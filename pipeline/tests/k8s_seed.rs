@@ -199,7 +199,9 @@ fn a_canary_is_verified_by_the_metrics_of_its_monitored_service() {
     let higher = Some(Comparison::LessOrEqual);
     assert_eq!(metrics, [("response time", "kubernetes_pod", higher), ("errors", "pod", higher)]);
     assert_eq!((canary.metrics[0].fail_fast, canary.metrics[1].fail_fast), (None, Some(5.0)));
-    let MetricProvider::Prometheus { connector } = &canary.metrics[0].provider;
+    let MetricProvider::Prometheus { connector } = &canary.metrics[0].provider else {
+        panic!("not Prometheus");
+    };
     assert_eq!(connector.url, "http://prometheus.example.com:9090");
     world.answer(outputs(&[("canaryWorkload", json!(named))]));
     // The second verification gives only its length.

@@ -62,6 +62,10 @@ pub(super) async fn resolve(
                 put("image", &image.image);
                 format!("{}:{} is {}", image.image, image.tag, image.digest)
             }
+            ArtifactSource::Ecr { image_path, .. } => {
+                let text = format!("this agent cannot look up images in ECR ({image_path})");
+                return Err(StepError::new(Class::BadSpec, "AGT-008", text));
+            }
             ArtifactSource::ArtifactoryRegistry(source) => {
                 let promised = sources::locate(&access, source).await?.sha256;
                 // A server that contradicts the author's checksum is asked for the file: the download tells what is wrong.

@@ -173,6 +173,7 @@ impl Executors {
             StepSpec::Kubernetes(spec) => drive(self.kube().await?, spec, cx, recover, VANISHED).await,
             #[cfg(not(feature = "kube"))]
             StepSpec::Kubernetes(spec) => Err(unsupported(spec.action.kind())),
+            StepSpec::Ecs(spec) => Err(unsupported(spec.action.kind())),
             StepSpec::ResolveArtifact(spec) => internal::resolve(self.client().await?, spec, cx).await,
             StepSpec::ConnectorTest(spec) => self.connector_test(spec, cx).await,
             StepSpec::Noop(spec) => internal::noop(spec, cx).await,
@@ -194,6 +195,7 @@ impl Executors {
             ConnectorTestSpec::Kubernetes(cluster) => self.kube().await?.test_connection(cluster, cx).await,
             #[cfg(not(feature = "kube"))]
             ConnectorTestSpec::Kubernetes(_) => return Err(unsupported("K8sApply")),
+            ConnectorTestSpec::Aws(_) => return Err(unsupported("EcsRollingDeploy")),
             ConnectorTestSpec::Prometheus(connector) => self.verify().await?.test(connector, cx).await,
             ConnectorTestSpec::DockerRegistry(connector) => {
                 self.probe(cx, |access| async move { sources::probe_docker(&access, connector).await })

@@ -115,7 +115,10 @@ impl Job<'_> {
                 }
                 Ok(source)
             }
-            Some((ArtifactSource::DockerRegistry { image_path, .. }, _)) => Err(Error::Spec(format!(
+            Some((
+                ArtifactSource::DockerRegistry { image_path, .. } | ArtifactSource::Ecr { image_path, .. },
+                _,
+            )) => Err(Error::Spec(format!(
                 "the artifact is the image {image_path}; only a file can be copied to a host"
             ))),
             None => Err(Error::Spec("the stage has no artifact to copy".into())),

@@ -45,7 +45,10 @@ pub(crate) fn check(spec: &VerifySpec, canary: &CanaryAnalysis) -> Result<(), Ve
                 "is empty; expected the label that names the node, for example `pod`".into(),
             );
         }
-        let MetricProvider::Prometheus { connector } = &metric.provider;
+        let MetricProvider::Prometheus { connector } = &metric.provider else {
+            fault(at("provider"), "canary nodes can be compared only with metrics of Prometheus".into());
+            continue;
+        };
         if let Some(problem) = bad_url(connector) {
             fault(at("connectorRef"), problem);
         }
@@ -118,7 +121,7 @@ impl VerifyExecutor {
         let (span, step) = (real / factor.max(1), step_of(real, factor));
         let mut watched = Vec::new();
         for metric in &canary.metrics {
-            let MetricProvider::Prometheus { connector } = &metric.provider;
+            let MetricProvider::Prometheus { connector } = &metric.provider else { continue };
             let (server, alias) = self.connector.open(connector, cx).await?;
             if let Some(line) = alias {
                 log.line(Level::Info, &line).await?;

@@ -1,5 +1,6 @@
 //! Steps that look: Http and Verify.
 
+use crate::task::aws::AwsAccount;
 use crate::task::command::OutputVariable;
 use crate::task::source::HttpConnector;
 use crate::text::Text;
@@ -132,6 +133,30 @@ pub enum MetricProvider {
         /// The server.
         connector: HttpConnector,
     },
+    /// CloudWatch metrics.
+    CloudWatch {
+        /// The account.
+        account: AwsAccount,
+        /// What of the stage's ECS deployment the metric is of.
+        #[serde(default)]
+        scope: CloudWatchScope,
+    },
+}
+
+/// What a CloudWatch metric is of: the stage's service and target groups, as far as they are known when the step starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CloudWatchScope {
+    /// Name of the cluster.
+    pub cluster: Option<String>,
+    /// Name of the service.
+    pub service: Option<String>,
+    /// ARN of the target group that gets what is verified (green, or the only one).
+    pub target_group_arn: Option<String>,
+    /// ARN of the target group to compare with (blue).
+    pub baseline_target_group_arn: Option<String>,
+    /// ARN of the load balancer.
+    pub load_balancer_arn: Option<String>,
 }
 
 /// A limit.

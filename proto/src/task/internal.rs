@@ -1,5 +1,6 @@
 //! Steps that no pipeline names: the manager makes them.
 
+use crate::task::aws::AwsAccount;
 use crate::task::kubernetes::Cluster;
 use crate::task::place::SshTarget;
 use crate::task::source::{Artifact, HttpConnector};
@@ -28,6 +29,8 @@ pub enum ConnectorTestSpec {
     Prometheus(HttpConnector),
     /// A Kubernetes cluster.
     Kubernetes(Cluster),
+    /// An AWS account.
+    Aws(AwsAccount),
 }
 
 /// Answers at once.

@@ -1,8 +1,8 @@
 //! Every login over SSH that a task may make.
 
 use super::{
-    ConnectorTestSpec, FileStore, HttpAuth, HttpConnector, KubernetesAction, KubernetesSpec, SshTarget,
-    StepSpec, StepTask,
+    ConnectorTestSpec, EcsAction, EcsDocument, EcsSpec, FileStore, HttpAuth, HttpConnector, KubernetesAction,
+    KubernetesSpec, RunTaskShape, SshTarget, StepSpec, StepTask,
 };
 
 impl StepTask {
@@ -14,6 +14,7 @@ impl StepTask {
         match &mut self.step.spec {
             StepSpec::Command(command) => all.extend(&mut command.target),
             StepSpec::Kubernetes(kubernetes) => all.extend(of_kubernetes(kubernetes)),
+            StepSpec::Ecs(ecs) => all.extend(of_ecs(ecs)),
             StepSpec::ConnectorTest(ConnectorTestSpec::Ssh(target)) => all.push(target),
             StepSpec::ConnectorTest(ConnectorTestSpec::Git(connector)) => all.extend(of_connector(connector)),
             StepSpec::ConnectorTest(_)
@@ -35,6 +36,23 @@ fn of_kubernetes(spec: &mut KubernetesSpec) -> impl Iterator<Item = &mut SshTarg
         _ => None,
     };
     manifest.into_iter().chain(&mut spec.overrides).chain(patch).filter_map(of_store)
+}
+
+fn of_ecs(spec: &mut EcsSpec) -> impl Iterator<Item = &mut SshTarget> {
+    let definitions = &mut spec.definitions;
+    let task = definitions.task.as_mut().and_then(|task| task.document.as_mut());
+    let own = match &mut spec.action {
+        EcsAction::EcsRunTask { shape: RunTaskShape::Run { task, request, .. } } => {
+            vec![task.as_mut().and_then(|task| task.document.as_mut()), Some(request)]
+        }
+        _ => Vec::new(),
+    };
+    let documents = task.into_iter().chain(&mut definitions.service).chain(&mut definitions.scalable_targets);
+    let documents = documents.chain(&mut definitions.scaling_policies).chain(own.into_iter().flatten());
+    documents.filter_map(|document| match document {
+        EcsDocument::File { store, .. } => of_store(store),
+        EcsDocument::Value { .. } => None,
+    })
 }
 
 fn of_store(store: &mut FileStore) -> Option<&mut SshTarget> {

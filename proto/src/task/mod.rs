@@ -3,16 +3,20 @@
 //! Secrets stand here only as placeholders ([`Text`]) and references ([`SecretRef`]); their values travel sealed in the
 //! envelope. A document of a type this build does not know decodes to [`StepSpec::Unknown`] and is refused by name.
 
+mod aws;
 mod checks;
 mod command;
+mod ecs;
 mod internal;
 mod kubernetes;
 mod logins;
 mod place;
 mod source;
 
+pub use aws::*;
 pub use checks::*;
 pub use command::*;
+pub use ecs::*;
 pub use internal::*;
 pub use kubernetes::*;
 pub use place::*;
@@ -128,6 +132,8 @@ pub enum StepSpec {
     ShellScript(ShellScriptSpec),
     /// Any step of the Kubernetes family.
     Kubernetes(Box<KubernetesSpec>),
+    /// Any step of the ECS family.
+    Ecs(Box<EcsSpec>),
     /// Internal: looks up the tag of an artifact and pins its digest.
     ResolveArtifact(ResolveArtifactSpec),
     /// Internal: `delegate connector test`.
@@ -143,7 +149,8 @@ pub enum StepSpec {
     },
 }
 
-/// Wire tags of the steps that this build can decode, beside the Kubernetes family ([`KUBERNETES_KINDS`]).
+/// Wire tags of the steps that this build can decode, beside the families of Kubernetes ([`KUBERNETES_KINDS`])
+/// and ECS ([`ECS_KINDS`]).
 pub const STEP_KINDS: [&str; 7] =
     ["Command", "Http", "Verify", "ShellScript", "ResolveArtifact", "ConnectorTest", "Noop"];
 
@@ -156,6 +163,7 @@ impl StepSpec {
             StepSpec::Verify(_) => "Verify",
             StepSpec::ShellScript(_) => "ShellScript",
             StepSpec::Kubernetes(spec) => spec.action.kind(),
+            StepSpec::Ecs(spec) => spec.action.kind(),
             StepSpec::ResolveArtifact(_) => "ResolveArtifact",
             StepSpec::ConnectorTest(_) => "ConnectorTest",
             StepSpec::Noop(_) => "Noop",
@@ -171,6 +179,7 @@ impl StepSpec {
             StepSpec::Verify(_) => "DELEGATE_VERIFY_TASK",
             StepSpec::ShellScript(_) => "SHELL_SCRIPT_TASK_NG",
             StepSpec::Kubernetes(_) => "K8S_COMMAND_TASK_NG",
+            StepSpec::Ecs(_) => "ECS_COMMAND_TASK_NG",
             StepSpec::ResolveArtifact(_) => "DELEGATE_ARTIFACT_TASK",
             StepSpec::ConnectorTest(_) => "DELEGATE_CONNECTOR_TEST_TASK",
             StepSpec::Noop(_) | StepSpec::Unknown { .. } => "DELEGATE_NOOP_TASK",
@@ -184,6 +193,7 @@ impl StepSpec {
             StepSpec::Verify(spec) => serde_json::to_value(spec),
             StepSpec::ShellScript(spec) => serde_json::to_value(spec),
             StepSpec::Kubernetes(spec) => serde_json::to_value(spec),
+            StepSpec::Ecs(spec) => serde_json::to_value(spec),
             StepSpec::ResolveArtifact(spec) => serde_json::to_value(spec),
             StepSpec::ConnectorTest(spec) => serde_json::to_value(spec),
             StepSpec::Noop(spec) => serde_json::to_value(spec),
@@ -198,6 +208,7 @@ impl StepSpec {
             "Verify" => StepSpec::Verify(serde_json::from_value(spec)?),
             "ShellScript" => StepSpec::ShellScript(serde_json::from_value(spec)?),
             kind if KUBERNETES_KINDS.contains(&kind) => StepSpec::Kubernetes(serde_json::from_value(spec)?),
+            kind if ECS_KINDS.contains(&kind) => StepSpec::Ecs(serde_json::from_value(spec)?),
             "ResolveArtifact" => StepSpec::ResolveArtifact(serde_json::from_value(spec)?),
             "ConnectorTest" => StepSpec::ConnectorTest(serde_json::from_value(spec)?),
             "Noop" => StepSpec::Noop(serde_json::from_value(spec)?),

@@ -1,6 +1,6 @@
 //! Where things come from: artifacts, downloads, files in Git, and the servers behind connectors.
 
-use super::SshTarget;
+use super::{AwsAccount, SshTarget};
 use crate::text::{SecretRef, Text};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,20 @@ pub enum ArtifactSource {
     },
     /// A file in an Artifactory (or any HTTP) repository.
     ArtifactoryRegistry(DownloadSource),
+    /// A repository in ECR.
+    #[serde(rename_all = "camelCase")]
+    Ecr {
+        /// The account; its region is the registry's.
+        account: AwsAccount,
+        /// `[host/]repository`: the host of another account's registry may stand in front.
+        image_path: String,
+        /// Account id of the registry, when it is not the caller's.
+        #[serde(default)]
+        registry_id: Option<String>,
+        /// Platform that an image must have (`linux/amd64`), when the task definition says so.
+        #[serde(default)]
+        platform: Option<String>,
+    },
 }
 
 /// A file to download over HTTP.

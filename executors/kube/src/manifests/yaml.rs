@@ -267,7 +267,9 @@ fn byte_at(text: &str, chars: usize) -> usize {
 /// The tag, and where it is from.
 fn tag(cx: &StepContext, file: &str) -> Result<(String, &'static str), StepError> {
     let artifact = cx.task.artifact.as_ref().filter(|artifact| {
-        matches!(artifact.source, ArtifactSource::DockerRegistry { .. }) && !artifact.tag.trim().is_empty()
+        let image =
+            matches!(artifact.source, ArtifactSource::DockerRegistry { .. } | ArtifactSource::Ecr { .. });
+        image && !artifact.tag.trim().is_empty()
     });
     let variable = cx.task.service.as_ref().and_then(|service| service.variables.get("imageTag"));
     let (tag, from) = match (artifact, variable) {

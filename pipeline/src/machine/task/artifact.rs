@@ -132,7 +132,8 @@ fn note_secrets(builder: &mut Builder<'_>, artifact: &Option<Artifact>, files: &
     match artifact.as_ref().map(|artifact| &artifact.source) {
         Some(ArtifactSource::DockerRegistry { connector, .. }) => connectors.push(connector),
         Some(ArtifactSource::ArtifactoryRegistry(source)) => connectors.push(&source.connector),
-        None => {}
+        // Nothing but the lookup itself reads from ECR.
+        Some(ArtifactSource::Ecr { .. }) | None => {}
     }
     for file in files {
         if let FileStore::Git(source) = &file.store {
