@@ -15,6 +15,7 @@ mod executor;
 mod log;
 mod probe;
 mod secret;
+mod unit;
 mod variables;
 
 pub use cancel::{Cancel, CancelHandle, CancelReason, CancelStage};
@@ -26,6 +27,7 @@ pub use executor::{Executor, Plan, Recovery, SpecFault, StepOutput};
 pub use log::{Level, LogClosed, LogSink, Stream, UnitLog};
 pub use probe::{NoProbe, TransportProbe};
 pub use secret::{SecretError, SecretSource, SecretText};
+pub use unit::Unit;
 pub use variables::{ExportError, Exported, is_variable_name};
 
 #[cfg(feature = "testing")]

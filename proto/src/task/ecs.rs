@@ -228,7 +228,7 @@ pub enum EcsAction {
     /// Any shape of EcsRunTask (rule R9).
     EcsRunTask {
         /// Which.
-        shape: RunTaskShape,
+        shape: Box<RunTaskShape>,
     },
     /// Undoes one step of an ECS stage without rollback steps (rule R25); the data stands in the task's `undo`.
     EcsUndo {

@@ -42,9 +42,12 @@ fn of_ecs(spec: &mut EcsSpec) -> impl Iterator<Item = &mut SshTarget> {
     let definitions = &mut spec.definitions;
     let task = definitions.task.as_mut().and_then(|task| task.document.as_mut());
     let own = match &mut spec.action {
-        EcsAction::EcsRunTask { shape: RunTaskShape::Run { task, request, .. } } => {
-            vec![task.as_mut().and_then(|task| task.document.as_mut()), Some(request)]
-        }
+        EcsAction::EcsRunTask { shape } => match &mut **shape {
+            RunTaskShape::Run { task, request, .. } => {
+                vec![task.as_mut().and_then(|task| task.document.as_mut()), Some(request)]
+            }
+            _ => Vec::new(),
+        },
         _ => Vec::new(),
     };
     let documents = task.into_iter().chain(&mut definitions.service).chain(&mut definitions.scalable_targets);

@@ -5,13 +5,13 @@
 
 use super::copies::{CONFIGURATION, GUARDS, Live, ROUTES, SERVICES, WORKLOADS, planned};
 use super::routes;
-use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::canary::{self, SUFFIX, TRACK};
 use crate::error::bad_spec;
 use crate::objects::{Mask, Reference, diff};
 use crate::session::Session;
 use crate::traffic;
+use executor_api::Unit;
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, UnitLog};
 use proto::task::{KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};

@@ -2,13 +2,13 @@
 
 use super::changes::Changes;
 use super::render;
-use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::error::bad_spec;
 use crate::objects::Object;
 use crate::prune::{self, Strictness};
 use crate::release::{History, Inventory, Item};
 use crate::session::Session;
+use executor_api::Unit;
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, UnitLog};
 use proto::task::{KubernetesAction, KubernetesSpec, Selection};
 use std::collections::BTreeMap;

@@ -3,7 +3,6 @@
 use super::copies::Live;
 use super::flags;
 use super::render::Fetched;
-use super::unit::Unit;
 use crate::apply::{Applied, Definitions, Options};
 use crate::error::bad_spec;
 use crate::objects::Object;
@@ -11,6 +10,7 @@ use crate::release::{History, Item, Ours, Release, Status};
 use crate::rest::encode;
 use crate::session::Session;
 use crate::steady;
+use executor_api::Unit;
 use executor_api::{CancelReason, Class, Level, StepContext, StepError, UnitLog};
 use proto::result::Output;
 use proto::task::KubernetesSpec;

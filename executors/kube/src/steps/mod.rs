@@ -24,7 +24,6 @@ mod scale_down;
 mod shape;
 mod swap;
 mod traffic;
-mod unit;
 mod workload;
 
 use crate::KubeExecutor;

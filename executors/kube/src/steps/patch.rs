@@ -4,7 +4,6 @@
 //! hashes: a step that is repeated after a crash sees by them whether its patch arrived, because not every patch can be
 //! sent twice (`Json` with `add` to a list).
 
-use super::unit::Unit;
 use super::workload::{self, Workload};
 use crate::KubeExecutor;
 use crate::error::{bad_spec, cancelled};
@@ -13,6 +12,7 @@ use crate::rest::{Answer, Ask, JSON_PATCH, MERGE};
 use crate::session::Session;
 use crate::steady;
 use bytes::Bytes;
+use executor_api::Unit;
 use executor_api::{Class, Level, Plan, StepContext, StepError, StepOutput};
 use http::Method;
 use proto::task::{FileStore, KubernetesAction, KubernetesSpec};

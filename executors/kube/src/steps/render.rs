@@ -1,11 +1,11 @@
 //! From the manifest of a step to objects, with a mask for every secret that went into them.
 
-use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::cover::Recorder;
 use crate::error::bad_spec;
 use crate::manifests::{self, Loaded};
 use crate::objects::{Mask, Object, parse_text};
+use executor_api::Unit;
 use executor_api::{SecretText, StepContext, StepError, UnitLog};
 use proto::task::{FileStore, KubernetesSpec};
 use secrecy::ExposeSecret as _;

@@ -5,7 +5,6 @@
 
 use super::render;
 use super::revisions::{self, Revision};
-use super::unit::Unit;
 use super::workload::{self, Workload};
 use crate::KubeExecutor;
 use crate::error::{bad_spec, cancelled};
@@ -14,6 +13,7 @@ use crate::rest::{Ask, JSON_PATCH, MERGE};
 use crate::session::Session;
 use crate::steady::{self, Limits};
 use bytes::Bytes;
+use executor_api::Unit;
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput};
 use http::Method;
 use k8s_openapi::jiff::Timestamp;

@@ -2,7 +2,6 @@
 
 use super::changes;
 use super::copies::{Live, ROUTES, SERVICES};
-use super::unit::Unit;
 use crate::apply::{Applied, Options, validate};
 use crate::bluegreen;
 use crate::canary::{self, STABLE, SUFFIX, TRACK};
@@ -11,6 +10,7 @@ use crate::objects::{Annotation, Object, diff, to_yaml};
 use crate::session::Session;
 use crate::traffic::{self, Cap, Names, Place, Provider, Route, Routing, parse};
 use crate::variant::{self, Fault, RELEASE_LABEL};
+use executor_api::Unit;
 use executor_api::{Level, StepError, UnitLog};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -3,13 +3,13 @@
 //! A share is of the replicas at the start. The number is decided once and stands in the checkpoint, so that a step that
 //! is repeated after a crash does not take the share of a share.
 
-use super::unit::Unit;
 use super::workload::{self, Workload};
 use crate::KubeExecutor;
 use crate::error::{bad_spec, cancelled};
 use crate::objects::Object;
 use crate::session::Session;
 use crate::steady;
+use executor_api::Unit;
 use executor_api::{Class, Level, Plan, StepContext, StepError, StepOutput};
 use proto::task::{Instances, KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};

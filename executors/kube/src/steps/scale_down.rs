@@ -4,13 +4,13 @@
 //! step take down production.
 
 use super::copies::{GUARDS, Live, WORKLOADS, planned};
-use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::bluegreen::Color;
 use crate::error::{bad_spec, cancelled};
 use crate::objects::{Annotation, Mask, diff};
 use crate::session::Session;
 use crate::steady::{self, Target};
+use executor_api::Unit;
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, UnitLog};
 use proto::task::{KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};

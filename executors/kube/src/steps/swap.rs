@@ -5,13 +5,13 @@
 
 use super::copies::Live;
 use super::deploy::Pods;
-use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::bluegreen::{self, Change, Color, Role};
 use crate::error::{bad_spec, cancelled};
 use crate::objects::{Mask, diff};
 use crate::session::Session;
 use crate::variant::Fault;
+use executor_api::Unit;
 use executor_api::{Class, Level, Plan, StepContext, StepError, StepOutput, UnitLog};
 use proto::task::{KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};

@@ -1,10 +1,10 @@
 //! `K8sTrafficRouting`: a route, or other weights on the route that an earlier step made.
 
 use super::routes;
-use super::unit::Unit;
 use crate::KubeExecutor;
 use crate::error::bad_spec;
 use crate::session::Session;
+use executor_api::Unit;
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput};
 use proto::task::{KubernetesAction, KubernetesSpec};
 use serde_json::Value;

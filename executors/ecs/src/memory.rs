@@ -1,0 +1,91 @@
+//! What a step remembers over a crash, and what it leaves for whoever undoes it.
+//!
+//! Each step has one type for its memory. The whole of it stands in every checkpoint, so that the newest one says
+//! everything: what was decided, what was registered, what is waited for. Decisions are taken once; a step that runs
+//! again finds them here.
+
+use crate::error::unreadable;
+use executor_api::{Checkpoint, StepContext, StepError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Version of what we write.
+const VERSION: u64 = 1;
+
+/// The memory of one kind of step.
+pub(crate) trait Memory: Serialize + DeserializeOwned + Default {
+    /// What somebody needs who undoes the step as far as it has come; `None` while there is nothing to undo.
+    fn undo(&self) -> Option<Undo>;
+}
+
+/// Undo data, told apart by what is undone. A rollback step needs nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(crate) enum Undo {
+    /// A task definition was registered; it stays, because something may run on it.
+    Registered {
+        /// Its ARN.
+        arn: String,
+    },
+}
+
+impl Undo {
+    /// As a step leaves it behind.
+    pub(crate) fn to_value(&self) -> Value {
+        json!({"v": VERSION, "undo": self})
+    }
+
+    /// What a step left behind.
+    ///
+    /// **Errors**: `ECS-004`.
+    pub(crate) fn read(value: &Value) -> Result<Undo, StepError> {
+        field(value, "undo", "undo data")
+    }
+}
+
+/// What the newest checkpoint of an earlier life says; `None` for a step that begins.
+///
+/// **Errors**: `ECS-004`.
+pub(crate) fn recall<M: Memory>(cx: &StepContext) -> Result<Option<M>, StepError> {
+    match cx.checkpoints.history().last() {
+        Some(last) => field(&last.state, "memory", "a checkpoint of this step").map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The checkpoint that announces `calls`.
+///
+/// **Errors**: `ECS-004` when the memory has no JSON form.
+pub(crate) fn checkpoint<M: Memory>(
+    intent: String,
+    calls: Vec<String>,
+    memory: &M,
+) -> Result<Checkpoint, StepError> {
+    let value = serde_json::to_value(memory).map_err(|error| unreadable("the memory of this step", error))?;
+    let state = json!({"v": VERSION, "memory": value});
+    Ok(Checkpoint { intent, calls, state, undo: memory.undo().map(|undo| undo.to_value()) })
+}
+
+fn field<T: DeserializeOwned>(value: &Value, name: &str, what: &str) -> Result<T, StepError> {
+    match value.get("v").and_then(Value::as_u64) {
+        Some(VERSION) => {
+            let inner = value.get(name).cloned().unwrap_or_default();
+            serde_json::from_value(inner).map_err(|error| unreadable(what, error))
+        }
+        other => Err(unreadable(what, format!("it has version {other:?}; expected {VERSION}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undo_data_survives_and_another_version_is_refused() {
+        let undo = Undo::Registered { arn: "arn:aws:ecs:us-east-1:1:task-definition/a:1".into() };
+        assert_eq!(Undo::read(&undo.to_value()).unwrap(), undo);
+        let error = Undo::read(&json!({"v": 2, "undo": {"kind": "registered"}})).unwrap_err();
+        assert_eq!(error.code, "ECS-004");
+    }
+}
