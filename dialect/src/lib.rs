@@ -1,0 +1,5 @@
+//! Harness' own tasks: packages in JSON, answers in Kryo. The second dialect of DESIGN D2; ADR 0010.
+//!
+//! Nothing here performs I/O, reads a clock or draws a random number.
+
+pub mod kryo;
