@@ -2,4 +2,8 @@
 //!
 //! Nothing here performs I/O, reads a clock or draws a random number.
 
+pub mod answer;
 pub mod kryo;
+mod request;
+
+pub use request::{EcsCommand, K8sTask, Kind, Request};
