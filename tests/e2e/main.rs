@@ -7,6 +7,7 @@
 )]
 
 mod approvals;
+mod aws_peer;
 mod bad_input;
 mod command_line;
 mod connectors;

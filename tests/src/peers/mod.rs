@@ -1,5 +1,6 @@
 //! Real systems, each started by the test that needs it and ended by its own process id.
 
+pub mod aws;
 pub mod https;
 pub mod kube;
 pub mod owned;
