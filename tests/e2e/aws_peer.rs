@@ -257,6 +257,47 @@ async fn calls_are_listed_and_go_wrong_on_request() {
 }
 
 #[test]
+fn what_the_cloud_refuses_is_refused_and_a_token_is_good_once() {
+    let ecs = Ecs::shared();
+    let place = Place::new(ecs, "strict");
+    let (image, _) = ecs.image("strict", "1", "job 0");
+    let refused = |change: Value| {
+        let mut definition = place.definition("strict", &image);
+        for (name, value) in change.as_object().unwrap() {
+            definition[name] = value.clone();
+        }
+        let refusal = ecs.ask("ecs", "RegisterTaskDefinition", definition).unwrap_err();
+        format!("{}: {}", refusal.code, refusal.message)
+    };
+    assert!(refused(json!({"cpu": 256})).starts_with("SerializationException"));
+    assert!(refused(json!({"family": null})).starts_with("InvalidParameterException"));
+    assert!(refused(json!({"tags": []})).contains("Tags can not be empty"));
+    assert!(refused(json!({"memory": "300"})).contains("No Fargate configuration exists"));
+    assert!(refused(json!({"executionRoleArn": ""})).contains("execution role ARN to support ECR images"));
+    let names: Vec<_> = (0..11).map(|n| n.to_string()).collect();
+    let many = ecs.ask("ecs", "DescribeServices", json!({"cluster": place.name, "services": names}));
+    assert_eq!(many.unwrap_err().code, "InvalidParameterException");
+    let unknown = ecs.ask("ecs", "RunTask", json!({"cluster": "none", "taskDefinition": "strict"}));
+    assert_eq!(unknown.unwrap_err().code, "ClusterNotFoundException");
+
+    let definition = place.register("strict", &image);
+    let mut task = json!({"cluster": place.name, "taskDefinition": definition, "launchType": "FARGATE",
+        "networkConfiguration": place.network(), "clientToken": "once"});
+    let first = ecs.aws("ecs", "RunTask", task.clone());
+    let second = ecs.aws("ecs", "RunTask", task.clone());
+    assert_eq!(first["tasks"][0]["taskArn"], second["tasks"][0]["taskArn"]);
+    task["count"] = 2.into();
+    assert_eq!(ecs.ask("ecs", "RunTask", task).unwrap_err().code, "ConflictException");
+    let mut service = place.service("web", &definition, 0, None);
+    service["clientToken"] = "once".into();
+    let first = ecs.aws("ecs", "CreateService", service.clone());
+    let second = ecs.aws("ecs", "CreateService", service.clone());
+    assert_eq!(first["service"]["deployments"][0]["id"], second["service"]["deployments"][0]["id"]);
+    service["clientToken"] = "twice".into();
+    assert!(ecs.ask("ecs", "CreateService", service).is_err());
+}
+
+#[test]
 fn two_regions_do_not_meet_and_one_that_ends_leaves_nothing() {
     let shared = Place::new(Ecs::shared(), "alone");
     let definition = shared.register("alone", &shared.ecs.image("alone", "1", "web").0);

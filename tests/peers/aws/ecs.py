@@ -9,7 +9,9 @@ after its start, and does at once what takes a while in the cloud. What is chang
   unhealthy after the grace period is ended and counts as failed; a task that ends first leaves the load balancer;
 - failed tasks are counted without a circuit breaker too, and the pauses between starts grow;
 - a service that is deleted drains before it is INACTIVE, and keeps its name until then;
-- what ECS refuses and ministack does not: unknown clusters and task definitions, long lists, empty lists of tags;
+- what ECS refuses and ministack does not: unknown clusters and task definitions, long lists, empty lists of tags, task
+  definitions that Fargate cannot run;
+- a call that comes again with the same client token does nothing again;
 - every image is pulled for every task, its digest is known, and tags are not resolved once per deployment
   (`versionConsistency: disabled`: podman has no such call).
 """
@@ -234,15 +236,29 @@ def record_service_task_failure(task, digest_resolution_failed=False):
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
+TOKENS, TOKENS_LOCK = {}, threading.Lock()
 old_run_task = ecs._run_task
 
 
 def run_task(data):
     if data.get("_deploymentId"):
         data["startedBy"] = data["_deploymentId"]
-    elif refusal := unknown_cluster(data) or unknown_definition(data) or too_long(data.get("count", 1), 10, "count"):
+        return old_run_task(data)
+    if refusal := unknown_cluster(data) or unknown_definition(data) or too_long(data.get("count", 1), 10, "count"):
         return refusal
-    return old_run_task(data)
+    token = data.get("clientToken")
+    with TOKENS_LOCK:
+        if token in TOKENS:
+            before, answer = TOKENS[token]
+            if before != data:
+                return refuse("ConflictException", "The same client token was used with other parameters.")
+            tasks = [ecs._sanitize(ecs._tasks[task["taskArn"]]) for task in json.loads(answer[2])["tasks"]]
+            return json_response({"tasks": tasks, "failures": []})
+        asked = json.loads(json.dumps(data))
+        answer = old_run_task(data)
+        if token and answer[0] == 200:
+            TOKENS[token] = asked, answer
+        return answer
 
 
 old_cleanup = ecs._cleanup_task_resources
@@ -347,12 +363,16 @@ def create_service(data):
     if refusal := unknown_cluster(data) or unknown_definition(data) or no_tags(data):
         return refusal
     there = found_service(data)
+    token = data.get("clientToken")
+    if there and there["status"] == "ACTIVE" and token and there.get("_token") == token:
+        return json_response({"service": ecs._sanitize(there)})
     if there and there["status"] == "DRAINING":
         return refuse("InvalidParameterException", "Unable to Start a service that is still Draining.")
     status, headers, body = old_create(data)
     made = found_service(data)
     if status == 200 and made:
         keep(made, data)
+        made["_token"] = token
         return json_response({"service": ecs._sanitize(made)})
     return status, headers, body
 
@@ -401,7 +421,34 @@ old_register = ecs._register_task_definition
 
 
 def register_task_definition(data):
-    return no_tags(data) or old_register(data)
+    return no_tags(data) or unfit_for_fargate(data) or old_register(data)
+
+
+# CPU units -> the first, last and step of MiB of memory.
+FARGATE = {256: (512, 2048, 512), 512: (1024, 4096, 1024), 1024: (2048, 8192, 1024), 2048: (4096, 16384, 1024),
+           4096: (8192, 30720, 1024), 8192: (16384, 61440, 4096), 16384: (32768, 122880, 8192)}
+
+
+def unfit_for_fargate(data):
+    if "FARGATE" not in data.get("requiresCompatibilities", []):
+        return None
+    if data.get("networkMode") != "awsvpc":
+        return refuse("ClientException", "Fargate only supports network mode 'awsvpc'.")
+    for name in ("cpu", "memory"):
+        if not str(data.get(name, "")).isdigit():
+            return refuse("ClientException", f"Fargate requires that '{name}' be defined at the task level.")
+    cpu, memory = int(data["cpu"]), int(data["memory"])
+    first, last, step = FARGATE.get(cpu, (1, 0, 1))
+    if (cpu, memory) == (256, 1536) or not first <= memory <= last or memory % step:
+        return refuse("ClientException", f"No Fargate configuration exists for given values: {cpu} CPU, {memory} memory. "
+                                         "See the Amazon ECS documentation for the valid values.")
+    if not data.get("executionRoleArn"):
+        for container in data.get("containerDefinitions", []):
+            what = ("ECR images" if ".dkr.ecr." in container.get("image", "")
+                    else "log driver awslogs" if (container.get("logConfiguration") or {}).get("logDriver") == "awslogs" else None)
+            if what:
+                return refuse("ClientException", f"Fargate requires task definition to have execution role ARN to support {what}.")
+    return None
 
 
 old_describe_services, old_describe_tasks, old_list_services = ecs._describe_services, ecs._describe_tasks, ecs._list_services

@@ -11,6 +11,8 @@ import traceback
 import urllib.parse
 from xml.sax.saxutils import escape
 
+from botocore.validate import ParamValidator
+
 TARGETS = {"AmazonEC2ContainerServiceV20141113": "ecs", "Logs_20140328": "logs", "secretsmanager": "secretsmanager",
            "AmazonSSM": "ssm", "AnyScaleFrontendService": "application-autoscaling",
            "AmazonEC2ContainerRegistry_V20150921": "ecr", "GraniteServiceVersion20100801": "monitoring"}
@@ -32,6 +34,7 @@ class Front:
         self.calls, self.rules, self.last = [], {}, {}
         self.count = 0
         self.balancer = self.images = self.api = None
+        self.models = {}  # service -> how its requests look
         outer = self
 
         class Door(Handler):
@@ -252,6 +255,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """What AWS refuses and no emulator does."""
         if call["service"] == "elbv2" and call["operation"] in ("ModifyRule", "DeleteRule") and default_listener(call["parameters"].get("RuleArn")):
             return 400, "OperationNotPermitted", f"Default rule '{call['parameters']['RuleArn']}' cannot be modified"
+        if wrong := self.misshapen(call):
+            return wrong
         if call["service"] != "ecs" or call["operation"] not in ("CreateService", "UpdateService"):
             return None
         for lb in call["parameters"].get("loadBalancers") or []:
@@ -259,6 +264,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if group and not self.front.balancer.used(group):
                 return (400, "InvalidParameterException",
                         f"The target group with targetGroupArn {group} does not have an associated load balancer.")
+        return None
+
+    def misshapen(self, call):
+        """Parameters of wrong types, which no emulator minds."""
+        model = self.front.models.get(call["service"])
+        if model is None or call["operation"] not in model.operation_names:
+            return None
+        shape = model.operation_model(call["operation"]).input_shape
+        for reason, where, more in ParamValidator().validate(without_nulls(call["parameters"]), shape)._errors if shape else ():
+            if reason == "invalid type":
+                return 400, "SerializationException", f"{type(more['param']).__name__} value of {where} can not be converted to {' or '.join(more['valid_types'])}"
+            if reason == "missing required field":
+                return 400, "InvalidParameterException", f"{more['required_name']} of {where or 'the request'} can not be blank."
         return None
 
     def by_rule(self, rule, call, body, number):
@@ -287,6 +305,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if kind == "answer":
             status, _, given = self.ask(call, body)
             return status, [("Content-Type", self.headers.get("Content-Type", ""))], json.dumps(merged(json.loads(given), rule["body"])).encode()
+        if kind == "instead":
+            return 200, [("Content-Type", self.headers.get("Content-Type", ""))], json.dumps(rule["body"]).encode()
         if kind == "error":
             return self.error(rule["status"], rule["code"], rule["message"])
         raise KeyError(f"no rule {kind}")
@@ -331,6 +351,12 @@ def with_states(xml, states, group, used):
         return re.sub(r"<TargetHealth>.*?</TargetHealth>", lambda _: f"<TargetHealth>{health}</TargetHealth>", found[0], flags=re.S)
 
     return re.sub(r"<member>.*?</member>", member, xml, flags=re.S)
+
+
+def without_nulls(value):
+    if isinstance(value, dict):
+        return {name: without_nulls(member) for name, member in value.items() if member is not None}
+    return [without_nulls(member) for member in value] if isinstance(value, list) else value
 
 
 def merged(into, change):

@@ -328,6 +328,11 @@ impl Fault {
         Fault(json!({"kind": "answer", "body": patch}))
     }
 
+    /// This answer (JSON only) instead of the call.
+    pub fn instead(body: Value) -> Fault {
+        Fault(json!({"kind": "instead", "body": body}))
+    }
+
     /// Only calls of this operation.
     #[must_use]
     pub fn on(mut self, service: &str, operation: &str) -> Fault {
@@ -422,7 +427,7 @@ impl<'a> Place<'a> {
     /// A task definition with one container `app` on port 8080, as a request: change it at will.
     pub fn definition(&self, family: &str, image: &str) -> Value {
         json!({"family": family, "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "256", "memory": "512",
-            "containerDefinitions": [{"name": "app", "image": image, "essential": true,
+            "executionRoleArn": format!("arn:aws:iam::{ACCOUNT}:role/ecsTaskExecutionRole"), "containerDefinitions": [{"name": "app", "image": image, "essential": true,
                 "portMappings": [{"containerPort": 8080, "protocol": "tcp"}],
                 "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": format!("/ecs/{}", self.name),
                     "awslogs-region": REGION, "awslogs-stream-prefix": "ecs", "awslogs-create-group": "true"}}}]})
