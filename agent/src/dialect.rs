@@ -9,11 +9,12 @@ use proto::result::StepResult;
 use proto::task::{StepTask, TASK_VERSION};
 
 /// Task families whose packages this agent decodes: what it offers to a manager that knows our extensions.
-pub(crate) const TASK_TYPES: [&str; 8] = [
+pub(crate) const TASK_TYPES: [&str; 9] = [
     "COMMAND_TASK_NG",
     "HTTP_TASK_NG",
     "SHELL_SCRIPT_TASK_NG",
     "K8S_COMMAND_TASK_NG",
+    "ECS_COMMAND_TASK_NG",
     "DELEGATE_VERIFY_TASK",
     "DELEGATE_ARTIFACT_TASK",
     "DELEGATE_CONNECTOR_TEST_TASK",
@@ -25,6 +26,7 @@ pub(crate) fn own_task_types(config: &Config) -> Vec<String> {
     let blocked = |kind: &&str| match *kind {
         "SHELL_SCRIPT_TASK_NG" => config.block_shell_task,
         "K8S_COMMAND_TASK_NG" => !cfg!(feature = "kube"),
+        "ECS_COMMAND_TASK_NG" => !cfg!(feature = "ecs"),
         _ => false,
     };
     TASK_TYPES.iter().filter(|kind| !blocked(kind)).map(|kind| (*kind).to_owned()).collect()

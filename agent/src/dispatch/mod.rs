@@ -10,7 +10,9 @@ use executor_http::HttpExecutor;
 use executor_shell::ShellExecutor;
 use executor_verify::VerifyExecutor;
 use proto::result::TestStage;
-use proto::task::{ConnectorTestSpec, HostKeyMode, KUBERNETES_KINDS, STEP_KINDS, StepSpec, StepTask};
+use proto::task::{
+    ConnectorTestSpec, ECS_KINDS, HostKeyMode, KUBERNETES_KINDS, STEP_KINDS, StepSpec, StepTask,
+};
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -30,11 +32,14 @@ pub(crate) struct Executors {
     shell: ShellExecutor,
     #[cfg(feature = "kube")]
     kube: OnceCell<executor_kube::KubeExecutor>,
+    #[cfg(feature = "ecs")]
+    ecs: OnceCell<executor_ecs::EcsExecutor>,
     #[cfg(feature = "ssh")]
     ssh: OnceCell<executor_ssh::SshExecutor>,
     #[cfg(feature = "ssh")]
     ssh_dir: std::path::PathBuf,
     client: OnceCell<sources::Client>,
+    aws: OnceCell<aws::Client>,
     artifacts: ArtifactCache,
     known_hosts_mode: Option<HostKeyMode>,
 }
@@ -60,11 +65,14 @@ impl Executors {
             shell: ShellExecutor::new(executor_shell::Settings::default()),
             #[cfg(feature = "kube")]
             kube: OnceCell::new(),
+            #[cfg(feature = "ecs")]
+            ecs: OnceCell::new(),
             #[cfg(feature = "ssh")]
             ssh: OnceCell::new(),
             #[cfg(feature = "ssh")]
             ssh_dir: config.data_dir.join("ssh"),
             client: OnceCell::new(),
+            aws: OnceCell::new(),
             artifacts: ArtifactCache::new(cache.to_owned(), config.cache_limit),
             known_hosts_mode: config.known_hosts_mode,
         })
@@ -76,6 +84,17 @@ impl Executors {
             sources::Client::new(options).map_err(|error| setup("ResolveArtifact", error))
         };
         self.client.get_or_try_init(make).await
+    }
+
+    /// The one client for AWS: its credentials and token buckets are shared by everything that runs here.
+    async fn aws(&self) -> Result<&aws::Client, StepError> {
+        let make = async || {
+            let named = |name: &str| name.starts_with("AWS_") || name == "HOME";
+            let environment = std::env::vars().filter(|(name, _)| named(name)).collect();
+            let settings = aws::Settings { ca_pem: self.ca_pem.clone(), environment, ..Default::default() };
+            aws::Client::new(settings).map_err(|error| setup("EcsRollingDeploy", error))
+        };
+        self.aws.get_or_try_init(make).await
     }
 
     async fn http(&self) -> Result<&HttpExecutor, StepError> {
@@ -104,6 +123,16 @@ impl Executors {
             Ok(executor.with_sources(self.git_client().await?.clone()))
         };
         self.kube.get_or_try_init(make).await
+    }
+
+    #[cfg(feature = "ecs")]
+    async fn ecs(&self) -> Result<&executor_ecs::EcsExecutor, StepError> {
+        let make = async || {
+            let executor =
+                executor_ecs::EcsExecutor::new(self.aws().await?.clone(), executor_ecs::Settings::default());
+            Ok(executor.with_sources(self.git_client().await?.clone()))
+        };
+        self.ecs.get_or_try_init(make).await
     }
 
     /// The client that also reaches repositories behind sshd: the SSH executor gives it the way there.
@@ -173,6 +202,9 @@ impl Executors {
             StepSpec::Kubernetes(spec) => drive(self.kube().await?, spec, cx, recover, VANISHED).await,
             #[cfg(not(feature = "kube"))]
             StepSpec::Kubernetes(spec) => Err(unsupported(spec.action.kind())),
+            #[cfg(feature = "ecs")]
+            StepSpec::Ecs(spec) => drive(self.ecs().await?, spec, cx, recover, VANISHED).await,
+            #[cfg(not(feature = "ecs"))]
             StepSpec::Ecs(spec) => Err(unsupported(spec.action.kind())),
             StepSpec::ResolveArtifact(spec) => internal::resolve(self.client().await?, spec, cx).await,
             StepSpec::ConnectorTest(spec) => self.connector_test(spec, cx).await,
@@ -195,7 +227,7 @@ impl Executors {
             ConnectorTestSpec::Kubernetes(cluster) => self.kube().await?.test_connection(cluster, cx).await,
             #[cfg(not(feature = "kube"))]
             ConnectorTestSpec::Kubernetes(_) => return Err(unsupported("K8sApply")),
-            ConnectorTestSpec::Aws(_) => return Err(unsupported("EcsRollingDeploy")),
+            ConnectorTestSpec::Aws(account) => self.aws().await?.test_connection(account, cx).await,
             ConnectorTestSpec::Prometheus(connector) => self.verify().await?.test(connector, cx).await,
             ConnectorTestSpec::DockerRegistry(connector) => {
                 self.probe(cx, |access| async move { sources::probe_docker(&access, connector).await })
@@ -225,7 +257,8 @@ impl Executors {
 /// The step types that this build runs.
 fn supported() -> Vec<&'static str> {
     let kubernetes = if cfg!(feature = "kube") { &KUBERNETES_KINDS[..] } else { &[] };
-    STEP_KINDS.iter().chain(kubernetes).copied().collect()
+    let ecs = if cfg!(feature = "ecs") { &ECS_KINDS[..] } else { &[] };
+    STEP_KINDS.iter().chain(kubernetes).chain(ecs).copied().collect()
 }
 
 fn unsupported(kind: &str) -> StepError {

@@ -9,8 +9,102 @@
 
 #![allow(dead_code)]
 
+mod check;
 mod config;
 mod error;
 mod memory;
+mod preflight;
+pub mod rights;
+mod session;
+mod steps;
 
 pub use config::Settings;
+
+use executor_api::{
+    Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe,
+};
+use proto::task::EcsSpec;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Runs ECS steps. One per agent; it holds connections and the pollers that its steps share, and no state of a task.
+#[derive(Clone)]
+pub struct EcsExecutor {
+    pub(crate) aws: aws::Client,
+    pub(crate) settings: Settings,
+    pub(crate) probe: Arc<dyn TransportProbe>,
+    /// How definitions are fetched; made with the system's roots when the agent gave none.
+    pub(crate) sources: Option<sources::Client>,
+    /// What the one step that this value runs has to say to people beside its own notices.
+    pub(crate) told: Arc<Mutex<Vec<String>>>,
+}
+
+impl EcsExecutor {
+    /// An executor that reaches AWS through `aws`.
+    pub fn new(aws: aws::Client, settings: Settings) -> EcsExecutor {
+        EcsExecutor { aws, settings, probe: Arc::new(NoProbe), sources: None, told: Arc::default() }
+    }
+
+    /// Fetches definitions with this client, which knows the agent's own CA.
+    #[must_use]
+    pub fn with_sources(mut self, sources: sources::Client) -> EcsExecutor {
+        self.sources = Some(sources);
+        self
+    }
+
+    /// The client that definitions in Git are fetched with.
+    pub(crate) fn sources(&self) -> Result<sources::Client, StepError> {
+        if let Some(client) = &self.sources {
+            return Ok(client.clone());
+        }
+        sources::Client::new(sources::ClientOptions::default()).map_err(|failed| {
+            let text = format!("definitions cannot be fetched: {failed}");
+            StepError::new(executor_api::Class::Bug, "ECS-007", text).source(failed)
+        })
+    }
+
+    /// Reports every change it asks AWS for to `probe`; for the conformance kit.
+    #[must_use]
+    pub fn with_probe(mut self, probe: Arc<dyn TransportProbe>) -> EcsExecutor {
+        self.probe = probe;
+        self
+    }
+}
+
+impl Executor for EcsExecutor {
+    type Spec = EcsSpec;
+
+    fn check(&self, spec: &EcsSpec, _cx: &StepContext) -> Result<(), Vec<SpecFault>> {
+        let faults = check::faults(spec);
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    async fn plan(&self, spec: &EcsSpec, cx: &StepContext) -> Result<Plan, StepError> {
+        steps::plan(self, spec, cx).await.map_err(|error| located(error, spec))
+    }
+
+    async fn run(&self, spec: &EcsSpec, cx: &StepContext) -> Result<StepOutput, StepError> {
+        if let Some((reason, _)) = cx.cancel.requested()
+            && cx.checkpoints.history().is_empty()
+        {
+            return Err(error::cancelled(reason, "nothing was changed"));
+        }
+        // Steps share the executor; each has a list of its own.
+        let executor = EcsExecutor { told: Arc::default(), ..self.clone() };
+        let mut output = steps::run(&executor, spec, cx).await.map_err(|error| located(error, spec))?;
+        output.notices.append(&mut executor.told.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(output)
+    }
+
+    async fn recover(&self, _spec: &EcsSpec, cx: &StepContext) -> Result<Recovery, StepError> {
+        // Every step goes on by what it remembers and by looking at AWS: what is there already is left as it is.
+        Ok(if cx.checkpoints.history().is_empty() { Recovery::NeverStarted } else { Recovery::Running })
+    }
+}
+
+/// Every error says what it happened to.
+fn located(error: StepError, spec: &EcsSpec) -> StepError {
+    if error.target.is_some() {
+        return error;
+    }
+    error.target(format!("connector {}, cluster {}", spec.account.connector, spec.cluster))
+}

@@ -61,6 +61,8 @@ pub(crate) fn group(operation: Operation) -> Group {
         Service::Ecr => ("ecr", 20.0, 10.0),
         Service::Sts => ("sts", 50.0, 50.0),
         Service::SecretsManager => ("secrets manager", 50.0, 25.0),
+        Service::Iam => ("iam", 5.0, 2.0),
+        Service::ServiceQuotas => ("service quotas", 5.0, 2.0),
     };
     Group { name, burst, rate }
 }

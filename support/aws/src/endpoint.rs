@@ -66,7 +66,13 @@ pub(crate) fn resolve(
         }
     }
     let fips = environment.get(FIPS).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
-    let host = format!("{}.{region}.{}", host(service, region, fips), suffix(region));
+    let host = match service {
+        // IAM has one endpoint for a partition.
+        Service::Iam if region.starts_with("cn-") => format!("iam.cn-north-1.{}", suffix(region)),
+        Service::Iam if region.starts_with("us-gov-") => format!("iam.us-gov.{}", suffix(region)),
+        Service::Iam => format!("{}.{}", host(service, region, fips), suffix(region)),
+        _ => format!("{}.{region}.{}", host(service, region, fips), suffix(region)),
+    };
     Ok(Endpoint { url: parse("region", &format!("https://{host}"))?, replaced: false })
 }
 
@@ -146,6 +152,16 @@ fn suffix(region: &str) -> &'static str {
         .into_iter()
         .find(|(prefix, _)| region.starts_with(prefix))
         .map_or("amazonaws.com", |(_, suffix)| suffix)
+}
+
+/// The region that requests to `service` are signed for.
+pub(crate) fn signing_region(service: Service, region: &str) -> &str {
+    match service {
+        Service::Iam if region.starts_with("cn-") => "cn-north-1",
+        Service::Iam if region.starts_with("us-gov-") => "us-gov-west-1",
+        Service::Iam => "us-east-1",
+        _ => region,
+    }
 }
 
 /// Whether two regions are in one partition: credentials of one are worth nothing in another.

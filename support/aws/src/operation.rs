@@ -19,6 +19,10 @@ pub enum Service {
     Sts,
     /// Secrets Manager.
     SecretsManager,
+    /// Identity and Access Management; one for all regions of a partition.
+    Iam,
+    /// Service Quotas.
+    ServiceQuotas,
 }
 
 /// One action of a service.
@@ -51,7 +55,7 @@ struct Facts {
 
 impl Service {
     /// Every service.
-    pub const ALL: [Service; 8] = [
+    pub const ALL: [Service; 10] = [
         Service::Ecs,
         Service::LoadBalancing,
         Service::AutoScaling,
@@ -60,6 +64,8 @@ impl Service {
         Service::Ecr,
         Service::Sts,
         Service::SecretsManager,
+        Service::Iam,
+        Service::ServiceQuotas,
     ];
 
     /// An action of this service.
@@ -97,6 +103,11 @@ impl Service {
             Service::SecretsManager => {
                 let wire = Wire::Json { target: "secretsmanager" };
                 ("secretsmanager", "secretsmanager", "SECRETS_MANAGER", "secretsmanager", wire)
+            }
+            Service::Iam => ("iam", "iam", "IAM", "iam", Wire::Query { version: "2010-05-08" }),
+            Service::ServiceQuotas => {
+                let wire = Wire::Json { target: "ServiceQuotasV20190624" };
+                ("servicequotas", "servicequotas", "SERVICE_QUOTAS", "servicequotas", wire)
             }
         };
         Facts { host, signing, variable, iam, wire }
@@ -137,6 +148,8 @@ impl Service {
             Service::Ecr => "ECR",
             Service::Sts => "STS",
             Service::SecretsManager => "Secrets Manager",
+            Service::Iam => "IAM",
+            Service::ServiceQuotas => "Service Quotas",
         }
     }
 }

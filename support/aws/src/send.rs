@@ -275,7 +275,7 @@ fn signed(
     let identity = credentials.clone().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
-        .region(region)
+        .region(crate::endpoint::signing_region(operation.service, region))
         .name(operation.service.signing_name())
         .time(UNIX_EPOCH + Duration::from_millis(now))
         .settings(SigningSettings::default())

@@ -1,0 +1,220 @@
+//! A connected account with its cluster, for the length of one step.
+
+use crate::EcsExecutor;
+use crate::config::Settings;
+use crate::error::{bad_spec, cancelled, log_closed, not_recorded};
+use crate::memory::{self, Memory};
+use aws::{Fault, Operation, Repeat, Service};
+use executor_api::{Level, StepContext, StepError, TransportProbe, UnitLog};
+use proto::task::EcsSpec;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Most services that one DescribeServices takes.
+pub(crate) const SERVICES: usize = 10;
+
+/// An operation of ECS.
+pub(crate) const fn ecs(name: &'static str) -> Operation {
+    Operation { service: Service::Ecs, name }
+}
+
+/// An operation of Elastic Load Balancing v2.
+pub(crate) const fn elb(name: &'static str) -> Operation {
+    Operation { service: Service::LoadBalancing, name }
+}
+
+/// An operation of Application Auto Scaling.
+pub(crate) const fn autoscaling(name: &'static str) -> Operation {
+    Operation { service: Service::AutoScaling, name }
+}
+
+/// What every step has: the account, the cluster, whom to tell.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) aws: aws::Session,
+    pub(crate) cx: StepContext,
+    pub(crate) settings: Settings,
+    /// As AWS calls it in ARNs.
+    pub(crate) cluster: String,
+    pub(crate) cluster_arn: String,
+    probe: Arc<dyn TransportProbe>,
+    /// Kind of the step; what it may ask for is known (`rights`).
+    pub(crate) kind: &'static str,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Session {
+    /// Connects and looks whether the cluster takes work.
+    ///
+    /// **Errors**: those of the account (`AWS-…`); `ECS-005`: there is no such cluster; `ECS-006`: it is not active.
+    /// **Cancel**: safe. **Repeat**: safe.
+    pub(crate) async fn open(
+        executor: &EcsExecutor,
+        spec: &EcsSpec,
+        cx: &StepContext,
+        log: &dyn UnitLog,
+    ) -> Result<Session, StepError> {
+        if let Some((reason, _)) = cx.cancel.requested() {
+            return Err(cancelled(reason, "this attempt changed nothing"));
+        }
+        let aws = executor.aws.session(&spec.account, cx).await?;
+        for note in aws.notes() {
+            log.line(Level::Info, &note).await.map_err(log_closed)?;
+        }
+        let mut session = Session {
+            aws,
+            cx: cx.clone(),
+            settings: executor.settings.clone(),
+            cluster: spec.cluster.clone(),
+            cluster_arn: String::new(),
+            probe: executor.probe.clone(),
+            kind: spec.action.kind(),
+            told: executor.told.clone(),
+        };
+        session.find_cluster(&spec.cluster).await?;
+        Ok(session)
+    }
+
+    async fn find_cluster(&mut self, named: &str) -> Result<(), StepError> {
+        let answer = self.read(ecs("DescribeClusters"), json!({"clusters": [named]})).await;
+        let answer = match answer {
+            Err(fault) if fault.is("ClusterNotFoundException") => json!({}),
+            other => other.map_err(|fault| self.fault(fault, "look at the cluster"))?,
+        };
+        let text = |name: &str| answer.pointer(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let status = text("/clusters/0/status");
+        if status.is_empty() {
+            let what = format!("cluster `{named}` does not exist in {}", self.target());
+            return Err(bad_spec("ECS-005", what)
+                .target(self.target().to_owned())
+                .hint("correct `cluster` or `region` of the infrastructure; `aws ecs list-clusters` names what there is"));
+        }
+        if status != "ACTIVE" {
+            let what = format!("cluster `{named}` is {status}; expected ACTIVE");
+            return Err(bad_spec("ECS-006", what)
+                .target(self.target().to_owned())
+                .hint("create the cluster again, or deploy to another one"));
+        }
+        self.cluster = text("/clusters/0/clusterName");
+        self.cluster_arn = text("/clusters/0/clusterArn");
+        Ok(())
+    }
+
+    /// What errors say they happened to.
+    pub(crate) fn target(&self) -> &str {
+        self.aws.target()
+    }
+
+    /// Asks; changes nothing. Tried again as long as that may help.
+    pub(crate) async fn read(&self, operation: Operation, input: Value) -> Result<Value, Fault> {
+        self.entitled(operation);
+        self.aws.read(operation, input).await
+    }
+
+    /// Every item of a list, page by page.
+    pub(crate) async fn pages(
+        &self,
+        operation: Operation,
+        input: Value,
+        list: &str,
+    ) -> Result<Vec<Value>, Fault> {
+        self.entitled(operation);
+        self.aws.pages(operation, input, list).await
+    }
+
+    /// Makes an intent durable; the changes that it lists may be sent afterwards.
+    ///
+    /// **Errors**: `ECS-002`. **Repeat**: appends another one.
+    pub(crate) async fn announce<M: Memory>(
+        &self,
+        intent: impl Into<String>,
+        calls: &[&str],
+        memory: &M,
+    ) -> Result<(), StepError> {
+        let calls = calls.iter().map(|&call| call.to_owned()).collect();
+        let checkpoint = memory::checkpoint(intent.into(), calls, memory)?;
+        self.cx.checkpoints.record(checkpoint).await.map_err(not_recorded)
+    }
+
+    /// Sends a change that the last [`Session::announce`] listed as `call`.
+    pub(crate) async fn change(
+        &self,
+        call: &str,
+        operation: Operation,
+        input: Value,
+        repeat: Repeat,
+    ) -> Result<Value, Fault> {
+        self.entitled(operation);
+        self.aws.change(self.probe.as_ref(), call, operation, input, repeat).await
+    }
+
+    /// Every test is also a test of the policies in `deploy/aws`: what they do not grant is not asked for.
+    fn entitled(&self, operation: Operation) {
+        debug_assert!(
+            crate::rights::allows(self.kind, operation),
+            "{} calls {}, which `rights` does not list",
+            self.kind,
+            operation.name
+        );
+    }
+
+    /// The error of a step that wanted `what` (`update service web`).
+    pub(crate) fn fault(&self, fault: Fault, what: &str) -> StepError {
+        fault.step(what, &self.aws)
+    }
+
+    /// Services by name, in no order; those that ECS does not know are left out, those that were deleted a while ago are
+    /// there with status INACTIVE.
+    pub(crate) async fn services(&self, names: &[&str]) -> Result<Vec<Value>, Fault> {
+        let mut found = Vec::new();
+        for names in names.chunks(SERVICES) {
+            let input = json!({"cluster": self.cluster, "services": names, "include": ["TAGS"]});
+            let mut answer = self.read(ecs("DescribeServices"), input).await?;
+            if let Some(Value::Array(services)) = answer.get_mut("services").map(Value::take) {
+                found.extend(services);
+            }
+        }
+        Ok(found)
+    }
+
+    /// One service; `None` when ECS does not know it.
+    pub(crate) async fn service(&self, name: &str) -> Result<Option<Value>, StepError> {
+        match self.services(&[name]).await {
+            Ok(found) => Ok(found.into_iter().next()),
+            Err(fault) => Err(self.fault(fault, &format!("look at service {name}"))),
+        }
+    }
+
+    /// Writes a line.
+    pub(crate) async fn say(&self, log: &dyn UnitLog, level: Level, text: &str) -> Result<(), StepError> {
+        log.line(level, text).await.map_err(log_closed)
+    }
+
+    /// Something that a person should read beside the log.
+    pub(crate) fn tell(&self, notice: String) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
+    }
+
+    /// Ends the step when somebody asked for that; `state` says in what state things are left.
+    pub(crate) fn go_on(&self, state: &str) -> Result<(), StepError> {
+        match self.cx.cancel.requested() {
+            Some((reason, _)) => Err(cancelled(reason, state)),
+            None => Ok(()),
+        }
+    }
+
+    /// Text of at most `length` hexadecimal digits that is the same for every attempt and every life of the agent: names
+    /// what this node of this execution makes of `what`.
+    pub(crate) fn token(&self, what: &str, length: usize) -> String {
+        use sha2::{Digest as _, Sha256};
+        let execution = &self.cx.task.execution;
+        let mut hash = Sha256::new();
+        for part in [&execution.execution_id, &execution.node, what] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        let mut text = hex::encode(hash.finalize());
+        text.truncate(length);
+        text
+    }
+}
