@@ -2,7 +2,7 @@
 
 use crate::bucket::Buckets;
 use crate::connector::Connector;
-use crate::credentials::{Role, Slot, Source, provider};
+use crate::credentials::{Role, Slot, Source, looked, provider};
 use crate::endpoint::{self, EndpointFault};
 use crate::operation::Operation;
 use crate::session::{Session, Shape};
@@ -127,7 +127,7 @@ impl Client {
         if slots.len() >= MAX_SLOTS {
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
-        let slot = Arc::new(Slot::new(made));
+        let slot = Arc::new(Slot::new(made, looked(identity)));
         slots.insert(who.to_owned(), slot.clone());
         Ok(slot)
     }

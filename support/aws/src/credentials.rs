@@ -2,6 +2,8 @@
 
 use crate::connector::{Connector, Time};
 use crate::fault::CredentialFault;
+use crate::session::Caller;
+use crate::wire;
 use aws_config::BehaviorVersion;
 use aws_config::sts::AssumeRoleProvider;
 use aws_credential_types::Credentials;
@@ -10,7 +12,6 @@ use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsP
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_types::os_shim_internal::Env;
 use aws_types::region::Region;
 use executor_api::{Clock, SecretText};
@@ -18,7 +19,7 @@ use secrecy::ExposeSecret as _;
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -95,12 +96,29 @@ fn variables(identity: &Source, environment: &BTreeMap<String, String>) -> HashM
     all
 }
 
+/// Where credentials are looked for, in words, for whoever has none.
+pub(crate) fn looked(source: &Source) -> String {
+    match source {
+        Source::Static { .. } => "the connector's keys cannot be used".to_owned(),
+        Source::Inherited => "the agent has none: no AWS_ACCESS_KEY_ID, no profile below ~/.aws, no \
+            AWS_WEB_IDENTITY_TOKEN_FILE, no AWS_CONTAINER_CREDENTIALS_… variable, and no instance role"
+            .to_owned(),
+        Source::WebIdentity => "neither AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN nor \
+            AWS_CONTAINER_CREDENTIALS_FULL_URI is set for the agent"
+            .to_owned(),
+    }
+}
+
 /// The credentials of one account, shared by every session on it.
 pub(crate) struct Slot {
     provider: SharedCredentialsProvider,
     held: Mutex<Option<Held>>,
     /// Whom they belong to, once somebody has asked.
-    pub(crate) caller: OnceCell<crate::session::Caller>,
+    pub(crate) caller: OnceCell<Caller>,
+    /// Number of their account, where the source tells it.
+    account: OnceLock<String>,
+    /// Where they were looked for, if that was anywhere.
+    looked: String,
 }
 
 struct Held {
@@ -116,8 +134,14 @@ impl fmt::Debug for Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(provider: SharedCredentialsProvider) -> Slot {
-        Slot { provider, held: Mutex::default(), caller: OnceCell::new() }
+    pub(crate) fn new(provider: SharedCredentialsProvider, looked: String) -> Slot {
+        Slot { provider, held: Mutex::default(), caller: OnceCell::new(), account: OnceLock::new(), looked }
+    }
+
+    /// Number of the account, if anybody has told it.
+    pub(crate) fn account(&self) -> Option<&str> {
+        let asked = || self.caller.get().map(|caller| &caller.account);
+        self.account.get().or_else(asked).map(String::as_str)
     }
 
     /// Credentials that are good at `now` (epoch milliseconds). Whoever comes while they are being fetched waits for that.
@@ -131,6 +155,9 @@ impl Slot {
         match self.provider.provide_credentials().await {
             Ok(credentials) => {
                 let renew_at = credentials.expiry().map(|expiry| renew_at(now, millis(expiry)));
+                if let Some(account) = credentials.account_id() {
+                    self.account.get_or_init(|| account.as_str().to_owned());
+                }
                 *held = Some(Held { credentials: credentials.clone(), renew_at });
                 Ok(credentials)
             }
@@ -139,7 +166,7 @@ impl Slot {
                 // Not yet expired: a source that is away for a moment does not end a step.
                 match old.filter(|old| old.expiry().is_some_and(|expiry| now < millis(expiry))) {
                     Some(old) => Ok(old),
-                    None => Err(fault(&error)),
+                    None => Err(fault(&error, &self.looked)),
                 }
             }
         }
@@ -169,7 +196,7 @@ fn millis(time: SystemTime) -> u64 {
 }
 
 /// What a provider says, by type where its error has one.
-fn fault(error: &CredentialsError) -> CredentialFault {
+fn fault(error: &CredentialsError, looked: &str) -> CredentialFault {
     if let Some((code, message)) = refusal(error) {
         let said = if message.is_empty() { code.clone() } else { message };
         return match code.as_str() {
@@ -178,13 +205,26 @@ fn fault(error: &CredentialsError) -> CredentialFault {
             _ => CredentialFault::Invalid(said),
         };
     }
-    let said = format!("{}", DisplayErrorContext(error));
+    let said = chain(error);
     match error {
-        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
-            CredentialFault::Missing(said)
-        }
+        CredentialsError::CredentialsNotLoaded(_) => CredentialFault::Missing(format!("{looked} ({said})")),
+        CredentialsError::InvalidConfiguration(_) => CredentialFault::Missing(said),
         _ => CredentialFault::Unreachable(said),
     }
+}
+
+/// An error with its causes.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut said: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(at) = next {
+        let text = at.to_string();
+        if !said.iter().any(|before| before.contains(&text)) {
+            said.push(text);
+        }
+        next = at.source();
+    }
+    said.join(": ")
 }
 
 /// Code and message of STS.
@@ -203,10 +243,20 @@ fn refusal(error: &CredentialsError) -> Option<(String, String)> {
 fn of_sts<E: ProvideErrorMetadata + StdError + 'static>(
     error: &(dyn StdError + 'static),
 ) -> Option<(String, String)> {
-    let direct = error.downcast_ref::<E>();
-    let wrapped = error.downcast_ref::<SdkError<E>>().and_then(SdkError::as_service_error);
-    let meta = direct.or(wrapped)?.meta();
-    Some((meta.code()?.to_owned(), meta.message().unwrap_or_default().to_owned()))
+    if let Some(found) = error.downcast_ref::<E>() {
+        return named(found);
+    }
+    let wrapped = error.downcast_ref::<SdkError<E>>()?;
+    // An emulator or a proxy may wrap the error differently; the body still tells.
+    let body = || wrapped.raw_response().and_then(|response| response.body().bytes()).unwrap_or_default();
+    wrapped.as_service_error().and_then(named).or_else(|| {
+        let found = wire::refusal(body(), None);
+        (!found.code.is_empty()).then_some((found.code, found.message))
+    })
+}
+
+fn named(error: &impl ProvideErrorMetadata) -> Option<(String, String)> {
+    Some((error.code()?.to_owned(), error.message().unwrap_or_default().to_owned()))
 }
 
 #[cfg(test)]

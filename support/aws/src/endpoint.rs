@@ -116,26 +116,13 @@ fn shown(value: &str) -> String {
     }
 }
 
-/// The first part of the host name; where AWS has a FIPS name, that one if it is asked for (endpoint rules of AWS' models).
+/// The first part of the host name; the FIPS name if it is asked for (endpoint rules of AWS' models).
 fn host(service: Service, region: &str, fips: bool) -> String {
-    let plain = service.host();
-    if !fips {
-        return plain.to_owned();
-    }
-    let government = region.starts_with("us-gov-");
-    match service {
-        Service::Ecr => "ecr-fips".to_owned(),
-        Service::LoadBalancing
-        | Service::AutoScaling
-        | Service::CloudWatch
-        | Service::Logs
-        | Service::Sts
-            if government =>
-        {
-            plain.to_owned()
-        }
-        _ => format!("{plain}-fips"),
-    }
+    // Where a government's endpoints have no other name, they are FIPS endpoints.
+    let only = region.starts_with("us-gov-")
+        && !matches!(service, Service::Ecs | Service::Ecr | Service::SecretsManager);
+    let suffix = if fips && !only { "-fips" } else { "" };
+    format!("{}{suffix}", service.host())
 }
 
 /// The domain of the partition that `region` is in (AWS' `partitions.json`).
@@ -235,7 +222,10 @@ mod tests {
     fn fips_names() {
         let fips = [(FIPS, "true")];
         assert_eq!(url(Service::Ecs, "us-east-1", &fips, &[]), "https://ecs-fips.us-east-1.amazonaws.com/");
-        assert_eq!(url(Service::Ecr, "us-east-1", &fips, &[]), "https://ecr-fips.us-east-1.amazonaws.com/");
+        assert_eq!(
+            url(Service::Ecr, "us-east-1", &fips, &[]),
+            "https://api.ecr-fips.us-east-1.amazonaws.com/"
+        );
         assert_eq!(
             url(Service::Sts, "us-gov-west-1", &fips, &[]),
             "https://sts.us-gov-west-1.amazonaws.com/"

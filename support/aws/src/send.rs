@@ -76,10 +76,10 @@ impl Session {
         let mut tries = Tries::default();
         let mut first_fault = None;
         loop {
-            self.turn(group).await?;
             let failed = match self.credentials().await {
                 Err(fault) => fault.into(),
                 Ok(credentials) => {
+                    self.turn(group).await?;
                     if let (false, Some(Change { probe, call })) = (*told, change) {
                         probe.before(&self.inner.cx.task_id, call).await;
                         *told = true;
@@ -139,11 +139,9 @@ impl Session {
         until.saturating_duration_since(self.inner.cx.clock.mono())
     }
 
-    /// What a token bucket belongs to. The account's number would be better where two identities are of one account, but it
-    /// is not known before somebody has asked.
+    /// What a token bucket belongs to: the account as far as its number is known, else the identity.
     fn scope(&self) -> (&str, &str) {
-        let known = self.inner.shape.slot.caller.get().map(|caller| caller.account.as_str());
-        (known.unwrap_or(&self.inner.shape.who), &self.inner.shape.region)
+        (self.inner.shape.slot.account().unwrap_or(&self.inner.shape.who), &self.inner.shape.region)
     }
 
     fn jitter(&self) -> f64 {

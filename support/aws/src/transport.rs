@@ -18,6 +18,9 @@ use url::Url;
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// An endpoint that does not answer a SYN in so long is down or filtered.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An idle connection is closed before a server or firewall may do so: a change on one that is being closed cannot be told
+/// from one that was carried out.
+const IDLE: Duration = Duration::from_secs(15);
 /// Clients that connect elsewhere than their URL says; their number is bounded by the aliases in use.
 const MAX_ROUTED: usize = 64;
 /// Never behind a proxy: this machine, and the link-local addresses that hand out credentials.
@@ -149,6 +152,7 @@ fn base() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("delegate/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE)
         // A signature is for one host.
         .redirect(reqwest::redirect::Policy::none())
         // HTTP/1.1 takes the name from the `Host` header, which an alias needs; AWS speaks it everywhere.

@@ -4,8 +4,9 @@ use serde_json::Value;
 use url::form_urlencoded::Serializer;
 
 /// Members that are maps from text to text. Everything else that is an object is a structure: the wire writes the two
-/// differently, and only the service's model tells them apart (botocore's `elbv2/2015-12-01/service-2.json`).
-const MAPS: [&str; 1] = ["AuthenticationRequestExtraParams"];
+/// differently, and only the service's model tells them apart (Elastic Load Balancing v2; CloudWatch's
+/// datapoints).
+const MAPS: [&str; 2] = ["AuthenticationRequestExtraParams", "ExtendedStatistics"];
 
 /// Whether the member `name` is a map.
 pub(super) fn is_map(name: &str) -> bool {

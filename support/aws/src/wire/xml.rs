@@ -10,14 +10,18 @@ use serde_json::{Map, Value};
 const MAX_DEPTH: usize = 64;
 
 /// Members that are lists. An empty element does not tell a list from text, so these are known by name (the models of
-/// Elastic Load Balancing v2, CloudWatch and STS); a list with entries is known by its `member` elements.
-const LISTS: [&str; 48] = [
+/// Elastic Load Balancing v2 and of CloudWatch's metrics and alarms; STS has none); a list with entries is known by its
+/// `member` elements.
+const LISTS: [&str; 50] = [
     "Actions",
+    "AdditionalClaims",
+    "AdditionalStatistics",
     "AlarmActions",
+    "AlarmNames",
     "AlpnPolicy",
-    "AttachedPolicies",
     "Attributes",
     "AvailabilityZones",
+    "CapacityReservationState",
     "Certificates",
     "Ciphers",
     "CompositeAlarms",
@@ -25,21 +29,27 @@ const LISTS: [&str; 48] = [
     "Datapoints",
     "DefaultActions",
     "Dimensions",
-    "EnablePrefixForIpv6SourceNat",
     "InsufficientDataActions",
+    "KeyLabels",
     "Limits",
     "Listeners",
     "LoadBalancerAddresses",
     "LoadBalancerArns",
-    "LoadBalancerAttributes",
     "LoadBalancers",
+    "LogAlarms",
     "Messages",
     "MetricAlarms",
+    "MetricDataQueries",
     "MetricDataResults",
     "Metrics",
     "OKActions",
+    "OwningAccounts",
+    "RegexValues",
+    "Rewrites",
     "Rules",
+    "SecurityGroupIds",
     "SecurityGroups",
+    "SourceNatIpv6Prefixes",
     "SslPolicies",
     "SslProtocols",
     "SupportedLoadBalancerTypes",
@@ -49,17 +59,10 @@ const LISTS: [&str; 48] = [
     "TargetHealthDescriptions",
     "Timestamps",
     "Transforms",
-    "Rewrites",
+    "TrustStoreAssociations",
+    "TrustStoreRevocations",
     "TrustStores",
     "Values",
-    "AdditionalClaims",
-    "ListenerAttributes",
-    "Targets",
-    "Regions",
-    "ResourceArns",
-    "PolicyNames",
-    "RegexValues",
-    "OwningAccounts",
 ];
 
 /// One element.

@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "A test that cannot go on is to panic.")]
 
 mod calls;
+mod faults;
+mod identity;
+mod network;
 mod peers;
 
 use aws::{Client, Settings};
@@ -24,6 +27,16 @@ pub(crate) fn world() -> World {
     )
     .unwrap();
     World::new("task-1", StepTask::of(step), [("key".to_owned(), SECRET.to_owned())])
+}
+
+/// An account that takes its credentials from the agent, with every service but STS at `url`.
+pub(crate) fn inheriting(url: &str) -> AwsAccount {
+    AwsAccount { credential: AwsCredential::InheritFromDelegate, ..account(url) }
+}
+
+/// Variables of an agent.
+pub(crate) fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// An account whose keys stand in the connector, with every service at `url`.
