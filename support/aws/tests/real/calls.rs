@@ -1,6 +1,6 @@
 //! Calls in both wire formats against moto.
 
-use crate::peers::Moto;
+use crate::peers::{Moto, ask, shared_url};
 use crate::{KEY, SECRET, account, client, environment, inheriting, world};
 use aws::{Fault, Repeat, Service, Session, Settings};
 use executor_api::{NoProbe, StepContext};
@@ -13,22 +13,20 @@ async fn change(session: &Session, operation: aws::Operation, input: Value) -> V
     session.change(&NoProbe, "call", operation, input, Repeat::Safe).await.unwrap()
 }
 
-async fn opened(moto: &Moto, cx: &StepContext) -> Session {
-    client(Settings::default()).session(&account(&moto.url()), cx).await.unwrap()
+async fn opened(cx: &StepContext) -> Session {
+    client(Settings::default()).session(&account(&shared_url()), cx).await.unwrap()
 }
 
 #[tokio::test]
 async fn documents_go_to_json_and_to_query_services_and_come_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let world = world();
     let (_cancel, cx) = world.context();
-    let session = opened(&moto, &cx).await;
+    let session = opened(&cx).await;
     assert_eq!(session.caller().await.unwrap().account, "123456789012");
     let made = change(&session, CREATE_CLUSTER, json!({"clusterName": "c1"})).await;
     assert_eq!(made["cluster"]["status"], "ACTIVE");
-    let groups = session.read(LB.op("DescribeTargetGroups"), json!({})).await.unwrap();
-    assert_eq!(groups["TargetGroups"], json!([]));
+    let alarms = session.read(Service::CloudWatch.op("DescribeAlarms"), json!({})).await.unwrap();
+    assert_eq!(alarms["MetricAlarms"], json!([]));
     let input = json!({"ServiceNamespace": "ecs"});
     let targets = session.read(Service::AutoScaling.op("DescribeScalableTargets"), input).await.unwrap();
     assert_eq!(targets["ScalableTargets"], json!([]));
@@ -47,17 +45,15 @@ async fn documents_go_to_json_and_to_query_services_and_come_back() {
     let fault = session.read(Service::Ecs.op("ListTasks"), json!({"cluster": "none"})).await.unwrap_err();
     assert!(fault.is("ClusterNotFound") && fault.is("ClusterNotFoundException"), "{fault:?}");
     let notes = session.notes();
-    assert!(notes.contains(&format!("ECS is asked at {}/", moto.url())), "{notes:?}");
+    assert!(notes.contains(&format!("ECS is asked at {}/", shared_url())), "{notes:?}");
     assert_eq!(session.notes(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn pages_are_followed_in_both_ways_of_naming_them() {
-    let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let world = world();
     let (_cancel, cx) = world.context();
-    let session = opened(&moto, &cx).await;
+    let session = opened(&cx).await;
     for n in 0..5 {
         let input = json!({"family": format!("f{n}"), "containerDefinitions": [{"name": "c", "image": "i", "memory": 64}]});
         change(&session, Service::Ecs.op("RegisterTaskDefinition"), input).await;
@@ -67,21 +63,20 @@ async fn pages_are_followed_in_both_ways_of_naming_them() {
     let input = json!({"maxResults": 2});
     let found =
         session.pages(Service::Ecs.op("ListTaskDefinitions"), input, "taskDefinitionArns").await.unwrap();
-    assert_eq!(found.len(), 5);
+    assert!(found.len() >= 5, "{found:?}");
     let found =
         session.pages(LB.op("DescribeTargetGroups"), json!({"PageSize": 2}), "TargetGroups").await.unwrap();
-    assert_eq!(found.len(), 5);
+    assert!(found.len() >= 5, "{found:?}");
 }
 
 #[tokio::test]
 async fn actions_of_a_listener_come_back_as_they_were_written() {
-    let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let world = world();
     let (_cancel, cx) = world.context();
-    let session = opened(&moto, &cx).await;
+    let session = opened(&cx).await;
     let ec2 = |action| [("Action", action), ("Version", "2016-11-15")];
-    let vpc = moto.ask("ec2", &[&ec2("CreateVpc")[..], &[("CidrBlock", "10.0.0.0/16")]].concat()).await;
+    let vpc =
+        ask(&shared_url(), "ec2", &[&ec2("CreateVpc")[..], &[("CidrBlock", "10.0.0.0/16")]].concat()).await;
     let tag = |text: &str, name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>")).unwrap();
         rest.split_once('<').unwrap().0.to_owned()
@@ -90,7 +85,10 @@ async fn actions_of_a_listener_come_back_as_they_were_written() {
     let mut subnets = Vec::new();
     for (zone, block) in [("us-east-1a", "10.0.1.0/24"), ("us-east-1b", "10.0.2.0/24")] {
         let more = [("VpcId", vpc.as_str()), ("CidrBlock", block), ("AvailabilityZone", zone)];
-        subnets.push(tag(&moto.ask("ec2", &[&ec2("CreateSubnet")[..], &more].concat()).await, "subnetId"));
+        subnets.push(tag(
+            &ask(&shared_url(), "ec2", &[&ec2("CreateSubnet")[..], &more].concat()).await,
+            "subnetId",
+        ));
     }
     let balancer =
         change(&session, LB.op("CreateLoadBalancer"), json!({"Name": "lb", "Subnets": subnets})).await;

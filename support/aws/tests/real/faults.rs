@@ -1,6 +1,6 @@
 //! Faults on the way: throttling, 5xx, silence, lost connections, expired credentials, a wrong clock, cancellation.
 
-use crate::peers::{Haproxy, Moto, Reply, Tap};
+use crate::peers::{Haproxy, Reply, Tap, shared};
 use crate::{account, client, environment, inheriting, world};
 use aws::{Client, Fault, Operation, Repeat, Service, Session, Settings};
 use executor_api::testing::{ManualClock, Marks, World, until};
@@ -34,13 +34,12 @@ async fn open(world: &World, client: &Client, url: &str) -> Session {
 #[tokio::test]
 async fn throttling_is_waited_out_and_the_probe_is_told_once() {
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let rule = Haproxy::refuse(
         400,
         "ThrottlingException",
         "{ hdr(x-amz-target) -m end CreateCluster } { sc_http_req_cnt(0) le 2 }",
     );
-    let haproxy = Haproxy::start(dir.path(), &[rule], None, moto.port).await;
+    let haproxy = Haproxy::start(dir.path(), &[rule], None, shared()).await;
     let (world, client) = (world(), client(patient(60)));
     let session = open(&world, &client, &haproxy.url()).await;
     let made = create(&session, &world.marks, Repeat::OnlyIfNotReached).await.unwrap();
@@ -63,10 +62,9 @@ async fn throttling_without_end_is_a_failure_of_its_own() {
 #[tokio::test]
 async fn a_5xx_is_repeated_only_where_that_is_safe() {
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let rule =
         "http-request return status 503 content-type text/plain string oops if { sc_http_req_cnt(0) le 2 }";
-    let haproxy = Haproxy::start(dir.path(), &[rule.to_owned()], None, moto.port).await;
+    let haproxy = Haproxy::start(dir.path(), &[rule.to_owned()], None, shared()).await;
     let (world, client) = (world(), client(patient(60)));
     let session = open(&world, &client, &haproxy.url()).await;
     let fault = create(&session, &world.marks, Repeat::OnlyIfNotReached).await.unwrap_err();
@@ -160,9 +158,8 @@ async fn expired_credentials_are_renewed_once_and_the_call_repeated() {
     })
     .await;
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let rule = Haproxy::refuse(400, "ExpiredTokenException", "{ hdr(x-amz-security-token) token-0 }");
-    let haproxy = Haproxy::start(dir.path(), &[rule], None, moto.port).await;
+    let haproxy = Haproxy::start(dir.path(), &[rule], None, shared()).await;
     let agent = environment(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/creds", source.url()))]);
     let (world, client) = (world(), client(Settings { environment: agent, ..patient(60) }));
     let session = client.session(&inheriting(&haproxy.url()), &world.context().1).await.unwrap();
@@ -190,12 +187,11 @@ async fn keys_that_cannot_be_renewed_fail_as_expired() {
 #[tokio::test]
 async fn a_wrong_clock_is_corrected_once_by_the_servers_time() {
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     // The test's clock stands at midnight; the server's at one o'clock.
     let rule = "http-request return status 403 content-type application/x-amz-json-1.1 \
         string '{\"__type\":\"RequestTimeTooSkewed\",\"message\":\"x\"}' hdr Date 'Thu, 01 Jan 2026 01:00:00 GMT' \
         if !{ hdr(x-amz-date) -m beg 20260101T01 }";
-    let haproxy = Haproxy::start(dir.path(), &[rule.to_owned()], None, moto.port).await;
+    let haproxy = Haproxy::start(dir.path(), &[rule.to_owned()], None, shared()).await;
     let mut world = world();
     world.clock = Arc::new(ManualClock::new());
     let client = client(patient(60));
@@ -250,10 +246,9 @@ async fn steps_at_the_same_time_share_one_bucket() {
 #[tokio::test]
 async fn reads_end_when_asked_changes_when_killed_and_undoing_goes_on_in_between() {
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let rules = ["ListClusters", "CreateCluster"]
         .map(|name| format!("http-request silent-drop if {{ hdr(x-amz-target) -m end {name} }}"));
-    let haproxy = Haproxy::start(dir.path(), &rules, None, moto.port).await;
+    let haproxy = Haproxy::start(dir.path(), &rules, None, shared()).await;
     let (world, client) = (world(), client(patient(60)));
     let (handle, cx) = world.context();
     let session = client.session(&account(&haproxy.url()), &cx).await.unwrap();

@@ -1,7 +1,7 @@
 //! Every source of credentials. Moto is STS; the instance's metadata service and the container's endpoint are small servers of
 //! the test's own, because nothing that could be installed plays them.
 
-use crate::peers::{Moto, Reply, Seen, Tap};
+use crate::peers::{Moto, Reply, Seen, Tap, shared, shared_url};
 use crate::{KEY, REGION, SECRET, account, client, environment, inheriting, world};
 use aws::{Client, Fault, Service, Session, Settings};
 use executor_api::testing::{ManualClock, World};
@@ -124,8 +124,7 @@ async fn pod_identity_sends_the_token_of_its_file_and_is_renewed_before_it_expir
 #[tokio::test]
 async fn a_web_identity_gets_a_role_from_the_regional_sts() {
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
-    let to = moto.port;
+    let to = shared();
     let sts = Tap::start(move |_, _| Reply::Forward(to)).await;
     let token = dir.path().join("token");
     std::fs::write(&token, "a.web.token").unwrap();
@@ -152,7 +151,6 @@ async fn a_web_identity_gets_a_role_from_the_regional_sts() {
 #[tokio::test]
 async fn profiles_are_read_below_the_agents_home_and_may_name_a_role() {
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let folder = dir.path().join(".aws");
     std::fs::create_dir(&folder).unwrap();
     let config = format!(
@@ -168,7 +166,7 @@ async fn profiles_are_read_below_the_agents_home_and_may_name_a_role() {
     let world = world();
     let client = with(&[("HOME", home), ("AWS_PROFILE", "base")]);
     assert_eq!(key(&open(&world, &client, &inheriting("http://127.0.0.1:1")).await).await, "AKIABASE");
-    let client = with(&[("HOME", home), ("AWS_PROFILE", "prod"), ("AWS_ENDPOINT_URL_STS", &moto.url())]);
+    let client = with(&[("HOME", home), ("AWS_PROFILE", "prod"), ("AWS_ENDPOINT_URL_STS", &shared_url())]);
     let account = AwsAccount { endpoints: BTreeMap::new(), ..inheriting("") };
     assert!(key(&open(&world, &client, &account).await).await.starts_with("ASIA"));
 }

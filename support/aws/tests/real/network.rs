@@ -1,6 +1,6 @@
 //! The way to AWS: TLS with the agent's authorities, host aliases, a proxy.
 
-use crate::peers::{Haproxy, Moto, Reply, Tap};
+use crate::peers::{Haproxy, Reply, Tap, shared, shared_url};
 use crate::{account, world};
 use aws::{Client, Proxy, Service, Settings, SetupError};
 use executor_api::HostAliases;
@@ -52,16 +52,15 @@ async fn list(client: &Client, alias: Option<u16>) -> (Result<(), (&'static str,
 #[tokio::test]
 async fn an_alias_leads_elsewhere_while_the_certificate_is_checked_against_the_name() {
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let (ca, pem) = certificate(dir.path(), NAME);
-    let haproxy = Haproxy::start(dir.path(), &[], Some(&pem), moto.port).await;
+    let haproxy = Haproxy::start(dir.path(), &[], Some(&pem), shared()).await;
     let (answer, notes) = list(&Client::new(settings(Some(ca.clone()))).unwrap(), Some(haproxy.port)).await;
     answer.unwrap();
     assert_eq!(notes, [format!("host alias: {NAME}:443 -> 127.0.0.1:{}", haproxy.port)]);
     let (answer, _) = list(&Client::new(settings(None)).unwrap(), Some(haproxy.port)).await;
     assert_eq!(answer.unwrap_err().0, "AWS-008");
     let (other_ca, other) = certificate(dir.path(), "other.example.com");
-    let haproxy = Haproxy::start(dir.path(), &[], Some(&other), moto.port).await;
+    let haproxy = Haproxy::start(dir.path(), &[], Some(&other), shared()).await;
     let (answer, _) = list(&Client::new(settings(Some(other_ca))).unwrap(), Some(haproxy.port)).await;
     let (code, what) = answer.unwrap_err();
     assert!(code == "AWS-008" && what.contains("TLS"), "{what}");
@@ -70,9 +69,8 @@ async fn an_alias_leads_elsewhere_while_the_certificate_is_checked_against_the_n
 #[tokio::test]
 async fn a_proxy_is_used_for_aws_and_never_for_this_machine() {
     let dir = tempfile::tempdir().unwrap();
-    let moto = Moto::start(dir.path()).await;
     let (ca, pem) = certificate(dir.path(), NAME);
-    let haproxy = Haproxy::start(dir.path(), &[], Some(&pem), moto.port).await;
+    let haproxy = Haproxy::start(dir.path(), &[], Some(&pem), shared()).await;
     let to = haproxy.port;
     let proxy = Tap::start(move |_, _| Reply::Tunnel(to)).await;
     let login = Some(("user".to_owned(), "proxy-password".into()));
@@ -83,7 +81,7 @@ async fn a_proxy_is_used_for_aws_and_never_for_this_machine() {
     assert_eq!((asked.len(), asked[0].line()), (1, format!("CONNECT {NAME}:443 HTTP/1.1").as_str()));
     assert_eq!(asked[0].header("proxy-authorization"), Some("Basic dXNlcjpwcm94eS1wYXNzd29yZA=="));
     let world = world();
-    let session = client.session(&account(&moto.url()), &world.context().1).await.unwrap();
+    let session = client.session(&account(&shared_url()), &world.context().1).await.unwrap();
     session.read(Service::Ecs.op("ListClusters"), json!({})).await.unwrap();
     assert_eq!(proxy.seen().len(), 1);
     assert!(!format!("{client:?}").contains("proxy-password"));

@@ -2,9 +2,9 @@
 
 use executor_api::testing::{free_port, until};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -41,6 +41,44 @@ pub(crate) struct Moto {
     _process: Owned,
 }
 
+/// One for every test that neither guards it nor counts what is in it.
+static SHARED: OnceLock<(u16, ChildStdin)> = OnceLock::new();
+
+/// Port of the shared moto. It ends with this program, however that ends: a shell holds it and waits for its input to close.
+pub(crate) fn shared() -> u16 {
+    let (port, _pipe) = SHARED.get_or_init(|| {
+        let port = free_port();
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$@\" >/dev/null 2>&1 & read -r _; kill $!", "sh"]);
+        command.arg(program("moto_server")).args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        let mut shell = command.stdin(Stdio::piped()).spawn().unwrap();
+        let pipe = shell.stdin.take().unwrap();
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < LIMIT, "moto does not listen");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        (port, pipe)
+    });
+    *port
+}
+
+/// URL of the shared moto.
+pub(crate) fn shared_url() -> String {
+    format!("http://127.0.0.1:{}", shared())
+}
+
+/// Calls a service that is none of ours (IAM, EC2) at `url`, unsigned.
+pub(crate) async fn ask(url: &str, service: &str, form: &[(&str, &str)]) -> String {
+    let scope = format!("AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/{service}/aws4_request");
+    let answer =
+        reqwest::Client::new().post(url).header("authorization", scope).form(form).send().await.unwrap();
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    assert!(status.is_success(), "{status}: {text}");
+    text
+}
+
 impl Moto {
     pub(crate) async fn start(dir: &Path) -> Moto {
         let port = free_port();
@@ -53,16 +91,8 @@ impl Moto {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Calls a service that is none of ours (IAM), unsigned.
     pub(crate) async fn ask(&self, service: &str, form: &[(&str, &str)]) -> String {
-        let scope = format!("AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/{service}/aws4_request");
-        let answer =
-            reqwest::Client::new().post(self.url()).header("authorization", scope).form(form).send().await;
-        let answer = answer.unwrap();
-        let status = answer.status();
-        let text = answer.text().await.unwrap();
-        assert!(status.is_success(), "{status}: {text}");
-        text
+        ask(&self.url(), service, form).await
     }
 
     /// From here on every request needs a right signature and a policy that allows it.
