@@ -17,6 +17,7 @@ mod preflight;
 pub mod rights;
 mod session;
 mod steps;
+mod traffic;
 
 pub use config::Settings;
 
