@@ -5,7 +5,6 @@
 //! again finds them here.
 
 use crate::error::unreadable;
-use crate::traffic::undo::Shifted;
 use executor_api::{Checkpoint, StepContext, StepError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,8 +28,6 @@ pub(crate) enum Undo {
         /// Its ARN.
         arn: String,
     },
-    /// Rules of load balancers were changed.
-    Traffic(Box<Shifted>),
 }
 
 impl Undo {
