@@ -2,7 +2,7 @@
 
 use crate::bucket::Buckets;
 use crate::connector::Connector;
-use crate::credentials::{Role, Slot, Source, looked, provider};
+use crate::credentials::{Recipe, Role, Slot, Source};
 use crate::endpoint::{self, EndpointFault};
 use crate::operation::Operation;
 use crate::session::{Session, Shape};
@@ -73,7 +73,7 @@ impl Client {
         };
         endpoint::check_region(&account.region).map_err(wrong)?;
         let environment = endpoint::effective(&self.0.settings.environment, &account.endpoints);
-        let identity = identity(account, cx)?;
+        let source = source(account, cx)?;
         let role = account.assume_role.as_ref().map(|role| resolve_role(role, connector, cx)).transpose()?;
         let sts_region = sts_region(account, &environment);
         let endpoints: Vec<&str> = environment
@@ -81,9 +81,16 @@ impl Client {
             .filter(|(name, _)| name.starts_with(endpoint::VARIABLE))
             .flat_map(|(n, v)| [n.as_str(), v.as_str()])
             .collect();
-        let who = self.hash(&identity, role.as_ref(), &sts_region, &endpoints);
-        let slot = self.slot(&who, &identity, role.as_ref(), &environment, &sts_region, cx).await;
-        let slot = slot.map_err(|fault| crate::Fault::Credentials(fault).bare_step(connector, &target))?;
+        let who = self.hash(&source, role.as_ref(), &sts_region, &endpoints);
+        let connector = Connector { transport: self.0.transport.clone(), aliases: cx.aliases.clone() };
+        let slot = self.slot(&who, || Recipe {
+            source,
+            role,
+            environment: environment.clone(),
+            sts_region: sts_region.clone(),
+            connector,
+            clock: self.0.settings.clock.clone(),
+        });
         let key = format!("{who}-{}", account.region);
         let region = account.region.clone();
         Ok(Session::new(self.clone(), Shape { slot, key, who, region, sts_region, target, environment }, cx))
@@ -104,36 +111,21 @@ impl Client {
         self.0.sent.fetch_add(1, Ordering::Relaxed)
     }
 
-    async fn slot(
-        &self,
-        who: &str,
-        identity: &Source,
-        role: Option<&Role>,
-        environment: &BTreeMap<String, String>,
-        sts_region: &str,
-        cx: &StepContext,
-    ) -> Result<Arc<Slot>, crate::CredentialFault> {
-        let known = |slots: &HashMap<String, Arc<Slot>>| slots.get(who).cloned();
-        if let Some(slot) = known(&self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(slot);
-        }
-        let connector = Connector { transport: self.0.transport.clone(), aliases: cx.aliases.clone() };
-        let clock = self.0.settings.clock.clone();
-        let made = provider(identity, role, environment, sts_region, connector, clock).await?;
+    fn slot(&self, who: &str, recipe: impl FnOnce() -> Recipe) -> Arc<Slot> {
         let mut slots = self.0.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = known(&slots) {
-            return Ok(slot);
+        if let Some(slot) = slots.get(who) {
+            return slot.clone();
         }
         if slots.len() >= MAX_SLOTS {
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
-        let slot = Arc::new(Slot::new(made, looked(identity)));
+        let slot = Arc::new(Slot::new(recipe()));
         slots.insert(who.to_owned(), slot.clone());
-        Ok(slot)
+        slot
     }
 
     /// A name for an identity that is equal for equal ones and tells nothing of its secrets.
-    fn hash(&self, identity: &Source, role: Option<&Role>, sts_region: &str, endpoints: &[&str]) -> String {
+    fn hash(&self, source: &Source, role: Option<&Role>, sts_region: &str, endpoints: &[&str]) -> String {
         let mut hash = Sha256::new();
         let mut put = |part: &str| {
             hash.update(part.len().to_le_bytes());
@@ -142,7 +134,7 @@ impl Client {
         for salt in self.0.salt {
             put(&salt.to_string());
         }
-        match identity {
+        match source {
             Source::Static { access_key, secret_key, session_token } => {
                 put("static");
                 put(access_key.expose_secret());
@@ -178,7 +170,7 @@ fn sts_region(account: &AwsAccount, environment: &BTreeMap<String, String>) -> S
     }
 }
 
-fn identity(account: &AwsAccount, cx: &StepContext) -> Result<Source, StepError> {
+fn source(account: &AwsAccount, cx: &StepContext) -> Result<Source, StepError> {
     Ok(match &account.credential {
         AwsCredential::InheritFromDelegate => Source::Inherited,
         AwsCredential::Irsa => Source::WebIdentity,

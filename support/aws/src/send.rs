@@ -17,6 +17,7 @@ use bytes::Bytes;
 use executor_api::{CancelStage, SecretText, TransportProbe};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use std::sync::PoisonError;
 use std::time::{Duration, UNIX_EPOCH};
 use url::Url;
@@ -196,11 +197,11 @@ impl Session {
             }
         };
         let mut masked = self.inner.masked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Every issue of temporary credentials has a key id of its own.
-        if masked.insert(credentials.access_key_id().to_owned()) {
-            cx.secrets.mask(&SecretText::from(credentials.secret_access_key()));
-            if let Some(token) = credentials.session_token() {
-                cx.secrets.mask(&SecretText::from(token));
+        for secret in
+            [Some(credentials.secret_access_key()), credentials.session_token()].into_iter().flatten()
+        {
+            if masked.insert(hash_of(secret)) {
+                cx.secrets.mask(&SecretText::from(secret));
             }
         }
         Ok(credentials)
@@ -254,6 +255,10 @@ impl Session {
         self.note(format!("this machine's clock differs from AWS' by {} s; AWS' time is used", ahead / 1000));
         self.inner.client.0.skew.lock().unwrap_or_else(PoisonError::into_inner).insert(host, ahead);
     }
+}
+
+fn hash_of(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
 }
 
 /// The request with its signature, made at `now`, epoch milliseconds.

@@ -62,8 +62,8 @@ pub(crate) struct Inner {
     pub(crate) shape: Shape,
     pub(crate) cx: StepContext,
     notes: Mutex<Notes>,
-    /// Key ids whose secrets the masker knows.
-    pub(crate) masked: Mutex<BTreeSet<String>>,
+    /// Hashes of the secrets that the masker knows.
+    pub(crate) masked: Mutex<BTreeSet<[u8; 32]>>,
 }
 
 #[derive(Default)]
