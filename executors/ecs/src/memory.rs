@@ -28,6 +28,11 @@ pub(crate) enum Undo {
         /// Its ARN.
         arn: String,
     },
+    /// A canary runs beside the service, or was about to.
+    Canary {
+        /// Its name.
+        service: String,
+    },
 }
 
 impl Undo {

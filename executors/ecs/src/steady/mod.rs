@@ -19,8 +19,6 @@ mod told;
 mod view;
 mod waiter;
 
-// The steps that follow use them.
-#[allow(unused_imports)]
 pub(crate) use drain::{drain, wait_inactive};
 pub(crate) use instances::instances;
 pub(crate) use poller::{Pace, Pollers};
@@ -135,6 +133,9 @@ pub(crate) async fn wait(
 ) -> Result<Report, StepError> {
     waiter::Waiter::new(session, target, log, options).run().await
 }
+
+#[cfg(test)]
+mod real_tests;
 
 #[cfg(test)]
 mod tests {
