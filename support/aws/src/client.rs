@@ -17,6 +17,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Accounts whose credentials are kept. An agent sees a handful.
 const MAX_SLOTS: usize = 256;
@@ -36,6 +37,14 @@ pub(crate) struct Shared {
     called: Mutex<BTreeSet<Operation>>,
     /// Goes into every hash of secrets, so that no hash means anything outside this process.
     salt: [u64; 2],
+}
+
+/// What bounds a session.
+pub(crate) struct Bounds {
+    pub(crate) request_timeout: Duration,
+    pub(crate) patience: Duration,
+    /// Whether what other sessions know of the account is left aside.
+    pub(crate) anew: bool,
 }
 
 impl fmt::Debug for Client {
@@ -65,6 +74,17 @@ impl Client {
     ///
     /// **Errors**: a secret that cannot be had, a region or endpoint that is none.
     pub async fn session(&self, account: &AwsAccount, cx: &StepContext) -> Result<Session, StepError> {
+        let Settings { request_timeout, patience, .. } = self.0.settings;
+        self.open(account, cx, Bounds { request_timeout, patience, anew: false })
+    }
+
+    /// The account within other bounds.
+    pub(crate) fn open(
+        &self,
+        account: &AwsAccount,
+        cx: &StepContext,
+        bounds: Bounds,
+    ) -> Result<Session, StepError> {
         let connector = &account.connector;
         let target = format!("connector {connector}, region {}", account.region);
         let wrong = |fault: EndpointFault| {
@@ -83,17 +103,21 @@ impl Client {
             .collect();
         let who = self.hash(&source, role.as_ref(), &sts_region, &endpoints);
         let connector = Connector { transport: self.0.transport.clone(), aliases: cx.aliases.clone() };
-        let slot = self.slot(&who, || Recipe {
+        let recipe = Recipe {
             source,
             role,
             environment: environment.clone(),
             sts_region: sts_region.clone(),
             connector,
             clock: self.0.settings.clock.clone(),
-        });
+        };
+        let slot = if bounds.anew { Arc::new(Slot::new(recipe)) } else { self.slot(&who, recipe) };
         let key = format!("{who}-{}", account.region);
         let region = account.region.clone();
-        Ok(Session::new(self.clone(), Shape { slot, key, who, region, sts_region, target, environment }, cx))
+        let Bounds { request_timeout, patience, .. } = bounds;
+        let shape =
+            Shape { slot, key, who, region, sts_region, target, request_timeout, patience, environment };
+        Ok(Session::new(self.clone(), shape, cx))
     }
 
     /// How many requests have been sent so far, for measurements.
@@ -111,7 +135,7 @@ impl Client {
         self.0.sent.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn slot(&self, who: &str, recipe: impl FnOnce() -> Recipe) -> Arc<Slot> {
+    fn slot(&self, who: &str, recipe: Recipe) -> Arc<Slot> {
         let mut slots = self.0.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(who) {
             return slot.clone();
@@ -119,7 +143,7 @@ impl Client {
         if slots.len() >= MAX_SLOTS {
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
-        let slot = Arc::new(Slot::new(recipe()));
+        let slot = Arc::new(Slot::new(recipe));
         slots.insert(who.to_owned(), slot.clone());
         slot
     }

@@ -72,7 +72,7 @@ impl Session {
         told: &mut bool,
     ) -> Result<Answer, Fault> {
         let clock = &self.inner.cx.clock;
-        let patience = self.inner.client.0.settings.patience;
+        let patience = self.inner.shape.patience;
         let group = group(operation);
         let mut tries = Tries::default();
         let mut first_fault = None;
@@ -185,7 +185,7 @@ impl Session {
     /// Credentials that are good now; their secrets are known to the masker before anybody sees them.
     pub(crate) async fn credentials(&self) -> Result<Credentials, Fault> {
         let cx = &self.inner.cx;
-        let limit = self.inner.client.0.settings.request_timeout;
+        let limit = self.inner.shape.request_timeout;
         let now = self.inner.client.0.settings.clock.wall();
         let credentials = tokio::select! {
             biased;
@@ -229,7 +229,7 @@ impl Session {
         self.inner.client.count(operation);
         let notice = |line: String| self.note(line);
         let exchange = self.inner.client.0.transport.exchange(request, &self.inner.cx.aliases, &notice);
-        let limit = self.inner.client.0.settings.request_timeout;
+        let limit = self.inner.shape.request_timeout;
         // A change that is under way is not cut off by the step's deadline: the agent asks and then kills.
         let limit = if change { limit } else { limit.min(self.time_left()) };
         let answer = tokio::select! {

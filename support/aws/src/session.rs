@@ -53,6 +53,10 @@ pub(crate) struct Shape {
     pub(crate) region: String,
     pub(crate) sts_region: String,
     pub(crate) target: String,
+    /// Of one request.
+    pub(crate) request_timeout: Duration,
+    /// How long what may pass is waited out.
+    pub(crate) patience: Duration,
     /// The agent's variables with the connector's endpoints laid over them.
     pub(crate) environment: BTreeMap<String, String>,
 }

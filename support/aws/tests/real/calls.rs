@@ -176,6 +176,10 @@ async fn signatures_are_right_and_a_denial_names_caller_and_statement() {
     assert!(called.contains(&"ecs:CreateCluster".to_owned()), "{called:?}");
     let stages = client.test_connection(&inheriting(&moto.url()), &cx).await;
     assert!(stages.iter().all(|stage| stage.ok), "{stages:?}");
+    // It says how things are now, whatever sessions remember.
+    let sent = client.sent();
+    client.test_connection(&inheriting(&moto.url()), &cx).await;
+    assert_eq!(client.sent() - sent, 3);
     assert!(stages[2].hint.as_ref().unwrap().contains("ecs:DescribeClusters"), "{stages:?}");
 }
 
