@@ -4,6 +4,8 @@
 
 pub mod answer;
 pub mod kryo;
+mod package;
 mod request;
 
+pub use package::{Decoded, Refused, decode};
 pub use request::{EcsCommand, K8sTask, Kind, Request};
