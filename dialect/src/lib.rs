@@ -3,6 +3,7 @@
 //! Nothing here performs I/O, reads a clock or draws a random number.
 
 pub mod answer;
+pub mod capability;
 pub mod kryo;
 mod package;
 mod request;

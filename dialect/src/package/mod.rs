@@ -7,6 +7,7 @@ mod aws;
 mod checks;
 mod cluster;
 mod command;
+mod ecs;
 mod fault;
 mod http;
 mod kubernetes;
@@ -129,7 +130,7 @@ fn read(cx: &mut Cx<'_>) -> Result<StepTask, Fault> {
         Kind::Shell => shell::read(cx, &data),
         Kind::Command { .. } => command::read(cx, &data),
         Kind::Kubernetes { .. } => kubernetes::read(cx, &data),
-        Kind::Ecs { .. } => Err(Fault::unsupported(format!("ECS (task type {})", cx.request.task_type))),
+        Kind::Ecs { .. } => ecs::read(cx, &data),
         Kind::KubernetesCheck => checks::cluster(cx, &data),
         Kind::AwsCheck => checks::aws(cx, &data),
         Kind::GitCheck => checks::git(cx, &data),
