@@ -4,7 +4,7 @@ use crate::bucket::Buckets;
 use crate::connector::Connector;
 use crate::credentials::{Recipe, Role, Slot, Source};
 use crate::endpoint::{self, EndpointFault};
-use crate::operation::Operation;
+use crate::operation::{Operation, Service};
 use crate::session::{Session, Shape};
 use crate::settings::{Settings, SetupError};
 use crate::transport::Transport;
@@ -115,9 +115,13 @@ impl Client {
         let key = format!("{who}-{}", account.region);
         let region = account.region.clone();
         let Bounds { request_timeout, patience, .. } = bounds;
+        let region_of = |service| if service == Service::Sts { sts_region.clone() } else { region.clone() };
+        let notes = endpoint::notes(region_of, &environment, &cx.aliases);
         let shape =
             Shape { slot, key, who, region, sts_region, target, request_timeout, patience, environment };
-        Ok(Session::new(self.clone(), shape, cx))
+        let session = Session::new(self.clone(), shape, cx);
+        notes.into_iter().for_each(|line| session.note(line));
+        Ok(session)
     }
 
     /// How many requests have been sent so far, for measurements.

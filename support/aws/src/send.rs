@@ -218,9 +218,6 @@ impl Session {
         let region = if operation.service == Service::Sts { &shape.sts_region } else { &shape.region };
         let endpoint = endpoint::resolve(operation.service, region, &shape.environment)
             .map_err(|fault| Fault::Endpoint(fault.to_string()))?;
-        if endpoint.replaced {
-            self.note(format!("{} is asked at {}", operation.service.title(), endpoint.url));
-        }
         let host = endpoint.url.host_str().unwrap_or_default().to_owned();
         let ahead =
             self.inner.client.0.skew.lock().unwrap_or_else(PoisonError::into_inner).get(&host).copied();

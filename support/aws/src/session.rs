@@ -111,7 +111,8 @@ impl Session {
         Session { inner: self.inner.clone(), undo_until: Some(self.inner.cx.clock.mono() + limit) }
     }
 
-    /// Lines for the step's log since the last call: aliases and endpoints that are used, waits. Each comes once.
+    /// Lines for the step's log since the last call, each once: at first the endpoints and host aliases in force, later what
+    /// is waited for and tried again.
     pub fn notes(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner).waiting)
     }
