@@ -124,13 +124,13 @@ fn socket(value: &Value) -> Option<Capability> {
         None => (place, None),
     };
     let host = if host.is_empty() { of_url } else { host };
-    let of_scheme =
-        match scheme.is_empty().then(|| url.split("://").next().unwrap_or_default()).unwrap_or(scheme) {
-            "http" => Some(80),
-            "https" => Some(443),
-            "ssh" => Some(22),
-            _ => None,
-        };
+    let scheme = if scheme.is_empty() { url.split("://").next().unwrap_or_default() } else { scheme };
+    let of_scheme = match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        "ssh" => Some(22),
+        _ => None,
+    };
     let port = port(value, "port").or(port_of_url).or(of_scheme)?;
     (!host.is_empty()).then(|| Capability { criteria, check: Check::Address { host: host.to_owned(), port } })
 }
