@@ -18,6 +18,7 @@ pub mod rights;
 mod session;
 mod steady;
 mod steps;
+mod traffic;
 
 pub use config::Settings;
 

@@ -5,6 +5,7 @@
 //! again finds them here.
 
 use crate::error::unreadable;
+use crate::traffic::undo::Shifted;
 use executor_api::{Checkpoint, StepContext, StepError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub(crate) enum Undo {
         /// Its name.
         service: String,
     },
+    /// Rules of load balancers were changed.
+    Traffic(Box<Shifted>),
 }
 
 impl Undo {

@@ -10,6 +10,7 @@ use executor_api::{Level, StepContext, StepError, TransportProbe, UnitLog};
 use proto::task::EcsSpec;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Most services that one DescribeServices takes.
 pub(crate) const SERVICES: usize = 10;
@@ -204,6 +205,22 @@ impl Session {
         match self.cx.cancel.requested() {
             Some((reason, _)) => Err(cancelled(reason, state)),
             None => Ok(()),
+        }
+    }
+
+    /// This session for leaving things in order after the step was asked to end: its calls go on for a while.
+    pub(crate) fn finishing(&self) -> Session {
+        Session { aws: self.aws.for_undo(self.settings.finish), ..self.clone() }
+    }
+
+    /// Waits for `span`.
+    ///
+    /// **Errors**: the step is ended meanwhile; `state` says in what state things are left. **Cancel**: ends at once.
+    pub(crate) async fn pause(&self, span: Duration, state: &str) -> Result<(), StepError> {
+        tokio::select! {
+            biased;
+            (reason, _) = self.cx.cancel.wait() => Err(cancelled(reason, state)),
+            () = self.cx.clock.sleep(span) => Ok(()),
         }
     }
 
