@@ -7,24 +7,26 @@
 //!                                    scaling: suspend ◄──────────────────────────────────► resume
 //! ```
 
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
+mod changes;
 mod check;
 mod config;
+mod documents;
 mod error;
 mod memory;
 mod preflight;
 pub mod rights;
+mod scaling;
+mod service;
 mod session;
-mod steady;
 mod steps;
-mod traffic;
+mod task_definition;
 
 pub use config::Settings;
 
 use executor_api::{
-    Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, SystemClock,
-    TransportProbe,
+    Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe,
 };
 use proto::task::EcsSpec;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,16 +41,12 @@ pub struct EcsExecutor {
     pub(crate) sources: Option<sources::Client>,
     /// What the one step that this value runs has to say to people beside its own notices.
     pub(crate) told: Arc<Mutex<Vec<String>>>,
-    /// Who looks at services, for all steps together.
-    pub(crate) pollers: steady::Pollers,
 }
 
 impl EcsExecutor {
     /// An executor that reaches AWS through `aws`.
     pub fn new(aws: aws::Client, settings: Settings) -> EcsExecutor {
-        let pace = steady::Pace { young: settings.poll, old: settings.slow_poll };
-        let pollers = steady::Pollers::new(pace, Arc::new(SystemClock), rand::random::<f64>);
-        EcsExecutor { aws, settings, probe: Arc::new(NoProbe), sources: None, told: Arc::default(), pollers }
+        EcsExecutor { aws, settings, probe: Arc::new(NoProbe), sources: None, told: Arc::default() }
     }
 
     /// Fetches definitions with this client, which knows the agent's own CA.

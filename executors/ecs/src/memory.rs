@@ -5,7 +5,8 @@
 //! again finds them here.
 
 use crate::error::unreadable;
-use crate::traffic::undo::Shifted;
+use crate::scaling::Scaling;
+use crate::service::Snapshot;
 use executor_api::{Checkpoint, StepContext, StepError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,13 +30,35 @@ pub(crate) enum Undo {
         /// Its ARN.
         arn: String,
     },
-    /// A canary runs beside the service, or was about to.
-    Canary {
+    /// A service was deployed, or was about to be.
+    Service {
         /// Its name.
-        service: String,
+        name: String,
+        /// What there was; `None` when the service did not exist.
+        snapshot: Option<Box<Snapshot>>,
+        /// The autoscaling that there was.
+        scaling: Option<Box<Scaling>>,
+        /// What was sent; `None` when nothing was.
+        deployed: Option<Deployed>,
     },
-    /// Rules of load balancers were changed.
-    Traffic(Box<Shifted>),
+}
+
+/// What a deployment did to a service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Deployed {
+    /// ARN of the revision.
+    pub(crate) task_definition: String,
+    /// Id of the deployment, as far as ECS answered.
+    pub(crate) deployment: Option<String>,
+    /// The service was made by it.
+    pub(crate) created: bool,
+    /// Names of the scaling policies that it put.
+    pub(crate) policies: Vec<String>,
+    /// The scalable target was made by it.
+    pub(crate) target_registered: bool,
+    /// Keys of the tags that it set.
+    pub(crate) tags: Vec<String>,
 }
 
 impl Undo {

@@ -85,6 +85,8 @@ const SCALING: &[Right] = &[
     scaling("DeleteScalingPolicy"),
     scaling("PutScheduledAction"),
     scaling("DeleteScheduledAction"),
+    scaling("ListTagsForResource"),
+    scaling("TagResource"),
 ];
 
 /// Looking at load balancers.

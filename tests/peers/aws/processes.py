@@ -104,13 +104,8 @@ def ip(*argv):
 def remove_leftovers(name):
     """What an instance made outside its directory: network namespaces and the tasks' control groups."""
     for namespace in (name, f"{name}-host"):
-        # Another keeper may sweep at the same time.
         if Path("/run/netns", namespace).exists():
-            try:
-                ip("netns", "del", namespace)
-            except RuntimeError:
-                if Path("/run/netns", namespace).exists():
-                    raise
+            ip("netns", "del", namespace)
     for root in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]:
         group = root / name
         if not group.is_dir():
