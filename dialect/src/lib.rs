@@ -3,7 +3,10 @@
 //! Nothing here performs I/O, reads a clock or draws a random number.
 
 pub mod answer;
+pub mod capability;
 pub mod kryo;
+mod package;
 mod request;
 
+pub use package::{Decoded, Refused, decode};
 pub use request::{EcsCommand, K8sTask, Kind, Request};

@@ -16,6 +16,7 @@ mod expressions;
 mod fanout;
 mod figures;
 mod idle;
+mod kryo;
 mod kube;
 mod logs;
 mod mask;
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
         "pipelines",
         "growth",
         "kubernetes",
+        "kryo",
     ];
     let sections: Vec<&str> =
         if asked.is_empty() { all.to_vec() } else { asked.iter().map(String::as_str).collect() };
@@ -60,6 +62,7 @@ fn main() -> Result<()> {
             "expressions" => expressions::measure()?,
             "pipelines" => runtime.block_on(pipelines::measure())?,
             "kubernetes" => kube::measure()?,
+            "kryo" => kryo::measure()?,
             "growth" => runtime.block_on(pipelines::growth())?,
             other => anyhow::bail!("unknown section `{other}`; sections: {} fanout-executor", all.join(" ")),
         }

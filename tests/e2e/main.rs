@@ -11,6 +11,8 @@ mod aws_peer;
 mod bad_input;
 mod command_line;
 mod connectors;
+mod ecs_seed;
+mod ecs_world;
 mod host_keys;
 mod journey;
 mod k8s_git_ssh;

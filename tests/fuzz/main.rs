@@ -1,4 +1,4 @@
-//! Fuzz targets on stable Rust: the scanner and evaluator of expressions, the YAML model, the wire decoders.
+//! Fuzz targets on stable Rust: the scanner and evaluator of expressions, the YAML model, the wire decoders, Harness' packages.
 //!
 //! `make test` gives each target a few thousand inputs; `make fuzz` as many as fit into `FUZZ_SECONDS` (default 60 a
 //! target). The inputs are valid samples cut, joined, repeated and salted with single bytes, since plain noise never
@@ -6,6 +6,7 @@
 
 mod documents;
 mod expressions;
+mod harness;
 mod wire;
 
 use std::time::Duration;

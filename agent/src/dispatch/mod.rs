@@ -3,7 +3,7 @@
 mod artifacts;
 mod internal;
 
-use crate::config::Config;
+use crate::config::{Config, Proxy};
 use artifacts::ArtifactCache;
 use executor_api::{Class, Executor, Recovery, StepContext, StepError, StepOutput};
 use executor_http::HttpExecutor;
@@ -13,6 +13,7 @@ use proto::result::TestStage;
 use proto::task::{
     ConnectorTestSpec, ECS_KINDS, HostKeyMode, KUBERNETES_KINDS, STEP_KINDS, StepSpec, StepTask,
 };
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -27,6 +28,7 @@ pub(crate) const UNIT: &str = "Execute";
 /// that an agent which never runs such a step does not spend.
 pub(crate) struct Executors {
     ca_pem: Option<Vec<u8>>,
+    proxy: Option<Proxy>,
     http: OnceCell<HttpExecutor>,
     verify: OnceCell<VerifyExecutor>,
     shell: ShellExecutor,
@@ -60,6 +62,7 @@ impl Executors {
     pub(crate) fn new(config: &Config, cache: &Path) -> Result<Executors, SetupError> {
         Ok(Executors {
             ca_pem: config.ca_file.as_ref().map(std::fs::read).transpose().map_err(SetupError)?,
+            proxy: config.proxy.clone(),
             http: OnceCell::new(),
             verify: OnceCell::new(),
             shell: ShellExecutor::new(executor_shell::Settings::default()),
@@ -90,8 +93,17 @@ impl Executors {
     async fn aws(&self) -> Result<&aws::Client, StepError> {
         let make = async || {
             let named = |name: &str| name.starts_with("AWS_") || name == "HOME";
-            let environment = std::env::vars().filter(|(name, _)| named(name)).collect();
-            let settings = aws::Settings { ca_pem: self.ca_pem.clone(), environment, ..Default::default() };
+            let text = |(name, value): (OsString, OsString)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?))
+            };
+            let environment = std::env::vars_os().filter_map(text).filter(|(name, _)| named(name)).collect();
+            let proxy = self.proxy.as_ref().map(|proxy| aws::Proxy {
+                url: proxy.url.clone(),
+                login: proxy.login.clone(),
+                no_proxy: proxy.no_proxy.clone(),
+            });
+            let settings =
+                aws::Settings { ca_pem: self.ca_pem.clone(), environment, proxy, ..Default::default() };
             aws::Client::new(settings).map_err(|error| setup("EcsRollingDeploy", error))
         };
         self.aws.get_or_try_init(make).await

@@ -20,13 +20,16 @@ pub mod rights;
 mod scaling;
 mod service;
 mod session;
+mod steady;
 mod steps;
 mod task_definition;
+mod traffic;
 
 pub use config::Settings;
 
 use executor_api::{
-    Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, TransportProbe,
+    Executor, NoProbe, Plan, Recovery, SpecFault, StepContext, StepError, StepOutput, SystemClock,
+    TransportProbe,
 };
 use proto::task::EcsSpec;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,12 +44,16 @@ pub struct EcsExecutor {
     pub(crate) sources: Option<sources::Client>,
     /// What the one step that this value runs has to say to people beside its own notices.
     pub(crate) told: Arc<Mutex<Vec<String>>>,
+    /// Who looks at services, for all steps together.
+    pub(crate) pollers: steady::Pollers,
 }
 
 impl EcsExecutor {
     /// An executor that reaches AWS through `aws`.
     pub fn new(aws: aws::Client, settings: Settings) -> EcsExecutor {
-        EcsExecutor { aws, settings, probe: Arc::new(NoProbe), sources: None, told: Arc::default() }
+        let pace = steady::Pace { young: settings.poll, old: settings.slow_poll };
+        let pollers = steady::Pollers::new(pace, Arc::new(SystemClock), rand::random::<f64>);
+        EcsExecutor { aws, settings, probe: Arc::new(NoProbe), sources: None, told: Arc::default(), pollers }
     }
 
     /// Fetches definitions with this client, which knows the agent's own CA.

@@ -7,6 +7,7 @@
 use crate::error::unreadable;
 use crate::scaling::Scaling;
 use crate::service::Snapshot;
+use crate::traffic::undo::Shifted;
 use executor_api::{Checkpoint, StepContext, StepError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,13 @@ pub(crate) enum Undo {
         /// Its ARN.
         arn: String,
     },
+    /// A canary runs beside the service, or was about to.
+    Canary {
+        /// Its name.
+        service: String,
+    },
+    /// Rules of load balancers were changed.
+    Traffic(Box<Shifted>),
     /// A service was deployed, or was about to be.
     Service {
         /// Its name.

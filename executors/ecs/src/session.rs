@@ -4,11 +4,13 @@ use crate::EcsExecutor;
 use crate::config::Settings;
 use crate::error::{bad_spec, cancelled, log_closed, not_recorded};
 use crate::memory::{self, Memory};
+use crate::steady::Pollers;
 use aws::{Fault, Operation, Repeat, Service};
 use executor_api::{Level, StepContext, StepError, TransportProbe, UnitLog};
 use proto::task::EcsSpec;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Most services that one DescribeServices takes.
 pub(crate) const SERVICES: usize = 10;
@@ -41,6 +43,8 @@ pub(crate) struct Session {
     /// Kind of the step; what it may ask for is known (`rights`).
     pub(crate) kind: &'static str,
     told: Arc<Mutex<Vec<String>>>,
+    /// Who looks at services, for all steps together.
+    pub(crate) pollers: Pollers,
 }
 
 impl Session {
@@ -70,6 +74,7 @@ impl Session {
             probe: executor.probe.clone(),
             kind: spec.action.kind(),
             told: executor.told.clone(),
+            pollers: executor.pollers.clone(),
         };
         session.find_cluster(&spec.cluster).await?;
         Ok(session)
@@ -200,6 +205,22 @@ impl Session {
         match self.cx.cancel.requested() {
             Some((reason, _)) => Err(cancelled(reason, state)),
             None => Ok(()),
+        }
+    }
+
+    /// This session for leaving things in order after the step was asked to end: its calls go on for a while.
+    pub(crate) fn finishing(&self) -> Session {
+        Session { aws: self.aws.for_undo(self.settings.finish), ..self.clone() }
+    }
+
+    /// Waits for `span`.
+    ///
+    /// **Errors**: the step is ended meanwhile; `state` says in what state things are left. **Cancel**: ends at once.
+    pub(crate) async fn pause(&self, span: Duration, state: &str) -> Result<(), StepError> {
+        tokio::select! {
+            biased;
+            (reason, _) = self.cx.cancel.wait() => Err(cancelled(reason, state)),
+            () = self.cx.clock.sleep(span) => Ok(()),
         }
     }
 

@@ -108,6 +108,9 @@ pub struct Manifest {
     /// Where the files lie. For a chart that lies in a repository of charts, [`ManifestKind::HelmChart`] says so.
     #[serde(default)]
     pub store: Option<FileStore>,
+    /// Files with their content, in place of a store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<InlineFile>,
     /// How the files become objects.
     pub kind: ManifestKind,
     /// ConfigMaps and Secrets keep their names.
@@ -116,6 +119,15 @@ pub struct Manifest {
     /// Values files beside the manifest may be missing.
     #[serde(default)]
     pub optional_values: bool,
+}
+
+/// A file whose content stands in the task itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InlineFile {
+    /// Path, as if it lay in a store.
+    pub path: String,
+    /// Content; may hold secret placeholders.
+    pub content: Text,
 }
 
 /// How files become objects.

@@ -2,9 +2,9 @@
 
 use crate::bucket::Buckets;
 use crate::connector::Connector;
-use crate::credentials::{Role, Slot, Source, looked, provider};
+use crate::credentials::{Recipe, Role, Slot, Source};
 use crate::endpoint::{self, EndpointFault};
-use crate::operation::Operation;
+use crate::operation::{Operation, Service};
 use crate::session::{Session, Shape};
 use crate::settings::{Settings, SetupError};
 use crate::transport::Transport;
@@ -17,6 +17,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Accounts whose credentials are kept. An agent sees a handful.
 const MAX_SLOTS: usize = 256;
@@ -36,6 +37,14 @@ pub(crate) struct Shared {
     called: Mutex<BTreeSet<Operation>>,
     /// Goes into every hash of secrets, so that no hash means anything outside this process.
     salt: [u64; 2],
+}
+
+/// What bounds a session.
+pub(crate) struct Bounds {
+    pub(crate) request_timeout: Duration,
+    pub(crate) patience: Duration,
+    /// Whether what other sessions know of the account is left aside.
+    pub(crate) anew: bool,
 }
 
 impl fmt::Debug for Client {
@@ -65,6 +74,17 @@ impl Client {
     ///
     /// **Errors**: a secret that cannot be had, a region or endpoint that is none.
     pub async fn session(&self, account: &AwsAccount, cx: &StepContext) -> Result<Session, StepError> {
+        let Settings { request_timeout, patience, .. } = self.0.settings;
+        self.open(account, cx, Bounds { request_timeout, patience, anew: false })
+    }
+
+    /// The account within other bounds.
+    pub(crate) fn open(
+        &self,
+        account: &AwsAccount,
+        cx: &StepContext,
+        bounds: Bounds,
+    ) -> Result<Session, StepError> {
         let connector = &account.connector;
         let target = format!("connector {connector}, region {}", account.region);
         let wrong = |fault: EndpointFault| {
@@ -73,7 +93,7 @@ impl Client {
         };
         endpoint::check_region(&account.region).map_err(wrong)?;
         let environment = endpoint::effective(&self.0.settings.environment, &account.endpoints);
-        let identity = identity(account, cx)?;
+        let source = source(account, cx)?;
         let role = account.assume_role.as_ref().map(|role| resolve_role(role, connector, cx)).transpose()?;
         let sts_region = sts_region(account, &environment);
         let endpoints: Vec<&str> = environment
@@ -81,12 +101,27 @@ impl Client {
             .filter(|(name, _)| name.starts_with(endpoint::VARIABLE))
             .flat_map(|(n, v)| [n.as_str(), v.as_str()])
             .collect();
-        let who = self.hash(&identity, role.as_ref(), &sts_region, &endpoints);
-        let slot = self.slot(&who, &identity, role.as_ref(), &environment, &sts_region, cx).await;
-        let slot = slot.map_err(|fault| crate::Fault::Credentials(fault).bare_step(connector, &target))?;
+        let who = self.hash(&source, role.as_ref(), &sts_region, &endpoints);
+        let connector = Connector { transport: self.0.transport.clone(), aliases: cx.aliases.clone() };
+        let recipe = Recipe {
+            source,
+            role,
+            environment: environment.clone(),
+            sts_region: sts_region.clone(),
+            connector,
+            clock: self.0.settings.clock.clone(),
+        };
+        let slot = if bounds.anew { Arc::new(Slot::new(recipe)) } else { self.slot(&who, recipe) };
         let key = format!("{who}-{}", account.region);
         let region = account.region.clone();
-        Ok(Session::new(self.clone(), Shape { slot, key, who, region, sts_region, target, environment }, cx))
+        let Bounds { request_timeout, patience, .. } = bounds;
+        let region_of = |service| if service == Service::Sts { sts_region.clone() } else { region.clone() };
+        let notes = endpoint::notes(region_of, &environment, &cx.aliases);
+        let shape =
+            Shape { slot, key, who, region, sts_region, target, request_timeout, patience, environment };
+        let session = Session::new(self.clone(), shape, cx);
+        notes.into_iter().for_each(|line| session.note(line));
+        Ok(session)
     }
 
     /// How many requests have been sent so far, for measurements.
@@ -104,36 +139,21 @@ impl Client {
         self.0.sent.fetch_add(1, Ordering::Relaxed)
     }
 
-    async fn slot(
-        &self,
-        who: &str,
-        identity: &Source,
-        role: Option<&Role>,
-        environment: &BTreeMap<String, String>,
-        sts_region: &str,
-        cx: &StepContext,
-    ) -> Result<Arc<Slot>, crate::CredentialFault> {
-        let known = |slots: &HashMap<String, Arc<Slot>>| slots.get(who).cloned();
-        if let Some(slot) = known(&self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(slot);
-        }
-        let connector = Connector { transport: self.0.transport.clone(), aliases: cx.aliases.clone() };
-        let clock = self.0.settings.clock.clone();
-        let made = provider(identity, role, environment, sts_region, connector, clock).await?;
+    fn slot(&self, who: &str, recipe: Recipe) -> Arc<Slot> {
         let mut slots = self.0.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = known(&slots) {
-            return Ok(slot);
+        if let Some(slot) = slots.get(who) {
+            return slot.clone();
         }
         if slots.len() >= MAX_SLOTS {
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
-        let slot = Arc::new(Slot::new(made, looked(identity)));
+        let slot = Arc::new(Slot::new(recipe));
         slots.insert(who.to_owned(), slot.clone());
-        Ok(slot)
+        slot
     }
 
     /// A name for an identity that is equal for equal ones and tells nothing of its secrets.
-    fn hash(&self, identity: &Source, role: Option<&Role>, sts_region: &str, endpoints: &[&str]) -> String {
+    fn hash(&self, source: &Source, role: Option<&Role>, sts_region: &str, endpoints: &[&str]) -> String {
         let mut hash = Sha256::new();
         let mut put = |part: &str| {
             hash.update(part.len().to_le_bytes());
@@ -142,7 +162,7 @@ impl Client {
         for salt in self.0.salt {
             put(&salt.to_string());
         }
-        match identity {
+        match source {
             Source::Static { access_key, secret_key, session_token } => {
                 put("static");
                 put(access_key.expose_secret());
@@ -178,7 +198,7 @@ fn sts_region(account: &AwsAccount, environment: &BTreeMap<String, String>) -> S
     }
 }
 
-fn identity(account: &AwsAccount, cx: &StepContext) -> Result<Source, StepError> {
+fn source(account: &AwsAccount, cx: &StepContext) -> Result<Source, StepError> {
     Ok(match &account.credential {
         AwsCredential::InheritFromDelegate => Source::Inherited,
         AwsCredential::Irsa => Source::WebIdentity,

@@ -41,36 +41,43 @@ pub(crate) struct Role {
     pub(crate) external_id: Option<SecretText>,
 }
 
-/// The provider for `identity`. `environment` holds the endpoints in force; STS is asked in `region`.
-pub(crate) async fn provider(
-    identity: &Source,
-    role: Option<&Role>,
-    environment: &BTreeMap<String, String>,
-    region: &str,
-    connector: Connector,
-    clock: Arc<dyn Clock>,
-) -> Result<SharedCredentialsProvider, CredentialFault> {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .env(Env::from(variables(identity, environment)))
-        .region(Region::new(region.to_owned()))
-        .time_source(Time(clock))
-        .http_client(connector);
-    if let Source::Static { access_key, secret_key, session_token } = identity {
-        let token = session_token.as_ref().map(|token| token.expose_secret().trim().to_owned());
-        let (key, secret) = (access_key.expose_secret().trim(), secret_key.expose_secret().trim());
-        loader = loader.credentials_provider(Credentials::new(key, secret, token, None, "connector"));
+/// Everything that credentials are made of.
+pub(crate) struct Recipe {
+    pub(crate) source: Source,
+    pub(crate) role: Option<Role>,
+    /// The agent's variables with the endpoints in force.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// Where STS is asked.
+    pub(crate) sts_region: String,
+    pub(crate) connector: Connector,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Recipe {
+    /// The provider; reads the agent's profiles.
+    async fn provider(&self) -> Result<SharedCredentialsProvider, CredentialFault> {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .env(Env::from(variables(&self.source, &self.environment)))
+            .region(Region::new(self.sts_region.clone()))
+            .time_source(Time(self.clock.clone()))
+            .http_client(self.connector.clone());
+        if let Source::Static { access_key, secret_key, session_token } = &self.source {
+            let token = session_token.as_ref().map(|token| token.expose_secret().trim().to_owned());
+            let (key, secret) = (access_key.expose_secret().trim(), secret_key.expose_secret().trim());
+            loader = loader.credentials_provider(Credentials::new(key, secret, token, None, "connector"));
+        }
+        let config = loader.load().await;
+        let Some(base) = config.credentials_provider() else {
+            return Err(CredentialFault::Missing("AWS' library found no way to credentials".to_owned()));
+        };
+        let Some(role) = &self.role else { return Ok(base) };
+        let assumed = AssumeRoleProvider::builder(&role.arn).session_name(SESSION_NAME).configure(&config);
+        let assumed = match &role.external_id {
+            Some(id) => assumed.external_id(id.expose_secret()),
+            None => assumed,
+        };
+        Ok(SharedCredentialsProvider::new(assumed.build().await))
     }
-    let config = loader.load().await;
-    let Some(base) = config.credentials_provider() else {
-        return Err(CredentialFault::Missing("AWS' library found no way to credentials".to_owned()));
-    };
-    let Some(role) = role else { return Ok(base) };
-    let assumed = AssumeRoleProvider::builder(&role.arn).session_name(SESSION_NAME).configure(&config);
-    let assumed = match &role.external_id {
-        Some(id) => assumed.external_id(id.expose_secret()),
-        None => assumed,
-    };
-    Ok(SharedCredentialsProvider::new(assumed.build().await))
 }
 
 /// What AWS' crates see of the agent's environment: for a web identity only what belongs to one, so that no other source
@@ -97,7 +104,7 @@ fn variables(identity: &Source, environment: &BTreeMap<String, String>) -> HashM
 }
 
 /// Where credentials are looked for, in words, for whoever has none.
-pub(crate) fn looked(source: &Source) -> String {
+fn looked(source: &Source) -> String {
     match source {
         Source::Static { .. } => "the connector's keys cannot be used".to_owned(),
         Source::Inherited => "the agent has none: no AWS_ACCESS_KEY_ID, no profile below ~/.aws, no \
@@ -111,20 +118,19 @@ pub(crate) fn looked(source: &Source) -> String {
 
 /// The credentials of one account, shared by every session on it.
 pub(crate) struct Slot {
-    provider: SharedCredentialsProvider,
-    held: Mutex<Option<Held>>,
+    recipe: Recipe,
+    held: Mutex<Held>,
     /// Whom they belong to, once somebody has asked.
     pub(crate) caller: OnceCell<Caller>,
     /// Number of their account, where the source tells it.
     account: OnceLock<String>,
-    /// Where they were looked for, if that was anywhere.
-    looked: String,
 }
 
+#[derive(Default)]
 struct Held {
-    credentials: Credentials,
-    /// Epoch milliseconds.
-    renew_at: Option<u64>,
+    provider: Option<SharedCredentialsProvider>,
+    /// With the time to renew them, epoch milliseconds.
+    credentials: Option<(Credentials, Option<u64>)>,
 }
 
 impl fmt::Debug for Slot {
@@ -134,8 +140,8 @@ impl fmt::Debug for Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(provider: SharedCredentialsProvider, looked: String) -> Slot {
-        Slot { provider, held: Mutex::default(), caller: OnceCell::new(), account: OnceLock::new(), looked }
+    pub(crate) fn new(recipe: Recipe) -> Slot {
+        Slot { recipe, held: Mutex::default(), caller: OnceCell::new(), account: OnceLock::new() }
     }
 
     /// Number of the account, if anybody has told it.
@@ -149,38 +155,44 @@ impl Slot {
     /// **Cancel**: safe; the next one fetches.
     pub(crate) async fn get(&self, now: u64) -> Result<Credentials, CredentialFault> {
         let mut held = self.held.lock().await;
-        if let Some(held) = held.as_ref().filter(|held| held.renew_at.is_none_or(|at| now < at)) {
-            return Ok(held.credentials.clone());
+        if let Some((credentials, renew_at)) = &held.credentials
+            && renew_at.is_none_or(|at| now < at)
+        {
+            return Ok(credentials.clone());
         }
-        match self.provider.provide_credentials().await {
+        let provider = match &held.provider {
+            Some(provider) => provider.clone(),
+            None => held.provider.insert(self.recipe.provider().await?).clone(),
+        };
+        match provider.provide_credentials().await {
             Ok(credentials) => {
                 let renew_at = credentials.expiry().map(|expiry| renew_at(now, millis(expiry)));
                 if let Some(account) = credentials.account_id() {
                     self.account.get_or_init(|| account.as_str().to_owned());
                 }
-                *held = Some(Held { credentials: credentials.clone(), renew_at });
+                held.credentials = Some((credentials.clone(), renew_at));
                 Ok(credentials)
             }
             Err(error) => {
-                let old = held.as_ref().map(|held| held.credentials.clone());
+                let old = held.credentials.as_ref().map(|(credentials, _)| credentials);
                 // Not yet expired: a source that is away for a moment does not end a step.
                 match old.filter(|old| old.expiry().is_some_and(|expiry| now < millis(expiry))) {
-                    Some(old) => Ok(old),
-                    None => Err(fault(&error, &self.looked)),
+                    Some(old) => Ok(old.clone()),
+                    None => Err(fault(&error, &looked(&self.recipe.source))),
                 }
             }
         }
     }
 
-    /// `bad` was refused as expired: the next one who asks gets others. Nothing happens when somebody has renewed them.
+    /// `bad` was refused as expired: the next one who asks gets others, from a provider that reads the agent's profiles
+    /// anew. Nothing happens when somebody has renewed them.
     pub(crate) async fn renew(&self, bad: &Credentials) {
         let mut held = self.held.lock().await;
-        let same = held.as_ref().is_some_and(|held| {
-            let held = &held.credentials;
+        let same = held.credentials.as_ref().is_some_and(|(held, _)| {
             held.access_key_id() == bad.access_key_id() && held.session_token() == bad.session_token()
         });
         if same {
-            *held = None;
+            *held = Held::default();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Where a service is reached: what the connector says, then the agent's environment, then AWS' own name. Pure.
 
 use crate::operation::Service;
+use executor_api::HostAliases;
 use std::collections::BTreeMap;
 use url::Url;
 
@@ -74,6 +75,42 @@ pub(crate) fn resolve(
         _ => format!("{}.{region}.{}", host(service, region, fips), suffix(region)),
     };
     Ok(Endpoint { url: parse("region", &format!("https://{host}"))?, replaced: false })
+}
+
+/// What is out of the ordinary about the endpoints of a session, for people: those that are not AWS' own, and the aliases
+/// of their hosts.
+pub(crate) fn notes(
+    region_of: impl Fn(Service) -> String,
+    environment: &BTreeMap<String, String>,
+    aliases: &HostAliases,
+) -> Vec<String> {
+    let mut replaced: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for service in Service::ALL {
+        let Ok(endpoint) = resolve(service, &region_of(service), environment) else { continue };
+        if endpoint.replaced {
+            replaced.entry(endpoint.url.to_string()).or_default().push(service.title());
+        }
+        let host = endpoint.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = endpoint.url.port_or_known_default().unwrap_or_default();
+        if let Some((to_host, to_port)) = aliases.lookup(host, port) {
+            lines.push(alias_line(host, port, &to_host, to_port));
+        }
+    }
+    let every = replaced.len() == 1;
+    lines.extend(replaced.into_iter().map(|(url, services)| {
+        if every && services.len() == Service::ALL.len() {
+            format!("endpoint of every AWS service: {url}")
+        } else {
+            format!("endpoint of {}: {url}", services.join(", "))
+        }
+    }));
+    lines
+}
+
+/// The line about an alias that is used (D17).
+pub(crate) fn alias_line(host: &str, port: u16, to_host: &str, to_port: u16) -> String {
+    format!("host alias: {host}:{port} -> {to_host}:{to_port}")
 }
 
 /// Whether `region` can be one: it becomes part of a host name.
@@ -248,6 +285,24 @@ mod tests {
             assert!(check_region(region).is_err(), "{region}");
         }
         check_region("ap-southeast-5").unwrap();
+    }
+
+    #[test]
+    fn what_is_out_of_the_ordinary_is_told() {
+        let said = |environment: &[(&str, &str)], aliases: &[(&str, &str)]| {
+            let aliases = aliases.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let environment = effective(&map(environment), &map(&[]));
+            notes(|_| "us-east-1".to_owned(), &environment, &HostAliases::new(aliases))
+        };
+        assert!(said(&[], &[]).is_empty());
+        assert_eq!(
+            said(&[(VARIABLE, "http://all:1")], &[]),
+            ["endpoint of every AWS service: http://all:1/"]
+        );
+        let two = [("AWS_ENDPOINT_URL_ECS", "http://e:1"), ("AWS_ENDPOINT_URL_STS", "http://e:1")];
+        assert_eq!(said(&two, &[]), ["endpoint of ECS, STS: http://e:1/"]);
+        let alias = [("ecs.us-east-1.amazonaws.com", "10.0.0.1:8443")];
+        assert_eq!(said(&[], &alias), ["host alias: ecs.us-east-1.amazonaws.com:443 -> 10.0.0.1:8443"]);
     }
 
     #[test]

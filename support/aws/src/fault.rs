@@ -170,7 +170,8 @@ impl Fault {
     pub fn is_unanswered(&self) -> bool {
         match self {
             Fault::Connection { reached, .. } => *reached,
-            Fault::Timeout(_) => true,
+            // Whoever answered so, it may have passed the request on.
+            Fault::Timeout(_) | Fault::Strange(_) => true,
             Fault::Refused { status, .. } => *status >= 500 && !self.is_throttled(),
             _ => false,
         }
@@ -235,15 +236,6 @@ impl Fault {
         match self {
             Fault::Connection { source: Some(source), .. } => StepError { source: Some(source), ..made },
             _ => made,
-        }
-    }
-
-    /// The error of a session that could not be made.
-    pub(crate) fn bare_step(&self, connector: &str, target: &str) -> StepError {
-        let what = format!("connector `{connector}`");
-        match self {
-            Fault::Credentials(fault) => without_credentials(fault, &what).target(target),
-            other => StepError::new(Class::Bug, "AWS-012", format!("{what}: {other}")).target(target),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `delegate connector test` for an account: how far it comes, and how long each stage takes.
 
-use crate::client::Client;
+use crate::client::{Bounds, Client};
 use crate::document::{list, text};
 use crate::fault::Fault;
 use crate::operation::Service;
@@ -11,8 +11,10 @@ use proto::task::AwsAccount;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// What somebody who waits at a terminal has patience for.
-const LIMIT: Duration = Duration::from_secs(30);
+/// What somebody who waits at a terminal has patience for. The metadata service of a machine that has none takes ten seconds
+/// to be missed.
+const BOUNDS: Bounds =
+    Bounds { request_timeout: Duration::from_secs(20), patience: Duration::from_secs(2), anew: true };
 
 impl Client {
     /// Gets credentials, asks AWS whom it takes us for, and whether clusters may be listed and described. Changes nothing.
@@ -22,10 +24,7 @@ impl Client {
     pub async fn test_connection(&self, account: &AwsAccount, cx: &StepContext) -> Vec<TestStage> {
         let mut stages = Vec::new();
         let began = Instant::now();
-        // Whoever asks wants to see a fault now, not after it was waited out.
-        let mut hurried = cx.clone();
-        hurried.deadline = cx.deadline.min(cx.clock.mono() + LIMIT);
-        let session = match self.session(account, &hurried).await {
+        let session = match self.open(account, cx, BOUNDS) {
             Ok(session) => session,
             Err(error) => {
                 stages.push(failed("credentials", began, error));

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use executor_api::{CancelStage, SecretText, TransportProbe};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use std::sync::PoisonError;
 use std::time::{Duration, UNIX_EPOCH};
 use url::Url;
@@ -71,7 +72,7 @@ impl Session {
         told: &mut bool,
     ) -> Result<Answer, Fault> {
         let clock = &self.inner.cx.clock;
-        let patience = self.inner.client.0.settings.patience;
+        let patience = self.inner.shape.patience;
         let group = group(operation);
         let mut tries = Tries::default();
         let mut first_fault = None;
@@ -184,7 +185,7 @@ impl Session {
     /// Credentials that are good now; their secrets are known to the masker before anybody sees them.
     pub(crate) async fn credentials(&self) -> Result<Credentials, Fault> {
         let cx = &self.inner.cx;
-        let limit = self.inner.client.0.settings.request_timeout;
+        let limit = self.inner.shape.request_timeout;
         let now = self.inner.client.0.settings.clock.wall();
         let credentials = tokio::select! {
             biased;
@@ -196,11 +197,11 @@ impl Session {
             }
         };
         let mut masked = self.inner.masked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Every issue of temporary credentials has a key id of its own.
-        if masked.insert(credentials.access_key_id().to_owned()) {
-            cx.secrets.mask(&SecretText::from(credentials.secret_access_key()));
-            if let Some(token) = credentials.session_token() {
-                cx.secrets.mask(&SecretText::from(token));
+        for secret in
+            [Some(credentials.secret_access_key()), credentials.session_token()].into_iter().flatten()
+        {
+            if masked.insert(hash_of(secret)) {
+                cx.secrets.mask(&SecretText::from(secret));
             }
         }
         Ok(credentials)
@@ -217,9 +218,6 @@ impl Session {
         let region = if operation.service == Service::Sts { &shape.sts_region } else { &shape.region };
         let endpoint = endpoint::resolve(operation.service, region, &shape.environment)
             .map_err(|fault| Fault::Endpoint(fault.to_string()))?;
-        if endpoint.replaced {
-            self.note(format!("{} is asked at {}", operation.service.title(), endpoint.url));
-        }
         let host = endpoint.url.host_str().unwrap_or_default().to_owned();
         let ahead =
             self.inner.client.0.skew.lock().unwrap_or_else(PoisonError::into_inner).get(&host).copied();
@@ -228,7 +226,7 @@ impl Session {
         self.inner.client.count(operation);
         let notice = |line: String| self.note(line);
         let exchange = self.inner.client.0.transport.exchange(request, &self.inner.cx.aliases, &notice);
-        let limit = self.inner.client.0.settings.request_timeout;
+        let limit = self.inner.shape.request_timeout;
         // A change that is under way is not cut off by the step's deadline: the agent asks and then kills.
         let limit = if change { limit } else { limit.min(self.time_left()) };
         let answer = tokio::select! {
@@ -254,6 +252,10 @@ impl Session {
         self.note(format!("this machine's clock differs from AWS' by {} s; AWS' time is used", ahead / 1000));
         self.inner.client.0.skew.lock().unwrap_or_else(PoisonError::into_inner).insert(host, ahead);
     }
+}
+
+fn hash_of(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
 }
 
 /// The request with its signature, made at `now`, epoch milliseconds.

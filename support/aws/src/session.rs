@@ -53,6 +53,10 @@ pub(crate) struct Shape {
     pub(crate) region: String,
     pub(crate) sts_region: String,
     pub(crate) target: String,
+    /// Of one request.
+    pub(crate) request_timeout: Duration,
+    /// How long what may pass is waited out.
+    pub(crate) patience: Duration,
     /// The agent's variables with the connector's endpoints laid over them.
     pub(crate) environment: BTreeMap<String, String>,
 }
@@ -62,8 +66,8 @@ pub(crate) struct Inner {
     pub(crate) shape: Shape,
     pub(crate) cx: StepContext,
     notes: Mutex<Notes>,
-    /// Key ids whose secrets the masker knows.
-    pub(crate) masked: Mutex<BTreeSet<String>>,
+    /// Hashes of the secrets that the masker knows.
+    pub(crate) masked: Mutex<BTreeSet<[u8; 32]>>,
 }
 
 #[derive(Default)]
@@ -107,7 +111,8 @@ impl Session {
         Session { inner: self.inner.clone(), undo_until: Some(self.inner.cx.clock.mono() + limit) }
     }
 
-    /// Lines for the step's log since the last call: aliases and endpoints that are used, waits. Each comes once.
+    /// Lines for the step's log since the last call, each once: at first the endpoints and host aliases in force, later what
+    /// is waited for and tried again.
     pub fn notes(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner).waiting)
     }

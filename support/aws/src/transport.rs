@@ -1,5 +1,6 @@
 //! One HTTP client for everything: the agent's authorities, host aliases (D17) and proxy.
 
+use crate::endpoint::alias_line;
 use crate::fault::Fault;
 use crate::settings::{Proxy, Settings, SetupError};
 use bytes::Bytes;
@@ -105,7 +106,7 @@ impl Transport {
         let Some((to_host, to_port)) = aliases.lookup(bare, port) else {
             return Ok((self.direct.clone(), url.clone(), None));
         };
-        notice(format!("host alias: {bare}:{port} -> {to_host}:{to_port}"));
+        notice(alias_line(bare, port, &to_host, to_port));
         let problem = |what: &str| {
             Fault::Endpoint(format!("host_aliases: {bare}:{port} -> {to_host}:{to_port}: {what}"))
         };

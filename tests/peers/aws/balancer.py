@@ -254,7 +254,13 @@ class Balancer:
         group, address, port = key
         if key in self.targets and self.targets[key].state != "draining":
             return
-        backend = f"group{self.group(group)}"
+        try:
+            backend = f"group{self.group(group)}"
+            self.elbv2("RegisterTargets", {"TargetGroupArn": group, "Targets": [{"Id": address, "Port": port}]})
+        except Exception as error:
+            # A group that was deleted under a service: its tasks are never healthy.
+            print(f"{group}: {error}", flush=True)
+            return
         self.count += 1
         server = f"{backend}/t{self.count}"
         # Not by a bare `enable server`: that counts as healthy before anybody looked.
@@ -265,7 +271,6 @@ class Balancer:
         if "New server registered" not in said:
             raise RuntimeError(f"haproxy: {said}")
         self.targets[key] = Target(group, address, port, server, time.monotonic())
-        self.elbv2("RegisterTargets", {"TargetGroupArn": group, "Targets": [{"Id": address, "Port": port}]})
         self.awake.set()
 
     def leave(self, target):

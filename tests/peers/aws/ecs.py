@@ -20,6 +20,7 @@ import json
 import os
 import threading
 import time
+from collections import defaultdict
 
 from ministack.core.concurrency import resource_lock, spawn_background
 from ministack.core.responses import error_response_json, get_account_id, get_region, json_response, request_scope
@@ -99,6 +100,10 @@ def sync_service_targets(cluster_name, svc):
 def carries_traffic(task):
     """Whether a task counts towards the healthy ones of its service."""
     return task.get("lastStatus") == "RUNNING" and task.get("_startup_stable", False)
+
+
+def task_arn_id(task):
+    return task["taskArn"].rsplit("/", 1)[-1]
 
 
 def service_of(task):
@@ -198,11 +203,21 @@ def schedule_completion(cluster_name, svc_key, account_id, region, healthy_task=
 def end_unhealthy(svc, task, states):
     group = next(s["group"] for s in states if s and s["state"] == "unhealthy")
     reason = next(s["description"] for s in states if s and s["state"] == "unhealthy")
-    event(svc, f"(task {task['taskArn'].rsplit('/', 1)[-1]}) (port {svc['loadBalancers'][0].get('containerPort')}) is unhealthy in "
+    event(svc, f"(task {task_arn_id(task)}) (port {svc['loadBalancers'][0].get('containerPort')}) is unhealthy in "
                f"(target-group {group}) due to (reason {reason}).")
     if ecs._mark_task_stopped(task["taskArn"], task, f"Task failed ELB health checks in (target-group {group})", "ServiceSchedulerInitiated"):
         ecs._record_service_task_failure(task)
         ecs._cleanup_task_resources(task, ecs._get_docker())
+
+
+old_reconcile = None
+RECONCILING = defaultdict(threading.RLock)
+
+
+def reconcile_service_tasks(cluster_name, svc_key):
+    # Two at once would each see room for the same tasks.
+    with RECONCILING[svc_key]:
+        old_reconcile(cluster_name, svc_key)
 
 
 old_failure = ecs._record_service_task_failure
@@ -305,6 +320,10 @@ old_attach = ecs._attach_started_container
 
 def attach_started_container(task, container, index, metadata_token, ecs_network):
     attached = old_attach(task, container, index, metadata_token, ecs_network)
+    if attached:
+        ask("container", {"id": container.id, "labels": {
+            "container_name": task["containers"][index]["name"], "task": task_arn_id(task), "group": task.get("group", ""),
+            "revision": task["taskDefinitionArn"].rsplit("/", 1)[-1]}})
     digests = container.image.attrs.get("RepoDigests") or []
     if attached and digests:
         task["containers"][index]["imageDigest"] = digests[0].rpartition("@")[2]
@@ -484,6 +503,8 @@ def main():
     rewrite(ecs._watch_task_lifecycle, "time.sleep(0.1)", "time.sleep(0.35)")
     rewrite(ecs._reconcile_service_tasks, 'if t.get("lastStatus") == "RUNNING")\n        capacity', "if carries_traffic(t))\n        capacity")
     ecs.carries_traffic = carries_traffic
+    global old_reconcile
+    old_reconcile, ecs._reconcile_service_tasks = ecs._reconcile_service_tasks, reconcile_service_tasks
     ecs._deployment_needs_first_task = lambda *_: False
     ecs._make_deployment = make_deployment
     ecs._complete_service_deployment = complete_service_deployment

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 import urllib.parse
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 from botocore.validate import ParamValidator
@@ -18,6 +19,9 @@ TARGETS = {"AmazonEC2ContainerServiceV20141113": "ecs", "Logs_20140328": "logs",
            "AmazonEC2ContainerRegistry_V20150921": "ecr", "GraniteServiceVersion20100801": "monitoring"}
 # Where a call came in under the name of its signature.
 NAMES = {"monitoring": "cloudwatch", "elasticloadbalancing": "elbv2"}
+# Errors that the older protocol names otherwise.
+QUERY_ERRORS = {"ThrottlingException": (400, "Throttling"), "AccessDeniedException": (403, "AccessDenied"),
+                "ExpiredTokenException": (403, "ExpiredToken")}
 CHANGES = ("Create", "Modify", "Delete", "Set")
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "content-length", "host", "expect", "x-peer-own"}
 
@@ -34,6 +38,8 @@ class Front:
         self.calls, self.rules, self.last = [], {}, {}
         self.count = 0
         self.balancer = self.images = self.api = None
+        self.containers = {}  # id -> labels of its metrics
+        self.cgroup = ""
         self.models = {}  # service -> how its requests look
         outer = self
 
@@ -106,9 +112,26 @@ class Front:
         if path == "/_peer/gone":
             self.balancer.wait_gone(said)
             return None
+        if path == "/_peer/container":
+            self.containers[said["id"]] = said["labels"]
+            return None
         if path == "/_peer/used":
             return self.balancer.used(said)
         raise KeyError(f"no order {method} {path}")
+
+    def metrics(self):
+        """What cAdvisor would say of the containers that run."""
+        text = "# TYPE container_cpu_usage_seconds_total counter\n"
+        for container, labels in list(self.containers.items()):
+            try:
+                seconds = cpu_seconds(self.cgroup, container)
+            except OSError:
+                # Its group goes with it.
+                del self.containers[container]
+                continue
+            pairs = ",".join(f'{name}="{value}"' for name, value in labels.items())
+            text += f"container_cpu_usage_seconds_total{{{pairs}}} {seconds:.6f}\n"
+        return text
 
     def call(self, said):
         from botocore.exceptions import ClientError
@@ -165,6 +188,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.answer(200, [("Content-Type", "application/json")], json.dumps(done, default=plain).encode())
             except Exception:
                 self.answer(500, [("Content-Type", "text/plain")], traceback.format_exc().encode())
+            return
+        if self.path == "/metrics":
+            self.answer(200, [("Content-Type", "text/plain; version=0.0.4")], self.front.metrics().encode())
             return
         call = self.understood(body)
         own = self.headers.get("x-peer-own") is not None
@@ -319,6 +345,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return status, [("smithy-protocol", "rpc-v2-cbor"), ("Content-Type", "application/cbor")], body
         if "json" in kind:
             return status, [("Content-Type", kind), ("x-amzn-ErrorType", code)], json.dumps({"__type": code, "message": message}).encode()
+        status, code = QUERY_ERRORS.get(code, (status, code))
         who = "Receiver" if status >= 500 else "Sender"
         return status, [("Content-Type", "text/xml")], (
             f"<ErrorResponse><Error><Type>{who}</Type><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
@@ -351,6 +378,15 @@ def with_states(xml, states, group, used):
         return re.sub(r"<TargetHealth>.*?</TargetHealth>", lambda _: f"<TargetHealth>{health}</TargetHealth>", found[0], flags=re.S)
 
     return re.sub(r"<member>.*?</member>", member, xml, flags=re.S)
+
+
+def cpu_seconds(cgroup, container):
+    below = Path(cgroup.strip("/")) / f"libpod-{container}"
+    one = Path("/sys/fs/cgroup/cpuacct") / below / "cpuacct.usage"
+    if one.parent.parent.parent.is_dir():
+        return int(one.read_text()) / 1e9
+    stat = (Path("/sys/fs/cgroup") / below / "cpu.stat").read_text()
+    return int(re.search(r"usage_usec (\d+)", stat)[1]) / 1e6
 
 
 def without_nulls(value):

@@ -104,8 +104,13 @@ def ip(*argv):
 def remove_leftovers(name):
     """What an instance made outside its directory: network namespaces and the tasks' control groups."""
     for namespace in (name, f"{name}-host"):
+        # Another keeper may sweep at the same time.
         if Path("/run/netns", namespace).exists():
-            ip("netns", "del", namespace)
+            try:
+                ip("netns", "del", namespace)
+            except RuntimeError:
+                if Path("/run/netns", namespace).exists():
+                    raise
     for root in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]:
         group = root / name
         if not group.is_dir():

@@ -117,6 +117,12 @@ impl Ecs {
         env
     }
 
+    /// Port of every service; `/metrics` there tells Prometheus the processor time of the tasks' containers
+    /// (`container_cpu_usage_seconds_total{container_name, task, group, revision}`).
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where its logs (`logs/`) and state lie.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -264,7 +270,8 @@ impl Fault {
         Fault(json!({"kind": kind}))
     }
 
-    /// An error of the API.
+    /// An error of the API. ELBv2 and STS get the three usual ones under their own names (`Throttling`, `AccessDenied`,
+    /// `ExpiredToken`).
     pub fn error(status: u16, code: &str, message: &str) -> Fault {
         Fault(json!({"kind": "error", "status": status, "code": code, "message": message}))
     }
@@ -285,12 +292,7 @@ impl Fault {
             "User: arn:aws:iam::{ACCOUNT}:user/deployer is not authorized to perform: {action} on resource: * because no \
              identity-based policy allows the {action} action"
         );
-        let code = if action.starts_with("elasticloadbalancing:") {
-            "AccessDenied"
-        } else {
-            "AccessDeniedException"
-        };
-        Fault::error(if code == "AccessDenied" { 403 } else { 400 }, code, &message)
+        Fault::error(400, "AccessDeniedException", &message)
     }
 
     /// The caller's session is over.
@@ -417,6 +419,17 @@ impl<'a> Place<'a> {
         let security_group = text(&ecs.aws("ec2", "CreateSecurityGroup", group)["GroupId"]);
         let key = format!("AKIA{}", name.to_uppercase());
         Place { ecs, name: name.to_owned(), key, vpc, subnets, security_group }
+    }
+
+    /// A cluster that is there already, as seen by whoever signs with `key`; without a network of its own.
+    pub fn of(ecs: &'a Ecs, cluster: &str, key: &str) -> Place<'a> {
+        let (name, key) = (cluster.to_owned(), key.to_owned());
+        Place { ecs, name, key, vpc: String::new(), subnets: Vec::new(), security_group: String::new() }
+    }
+
+    /// Its network's id.
+    pub fn vpc(&self) -> &str {
+        &self.vpc
     }
 
     /// As services and tasks name their network.

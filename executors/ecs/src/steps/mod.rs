@@ -1,5 +1,10 @@
 //! One module for each step; here they are told apart.
 
+mod canary_delete;
+mod planned;
+mod scale;
+mod size;
+
 use crate::EcsExecutor;
 use crate::error::bad_spec;
 use executor_api::{Plan, StepContext, StepError, StepOutput};
@@ -7,24 +12,26 @@ use proto::task::{EcsAction, EcsSpec};
 
 /// Runs the step.
 pub(crate) async fn run(
-    _executor: &EcsExecutor,
+    executor: &EcsExecutor,
     spec: &EcsSpec,
-    _cx: &StepContext,
+    cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
-    #[expect(clippy::match_single_binding, reason = "The steps come one by one.")]
     match &spec.action {
+        EcsAction::EcsCanaryDelete {} => canary_delete::run(executor, spec, cx).await,
+        EcsAction::EcsScale { .. } => scale::run(executor, spec, cx).await,
         other => Err(unsupported(other)),
     }
 }
 
 /// What the step would change.
 pub(crate) async fn plan(
-    _executor: &EcsExecutor,
+    executor: &EcsExecutor,
     spec: &EcsSpec,
-    _cx: &StepContext,
+    cx: &StepContext,
 ) -> Result<Plan, StepError> {
-    #[expect(clippy::match_single_binding, reason = "The steps come one by one.")]
     match &spec.action {
+        EcsAction::EcsCanaryDelete {} => canary_delete::plan(executor, spec, cx).await,
+        EcsAction::EcsScale { .. } => scale::plan(executor, spec, cx).await,
         other => Err(unsupported(other)),
     }
 }

@@ -3,6 +3,7 @@
 use super::error;
 use executor_api::{Level, StepContext, StepError, UnitLog};
 use proto::task::{FileStore, GitSource, Manifest};
+use proto::text::Text;
 use secrecy::ExposeSecret;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -79,6 +80,15 @@ impl Fetch<'_> {
         match &manifest.store {
             Some(FileStore::Git(source)) if manifest.optional_values => self.git(source, &[], beside).await,
             Some(store) => self.store(store, beside).await,
+            None if !manifest.files.is_empty() => {
+                let mut files = Files::default();
+                for file in &manifest.files {
+                    let one = self.inline(&file.path, &file.content)?;
+                    files.all.extend(one.all);
+                    files.roots.extend(one.roots);
+                }
+                Ok(files)
+            }
             None => Err(error::spec(format!("the manifest `{}` has no store", manifest.identifier))),
         }
     }
@@ -86,14 +96,16 @@ impl Fetch<'_> {
     /// Every file of a store; `beside` are further paths of the same commit.
     pub(super) async fn store(&self, store: &FileStore, beside: &[String]) -> Result<Files, StepError> {
         match store {
-            FileStore::Inline { path, content } => {
-                let path = if path.trim().is_empty() { "inline.yaml".to_owned() } else { clean(path) };
-                let text = self.cx.secrets.reveal(content).map_err(|source| error::secret(&path, source))?;
-                let file = File { path: path.clone(), text: text.expose_secret().to_owned() };
-                Ok(Files { all: vec![file], roots: vec![path], commit: None })
-            }
+            FileStore::Inline { path, content } => self.inline(path, content),
             FileStore::Git(source) => self.git(source, beside, &[]).await,
         }
+    }
+
+    fn inline(&self, path: &str, content: &Text) -> Result<Files, StepError> {
+        let path = if path.trim().is_empty() { "inline.yaml".to_owned() } else { clean(path) };
+        let text = self.cx.secrets.reveal(content).map_err(|source| error::secret(&path, source))?;
+        let file = File { path: path.clone(), text: text.expose_secret().to_owned() };
+        Ok(Files { all: vec![file], roots: vec![path], commit: None })
     }
 
     /// `beside` are further paths of the same commit; those of `optional` may be missing in it.

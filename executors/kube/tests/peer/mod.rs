@@ -161,6 +161,7 @@ pub fn inline(text: impl Into<Text>) -> Option<Manifest> {
     Some(Manifest {
         identifier: "m".into(),
         store: Some(FileStore::Inline { path: "all.yaml".into(), content: text.into() }),
+        files: vec![],
         kind: ManifestKind::K8sManifest { values_paths: vec![] },
         skip_versioning: false,
         optional_values: false,

@@ -134,6 +134,7 @@ fn manifest(builder: &mut Builder<'_>, manifest: &Manifest) -> Result<proto::tas
     Ok(proto::task::Manifest {
         identifier: manifest.identifier.clone(),
         store,
+        files: Vec::new(),
         kind,
         skip_versioning: manifest.skip_versioning,
         optional_values: manifest.optional_values,

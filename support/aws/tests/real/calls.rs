@@ -45,7 +45,7 @@ async fn documents_go_to_json_and_to_query_services_and_come_back() {
     let fault = session.read(Service::Ecs.op("ListTasks"), json!({"cluster": "none"})).await.unwrap_err();
     assert!(fault.is("ClusterNotFound") && fault.is("ClusterNotFoundException"), "{fault:?}");
     let notes = session.notes();
-    assert!(notes.contains(&format!("ECS is asked at {}/", shared_url())), "{notes:?}");
+    assert_eq!(notes, [format!("endpoint of every AWS service: {}/", shared_url())]);
     assert_eq!(session.notes(), Vec::<String>::new());
 }
 
@@ -176,6 +176,10 @@ async fn signatures_are_right_and_a_denial_names_caller_and_statement() {
     assert!(called.contains(&"ecs:CreateCluster".to_owned()), "{called:?}");
     let stages = client.test_connection(&inheriting(&moto.url()), &cx).await;
     assert!(stages.iter().all(|stage| stage.ok), "{stages:?}");
+    // It says how things are now, whatever sessions remember.
+    let sent = client.sent();
+    client.test_connection(&inheriting(&moto.url()), &cx).await;
+    assert_eq!(client.sent() - sent, 3);
     assert!(stages[2].hint.as_ref().unwrap().contains("ecs:DescribeClusters"), "{stages:?}");
 }
 

@@ -171,6 +171,35 @@ async fn profiles_are_read_below_the_agents_home_and_may_name_a_role() {
     assert!(key(&open(&world, &client, &account).await).await.starts_with("ASIA"));
 }
 
+/// Tools that log people in write profiles anew; the agent need not be started again for that.
+#[tokio::test]
+async fn a_profile_whose_token_has_expired_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join(".aws")).unwrap();
+    let file = dir.path().join(".aws/credentials");
+    let profile = |token: &str| {
+        let keys = format!(
+            "[default]\naws_access_key_id = ASIA1\naws_secret_access_key = s\naws_session_token = {token}\n"
+        );
+        std::fs::write(&file, keys).unwrap();
+    };
+    profile("old");
+    let service = Tap::start(|one: &Seen, _| match one.header("x-amz-security-token") {
+        Some("new") => Reply::Answer(200, "application/x-amz-json-1.1", "{}".into()),
+        _ => {
+            Reply::Answer(400, "application/x-amz-json-1.1", "{\"__type\":\"ExpiredTokenException\"}".into())
+        }
+    })
+    .await;
+    let (world, client) = (world(), with(&[("HOME", dir.path().to_str().unwrap())]));
+    let session = open(&world, &client, &inheriting(&service.url())).await;
+    let fault = session.read(Service::Ecs.op("ListClusters"), json!({})).await.unwrap_err();
+    assert_eq!(refused(&fault.step("list", &session)), ("AWS-004", Class::Authentication));
+    profile("new");
+    session.read(Service::Ecs.op("ListClusters"), json!({})).await.unwrap();
+    assert!(world.secrets.masked().contains(&"new".to_owned()));
+}
+
 fn assuming(url: &str, external_id: Option<&str>) -> AwsAccount {
     let external_id = external_id.map(Into::into);
     AwsAccount { assume_role: Some(AssumeRole { role_arn: ROLE.into(), external_id }), ..account(url) }

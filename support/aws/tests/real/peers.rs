@@ -45,6 +45,7 @@ pub(crate) struct Moto {
 static SHARED: OnceLock<(u16, ChildStdin)> = OnceLock::new();
 
 /// Port of the shared moto. It ends with this program, however that ends: a shell holds it and waits for its input to close.
+#[expect(clippy::zombie_processes, reason = "The shell outlives every test; it ends when this program does.")]
 pub(crate) fn shared() -> u16 {
     let (port, _pipe) = SHARED.get_or_init(|| {
         let port = free_port();

@@ -1,0 +1,187 @@
+//! The seed's ECS world: the region with the cluster, task definitions, service and load balancer that its pipelines name, a
+//! Prometheus that watches the containers, a manager and an agent.
+//!
+//! What the seeds name and an emulator cannot have is replaced in the entities when they are applied: identifiers of
+//! subnets, the security group and the target group. The pipelines stay byte for byte.
+
+use e2e::peers::aws::{self, Ecs, Place, forward};
+use e2e::peers::prometheus::Prometheus;
+use e2e::world::{AgentProcess, Manager};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Cluster of the seeds.
+pub(crate) const CLUSTER: &str = "production-cluster";
+/// Service of the seeds.
+pub(crate) const SERVICE: &str = "myapp-service";
+/// Family of the seeds' task definitions; ten revisions are there.
+pub(crate) const FAMILY: &str = "myapp-task";
+/// Load balancer's name of the seeds' health check.
+pub(crate) const PROD_HOST: &str = "myapp-alb-123456789.us-east-1.elb.amazonaws.com";
+/// Name under which the seeds look at green.
+pub(crate) const GREEN_HOST: &str = "green-alb.us-east-1.elb.amazonaws.com";
+/// Access key id of the seeds' connector: what the agent calls is signed with it.
+pub(crate) const KEY: &str = "AKIASEED";
+/// Revision that runs before any pipeline did.
+pub(crate) const BASE: &str = "base";
+
+/// A folder of this package.
+pub(crate) fn package(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The whole world. Fields that begin with `_` only live as long as it.
+pub(crate) struct World {
+    /// Where the production listener can be reached.
+    pub(crate) prod: SocketAddr,
+    /// Where the test listener can be reached.
+    pub(crate) test: SocketAddr,
+    /// Target group of production, and the one that nobody uses.
+    pub(crate) groups: [String; 2],
+    /// Production listener, test listener.
+    pub(crate) listeners: [String; 2],
+    pub(crate) subnets: Vec<String>,
+    pub(crate) security_group: String,
+    pub(crate) manager: Manager,
+    pub(crate) agent: AgentProcess,
+    pub(crate) prometheus: Prometheus,
+    pub(crate) ecs: Ecs,
+    /// Dropped last: everything lies in it.
+    pub(crate) _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// Starts everything: three tasks of revision 10 of the family answer [`BASE`] behind the load balancer.
+    pub(crate) async fn start() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let ecs = tokio::task::spawn_blocking(Ecs::start).await.unwrap();
+        let region = Region::make(&ecs);
+        let prometheus =
+            Prometheus::scraping(dir.path(), ecs.port(), "1s", "container_cpu_usage_seconds_total").await;
+        let manager = Manager::start(dir.path());
+        let aliases = [
+            format!("{PROD_HOST}:80={}", region.prod),
+            format!("{GREEN_HOST}:80={}", region.test),
+            format!("prometheus.example.com:9090=127.0.0.1:{}", prometheus.port),
+        ]
+        .join(",");
+        let mut env = ecs.env();
+        env.insert("DELEGATE_HOST_ALIASES".to_owned(), aliases);
+        env.insert("PATH".to_owned(), search_path(dir.path()));
+        let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let agent = AgentProcess::start(&manager, dir.path(), "zone-a", &env);
+        let Region { prod, test, groups, listeners, subnets, security_group } = region;
+        World {
+            prod,
+            test,
+            groups,
+            listeners,
+            subnets,
+            security_group,
+            manager,
+            agent,
+            prometheus,
+            ecs,
+            _dir: dir,
+        }
+    }
+
+    /// The cluster, as the agent's calls see it.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place::of(&self.ecs, CLUSTER, KEY)
+    }
+
+    /// Publishes `myapp:TAG`, which behaves so.
+    pub(crate) fn publish(&self, tag: &str, behaviour: &str) {
+        self.ecs.image("myapp", tag, behaviour);
+    }
+
+    /// A document of the seeds with the identifiers of this region.
+    pub(crate) fn localised(&self, text: &str) -> String {
+        let pairs = [
+            ("subnet-12345678", self.subnets[0].as_str()),
+            ("subnet-87654321", &self.subnets[1]),
+            ("sg-12345678", &self.security_group),
+            (
+                "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/myapp-tg/1234567890123456",
+                &self.groups[0],
+            ),
+        ];
+        pairs.iter().fold(text.to_owned(), |text, (seed, here)| text.replace(seed, here))
+    }
+}
+
+/// What the seeds take for granted.
+struct Region {
+    prod: SocketAddr,
+    test: SocketAddr,
+    groups: [String; 2],
+    listeners: [String; 2],
+    subnets: Vec<String>,
+    security_group: String,
+}
+
+impl Region {
+    fn make(ecs: &Ecs) -> Region {
+        let place = Place::new(ecs, CLUSTER);
+        let made = ecs.aws(
+            "elbv2",
+            "CreateLoadBalancer",
+            json!({"Name": "myapp-alb", "Subnets": place.subnets, "SecurityGroups": [place.security_group]}),
+        );
+        let balancer = made["LoadBalancers"][0]["LoadBalancerArn"].clone();
+        let groups = ["myapp-tg", "myapp-tg-green"].map(|name| {
+            let wanted = json!({"Name": name, "Protocol": "HTTP", "Port": 8080, "VpcId": place.vpc(), "TargetType": "ip",
+                "HealthCheckPath": "/health"});
+            text(&ecs.aws("elbv2", "CreateTargetGroup", wanted)["TargetGroups"][0]["TargetGroupArn"])
+        });
+        let listeners = [(80, &groups[0]), (8080, &groups[1])].map(|(port, group)| {
+            let wanted = json!({"LoadBalancerArn": balancer, "Protocol": "HTTP", "Port": port,
+                "DefaultActions": forward(&[(group, 1)])});
+            text(&ecs.aws("elbv2", "CreateListener", wanted)["Listeners"][0]["ListenerArn"])
+        });
+        ecs.aws("logs", "CreateLogGroup", json!({"logGroupName": "/ecs/myapp"}));
+        let (image, _) = ecs.image("myapp", BASE, "web");
+        let mut newest = String::new();
+        for revision in 1..=10 {
+            let made = ecs.aws("ecs", "RegisterTaskDefinition", definition(&image, revision));
+            newest = text(&made["taskDefinition"]["taskDefinitionArn"]);
+        }
+        assert_eq!(newest, format!("arn:aws:ecs:us-east-1:{}:task-definition/{FAMILY}:10", aws::ACCOUNT));
+        let mut service = place.service(SERVICE, &newest, 3, None);
+        service["loadBalancers"] =
+            json!([{"targetGroupArn": groups[0], "containerName": "myapp-container", "containerPort": 8080}]);
+        service["healthCheckGracePeriodSeconds"] = 60.into();
+        ecs.aws("ecs", "CreateService", service);
+        place.until_steady(SERVICE);
+        let [prod, test] = [&listeners[0], &listeners[1]].map(|listener| ecs.door(listener));
+        let (subnets, security_group) = (place.subnets.clone(), place.security_group.clone());
+        Region { prod, test, groups, listeners, subnets, security_group }
+    }
+}
+
+/// A revision of the family as the seed's entity describes it, with the roles that Fargate asks for.
+fn definition(image: &str, revision: u32) -> Value {
+    let role = |name: &str| format!("arn:aws:iam::{}:role/{name}", aws::ACCOUNT);
+    json!({"family": FAMILY, "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"], "cpu": "256", "memory": "512",
+        "executionRoleArn": role("ecsTaskExecutionRole"), "taskRoleArn": role("myapp"),
+        "containerDefinitions": [{"name": "myapp-container", "image": image, "essential": true, "memory": 512, "cpu": 256,
+            "portMappings": [{"containerPort": 8080, "protocol": "tcp"}],
+            "environment": [{"name": "ENVIRONMENT", "value": "production"}, {"name": "LOG_LEVEL", "value": "INFO"},
+                {"name": "VERSION", "value": format!("base-{revision}")}],
+            "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": "/ecs/myapp",
+                "awslogs-region": aws::REGION, "awslogs-stream-prefix": "ecs"}}}]})
+}
+
+/// The agent's search path with the AWS command line, and nothing else of the environment that it is installed in.
+fn search_path(dir: &Path) -> String {
+    let bin = dir.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::os::unix::fs::symlink(aws::command_line().join("aws"), bin.join("aws")).unwrap();
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("not a text: {value}")).to_owned()
+}
