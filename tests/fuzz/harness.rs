@@ -1,6 +1,8 @@
 //! Packages of a Harness manager: whatever one holds, it becomes a step or the failure response of its family, and both can be
 //! answered.
 
+#![expect(clippy::indexing_slicing, reason = "A panic is the way in which a target fails.")]
+
 use crate::{Recipe, cook, fuzz};
 use dialect::answer::{Agent, MAX_ANSWER, answer};
 use proto::package::TaskPackage;
