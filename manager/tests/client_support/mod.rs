@@ -327,7 +327,12 @@ fn task_types() -> Vec<String> {
     let mut types: Vec<String> =
         ["COMMAND_TASK_NG", "HTTP_TASK_NG", "DELEGATE_VERIFY_TASK", "DELEGATE_ARTIFACT_TASK"]
             .into_iter()
-            .chain(["DELEGATE_CONNECTOR_TEST_TASK", "DELEGATE_NOOP_TASK", "SHELL_SCRIPT_TASK_NG", "ECS_COMMAND_TASK_NG"])
+            .chain([
+                "DELEGATE_CONNECTOR_TEST_TASK",
+                "DELEGATE_NOOP_TASK",
+                "SHELL_SCRIPT_TASK_NG",
+                "ECS_COMMAND_TASK_NG",
+            ])
             .map(str::to_owned)
             .collect();
     types.extend(STEP_KINDS.map(str::to_owned));
