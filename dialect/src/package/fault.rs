@@ -11,8 +11,8 @@ pub(super) struct Fault {
 }
 
 /// What a person of the manager's side can do about a package of an unknown shape.
-const RECORD: &str = "the package may be of a newer manager than this agent knows: record it and look at it with `delegate harness check`, \
-    and leave such steps to a Harness delegate until then";
+const RECORD: &str = "the manager may be newer than the shapes that this agent knows: report the message, and leave such steps to a \
+    Harness delegate until then (a delegate selector on the step)";
 
 /// What they can do about something that this agent does not do.
 const ELSEWHERE: &str =
@@ -54,7 +54,7 @@ impl Fault {
         Fault {
             code: "HRN-006",
             message: format!("the secret `{}` cannot be decrypted: {problem}", short(name)),
-            hint: "save the secret anew in Harness and run the step again; if it stays, record the package and report it"
+            hint: "save the secret anew in Harness and run the step again; if it stays, report the message"
                 .to_owned(),
         }
     }

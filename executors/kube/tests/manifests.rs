@@ -143,6 +143,52 @@ fn plain_files_come_from_one_commit_of_git_and_images_get_their_tag() {
 }
 
 #[test]
+fn a_manifest_may_come_with_its_files_in_the_task() {
+    with_tools("a_manifest_may_come_with_its_files_in_the_task", async {
+        let world = world(Some("v1"));
+        let of = |kind: Value, all: &[(&str, &str)]| {
+            let files: Vec<Value> =
+                all.iter().map(|(path, content)| json!({"path": path, "content": content})).collect();
+            json!({"identifier": "m", "kind": kind, "files": files})
+        };
+        let secret = format!(
+            "kind: Secret\nmetadata: {{name: s}}\nstringData: {{a: '{}'}}\n",
+            placeholder(&SecretRef("db".into()), TOKEN)
+        );
+        let plain = of(
+            json!({"type": "K8sManifest"}),
+            &[("k8s/a.yaml", DEPLOYMENT), ("k8s/b.yaml", &secret), ("k8s/values.yaml", "x: 1")],
+        );
+        let found = loaded(&world, &spec(plain.clone(), json!([]), json!([]), rolling())).await.unwrap();
+        let sources: Vec<&str> = found.documents.iter().map(|document| document.source.as_str()).collect();
+        assert_eq!(sources, ["k8s/a.yaml", "k8s/b.yaml"]);
+        assert!(all_text(&found).contains("s3cr3t-value") && found.commit.is_none());
+        let one = loaded(&world, &spec(plain, json!([]), json!([]), apply(&["b.yaml"]))).await.unwrap();
+        assert_eq!(one.documents.len(), 1);
+        let chart = [
+            ("charts/web/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.2.3\n"),
+            ("charts/web/values.yaml", "replicas: 1\n"),
+            (
+                "charts/web/templates/d.yaml",
+                "kind: Deployment\nmetadata: {name: web}\nspec: {replicas: {{ .Values.replicas }}}\n",
+            ),
+        ];
+        let chart = of(json!({"type": "HelmChart", "chartName": "charts/web"}), &chart);
+        let overrides = json!([inline("values-0.yaml", "replicas: 4\n")]);
+        let found = loaded(&world, &spec(chart, overrides, json!([]), rolling())).await.unwrap();
+        assert!(all_text(&found).contains("replicas: 4"), "{}", all_text(&found));
+        let overlay = [
+            ("base/kustomization.yaml", "resources: [d.yaml]\n"),
+            ("base/d.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n"),
+            ("prod/kustomization.yaml", "resources: [../base]\nnamePrefix: prod-\n"),
+        ];
+        let overlay = of(json!({"type": "Kustomize", "folder": "prod"}), &overlay);
+        let found = loaded(&world, &spec(overlay, json!([]), json!([]), rolling())).await.unwrap();
+        assert!(all_text(&found).contains("prod-c"), "{}", all_text(&found));
+    });
+}
+
+#[test]
 fn templates_take_values_of_every_level_and_secrets_never_reach_the_log() {
     with_tools("templates_take_values_of_every_level_and_secrets_never_reach_the_log", async {
         let dir = tempfile::tempdir().unwrap();
