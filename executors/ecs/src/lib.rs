@@ -7,7 +7,7 @@
 //!                                    scaling: suspend ◄──────────────────────────────────► resume
 //! ```
 
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code)]
 
 mod changes;
 mod check;

@@ -6,11 +6,13 @@ pub(crate) mod check;
 mod compare;
 pub(crate) mod count;
 mod input;
+mod restore;
 mod snapshot;
 
 pub(crate) use compare::covers;
 pub(crate) use count::count;
 pub(crate) use input::{Call, Update, create_input, tags_to_set, update_input};
+pub(crate) use restore::{restore, way_back};
 pub(crate) use snapshot::{Snapshot, described, desired, is_active, primary};
 
 use crate::memory::Memory;

@@ -1,7 +1,11 @@
 //! One module for each step; here they are told apart.
 
 mod canary_delete;
+mod fetched;
 mod planned;
+mod rollback;
+mod rolling;
+mod rollout;
 mod scale;
 mod size;
 
@@ -18,6 +22,8 @@ pub(crate) async fn run(
 ) -> Result<StepOutput, StepError> {
     match &spec.action {
         EcsAction::EcsCanaryDelete {} => canary_delete::run(executor, spec, cx).await,
+        EcsAction::EcsRollingDeploy { .. } => rolling::run(executor, spec, cx).await,
+        EcsAction::EcsRollingRollback { .. } => rollback::run(executor, spec, cx).await,
         EcsAction::EcsScale { .. } => scale::run(executor, spec, cx).await,
         other => Err(unsupported(other)),
     }
@@ -31,6 +37,8 @@ pub(crate) async fn plan(
 ) -> Result<Plan, StepError> {
     match &spec.action {
         EcsAction::EcsCanaryDelete {} => canary_delete::plan(executor, spec, cx).await,
+        EcsAction::EcsRollingDeploy { .. } => rolling::plan(executor, spec, cx).await,
+        EcsAction::EcsRollingRollback { .. } => rollback::plan(executor, spec, cx).await,
         EcsAction::EcsScale { .. } => scale::plan(executor, spec, cx).await,
         other => Err(unsupported(other)),
     }

@@ -3,7 +3,7 @@
 use crate::error::bad_spec;
 use executor_api::StepError;
 use proto::task::{Artifact, ArtifactSource};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// An image that got a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +118,31 @@ pub(super) fn from_private_ecr(image: &str) -> bool {
     Image::read(image).host.is_some_and(|host| is_ecr(host) && host != "public.ecr.aws")
 }
 
+/// An image in a private registry of ECR.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct EcrImage {
+    /// Number of the account.
+    pub(crate) registry: String,
+    pub(crate) region: String,
+    pub(crate) repository: String,
+    /// As DescribeImages takes it.
+    pub(crate) id: Value,
+}
+
+/// Where an image lies in ECR; `None` for images of other registries.
+pub(crate) fn in_ecr(text: &str) -> Option<EcrImage> {
+    let image = Image::read(text);
+    let host = image.host.filter(|host| is_ecr(host))?;
+    let mut parts = host.split('.');
+    let registry = parts.next()?.to_owned();
+    let region = parts.nth(2)?.to_owned();
+    let id = match image.digest {
+        Some(digest) => json!({"imageDigest": digest}),
+        None => json!({"imageTag": image.tag.unwrap_or("latest")}),
+    };
+    Some(EcrImage { registry, region, repository: image.path.to_owned(), id })
+}
+
 fn containers_mut(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     document.get_mut("containerDefinitions").and_then(Value::as_array_mut).into_iter().flatten()
 }
@@ -202,7 +227,6 @@ pub(crate) fn runs(document: &Value, artifact: &Artifact) -> bool {
 mod tests {
     use super::*;
     use proto::task::{AwsAccount, AwsCredential, HttpAuth, HttpConnector};
-    use serde_json::json;
     use std::collections::BTreeMap;
 
     const DIGEST: &str = "sha256:0123456789012345678901234567890123456789012345678901234567890123";
@@ -284,6 +308,15 @@ mod tests {
         let mut one = document(&["a:1"]);
         replace(&mut one, None, "a:2").unwrap();
         assert_eq!(of(&one)[0].1, "a:2");
+    }
+
+    #[test]
+    fn images_in_ecr_are_told_by_their_registry() {
+        let found = in_ecr("123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:7").unwrap();
+        assert_eq!((found.registry.as_str(), found.region.as_str()), ("123456789012", "eu-west-1"));
+        assert_eq!((found.repository.as_str(), found.id), ("team/app", json!({"imageTag": "7"})));
+        assert_eq!(in_ecr("quay.io/team/app:7"), None);
+        assert_eq!(in_ecr("public.ecr.aws/team/app:7"), None);
     }
 
     #[test]

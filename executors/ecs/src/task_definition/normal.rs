@@ -146,6 +146,8 @@ fn is_default(
         ("healthCheck", "interval") => value == 30,
         ("healthCheck", "timeout") => value == 5,
         ("healthCheck", "retries") => value == 3,
+        // No member of the task itself means anything when it is empty; some answers hold it nevertheless.
+        ("", _) if is("") => true,
         ("", "networkMode") => is("bridge"),
         ("dockerVolumeConfiguration", "scope") => is("task"),
         ("efsVolumeConfiguration", "transitEncryption") | ("authorizationConfig", "iam") => is("DISABLED"),
@@ -192,7 +194,7 @@ pub(super) mod tests {
                     "environment": [{"name": "B", "value": ""}, {"name": "A", "value": "1"}],
                     "healthCheck": {"command": ["CMD", "true"]},
                     "logConfiguration": {"logDriver": "awslogs", "options": {"x": ""}}}]});
-        let answered = json!({"family": "a", "cpu": "256", "memory": "512", "networkMode": "awsvpc", "volumes": [],
+        let answered = json!({"family": "a", "ipcMode": "", "taskRoleArn": "", "cpu": "256", "memory": "512", "networkMode": "awsvpc", "volumes": [],
             "placementConstraints": [], "requiresCompatibilities": ["FARGATE"], "enableFaultInjection": false,
             "runtimePlatform": {"operatingSystemFamily": "LINUX", "cpuArchitecture": "X86_64"},
             "containerDefinitions": [{"environment": [{"name": "A", "value": "1"}, {"name": "B", "value": ""}],

@@ -7,4 +7,5 @@
 )]
 
 mod peer;
+mod rolling;
 mod scale;

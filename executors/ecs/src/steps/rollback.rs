@@ -1,0 +1,380 @@
+//! `EcsRollingRollback`: what the rolling deployment of this stage found comes back (facts A7).
+
+use super::planned::{outputs, planned};
+use super::rollout::{self, Suspending, superseded};
+use crate::EcsExecutor;
+use crate::documents::arn::short;
+use crate::error::bad_spec;
+use crate::memory::{Deployed, Memory, Undo, recall};
+use crate::scaling::{self, Scaling};
+use crate::service::{self, Snapshot, primary};
+use crate::session::Session;
+use crate::steady::{self, Target};
+use crate::task_definition::{self, Source, images};
+use aws::document::text;
+use aws::{Operation, Service};
+use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
+use proto::task::{EcsAction, EcsSpec};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// What is undone: of each service the oldest state before and the newest deployment.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Undone {
+    name: String,
+    snapshot: Option<Box<Snapshot>>,
+    scaling: Scaling,
+    deployed: Option<Deployed>,
+}
+
+/// What the step remembers of the service that it is at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Back {
+    /// Services that are back.
+    done: Vec<String>,
+    /// The revision that runs again.
+    revision: Option<String>,
+    count: Option<u32>,
+    suspended: Option<Box<Scaling>>,
+    target: Option<Target>,
+}
+
+impl Memory for Back {
+    fn undo(&self) -> Option<Undo> {
+        None
+    }
+}
+
+impl Suspending for Back {
+    fn suspended(&self) -> Option<&Scaling> {
+        self.suspended.as_deref()
+    }
+
+    fn resumed(&mut self) {
+        self.suspended = None;
+    }
+}
+
+fn skips_wait(spec: &EcsSpec) -> Result<bool, StepError> {
+    match spec.action {
+        EcsAction::EcsRollingRollback { skip_steady_state_check } => Ok(skip_steady_state_check),
+        _ => Err(bad_spec("ECS-008", format!("{} is no rolling rollback", spec.action.kind()))),
+    }
+}
+
+/// What rolling deployments of the stage left behind.
+///
+/// **Errors**: `ECS-004`.
+fn undone(spec: &EcsSpec) -> Result<Vec<Undone>, StepError> {
+    let mut all: Vec<Undone> = Vec::new();
+    for earlier in spec.earlier.undo.iter().filter(|earlier| earlier.kind == "EcsRollingDeploy") {
+        if earlier.data.is_null() {
+            continue;
+        }
+        let Undo::Service { name, snapshot, scaling, deployed } = Undo::read(&earlier.data)? else {
+            continue;
+        };
+        match all.iter_mut().find(|one| one.name == name) {
+            Some(one) => one.deployed = deployed.or(one.deployed.take()),
+            None => {
+                let scaling = scaling.map(|scaling| *scaling).unwrap_or_default();
+                all.push(Undone { name, snapshot, scaling, deployed });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Runs the step.
+pub(crate) async fn run(
+    executor: &EcsExecutor,
+    spec: &EcsSpec,
+    cx: &StepContext,
+) -> Result<StepOutput, StepError> {
+    let skip_wait = skips_wait(spec)?;
+    let mut memory: Back = recall(cx)?.unwrap_or_default();
+    let unit = Unit::begin(cx, "Rollback").await?;
+    let result = work(executor, spec, cx, skip_wait, &mut memory, unit.log()).await;
+    unit.end(result).await
+}
+
+async fn work(
+    executor: &EcsExecutor,
+    spec: &EcsSpec,
+    cx: &StepContext,
+    skip_wait: bool,
+    memory: &mut Back,
+    log: &dyn UnitLog,
+) -> Result<StepOutput, StepError> {
+    let all = undone(spec)?;
+    if all.is_empty() {
+        let text = "no rolling deployment of this stage has begun: there is nothing to roll back";
+        log.line(Level::Info, text).await.map_err(crate::error::log_closed)?;
+        let outputs = outputs([("firstDeployment", false.into())]);
+        return Ok(StepOutput { outputs, skipped: true, ..StepOutput::default() });
+    }
+    let session = Session::open(executor, spec, cx, log).await?;
+    let mut instances = Vec::new();
+    for one in &all {
+        if !memory.done.contains(&one.name) {
+            let result = roll_back(&session, one, skip_wait, memory, log).await;
+            let found = rollout::finish(&session, result, memory, log).await?;
+            instances.extend(found);
+            *memory = Back { done: std::mem::take(&mut memory.done), ..Back::default() };
+            memory.done.push(one.name.clone());
+        }
+    }
+    let first = all.iter().any(|one| one.snapshot.is_none());
+    let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    let outputs = outputs([
+        ("firstDeployment", first.into()),
+        ("serviceName", names.join(",").into()),
+        ("instances", instances.into()),
+    ]);
+    Ok(StepOutput { outputs, ..StepOutput::default() })
+}
+
+/// Undoes one deployment. Returns the tasks that run afterwards.
+async fn roll_back(
+    session: &Session,
+    one: &Undone,
+    skip_wait: bool,
+    memory: &mut Back,
+    log: &dyn UnitLog,
+) -> Result<Vec<Value>, StepError> {
+    if one.deployed.is_none() {
+        let text = format!("nothing was deployed to service {}: it stays as it is", one.name);
+        session.say(log, Level::Info, &text).await?;
+        if one.scaling.target.is_some() {
+            let live = scaling::read(session, &one.name, log).await?;
+            scaling::restore(session, &one.scaling, &live, &[], false, memory, log).await?;
+        }
+        return steady::instances(session, &one.name).await;
+    }
+    match &one.snapshot {
+        None => remove(session, one, memory, log).await.map(|()| Vec::new()),
+        Some(snapshot) => bring_back(session, one, snapshot, skip_wait, memory, log).await,
+    }
+}
+
+fn deployed(one: &Undone) -> Deployed {
+    one.deployed.clone().unwrap_or_default()
+}
+
+/// The first deployment of a service is undone by deleting it.
+async fn remove(session: &Session, one: &Undone, memory: &Back, log: &dyn UnitLog) -> Result<(), StepError> {
+    let name = &one.name;
+    let deployed = deployed(one);
+    let live = session.service(name).await?;
+    if let Some(live) = live.as_ref().filter(|live| service::is_active(live)) {
+        let execution = service::tag(live, service::EXECUTION).unwrap_or_default();
+        let of_us = !execution.is_empty() && execution == session.cx.task.execution.execution_id;
+        let runs = primary(live).and_then(|now| text(now, &["taskDefinition"]));
+        if !of_us && runs != Some(deployed.task_definition.as_str()) {
+            return Err(superseded(session, name, live));
+        }
+        let text = format!("service {name} did not exist before: it is deleted with its tasks");
+        session.say(log, Level::Info, &text).await?;
+    }
+    let scaling = scaling::read(session, name, log).await?;
+    let (put, made) = (&deployed.policies, deployed.target_registered);
+    scaling::restore(session, &one.scaling, &scaling, put, made, memory, log).await?;
+    if live.as_ref().is_some_and(service::is_active) {
+        service::delete(session, name, memory).await?;
+    }
+    if live.is_some() {
+        steady::wait_inactive(session, name, log).await?;
+    }
+    Ok(())
+}
+
+async fn bring_back(
+    session: &Session,
+    one: &Undone,
+    snapshot: &Snapshot,
+    skip_wait: bool,
+    memory: &mut Back,
+    log: &dyn UnitLog,
+) -> Result<Vec<Value>, StepError> {
+    let deployed = deployed(one);
+    if memory.target.is_none() {
+        let live = session.service(&one.name).await?.filter(service::is_active);
+        let runs = live.as_ref().and_then(primary).and_then(|now| text(now, &["taskDefinition"]));
+        let ours = |revision: &str| {
+            revision == snapshot.task_definition
+                || revision == deployed.task_definition
+                || memory.revision.as_deref() == Some(revision)
+        };
+        if let Some(live) = live.as_ref().filter(|_| runs.is_some_and(|runs| !ours(runs))) {
+            return Err(superseded(session, &one.name, live));
+        }
+        if runs == Some(snapshot.task_definition.as_str()) {
+            let text = format!(
+                "service {} is on its way to {} already: its state is checked, and its autoscaling brought back",
+                one.name,
+                short(&snapshot.task_definition)
+            );
+            session.say(log, Level::Info, &text).await?;
+        }
+        if memory.revision.is_none() {
+            memory.revision = Some(revision(session, snapshot, memory, log).await?);
+            let now = live.as_ref().map_or(0, service::desired);
+            let daemon = text(&snapshot.document, &["schedulingStrategy"]) == Some("DAEMON");
+            memory.count = (!daemon).then_some(snapshot.desired.max(now));
+        }
+        let revision = memory.revision.clone().unwrap_or_default();
+        if one.scaling.can_be_suspended() && runs != Some(revision.as_str()) {
+            memory.suspended = Some(Box::new(one.scaling.clone()));
+            scaling::suspend(session, &one.scaling, memory, log).await?;
+        }
+        let tags = &deployed.tags;
+        let restored =
+            service::restore(session, snapshot, &revision, memory.count, tags, memory, log).await?;
+        let mut target = restored.target;
+        if deployed.task_definition != target.task_definition {
+            target.previous_task_definition = Some(deployed.task_definition.clone());
+        }
+        memory.target = Some(target);
+        session.announce(format!("wait for service {}", one.name), &[], memory).await?;
+    }
+    match memory.target.as_ref().filter(|_| !skip_wait) {
+        Some(target) => {
+            steady::wait(session, target, log, steady::Options::default()).await?;
+        }
+        None => session.say(log, Level::Warn, "skipSteadyStateCheck: nobody waits for the rollback").await?,
+    }
+    rollout::resume(session, memory, log).await?;
+    let live = scaling::read(session, &one.name, log).await?;
+    let (put, made) = (&deployed.policies, deployed.target_registered);
+    scaling::restore(session, &one.scaling, &live, put, made, memory, log).await?;
+    steady::instances(session, &one.name).await
+}
+
+/// The revision of the snapshot; the same one registered again, when it was deregistered meanwhile.
+async fn revision(
+    session: &Session,
+    snapshot: &Snapshot,
+    memory: &Back,
+    log: &dyn UnitLog,
+) -> Result<String, StepError> {
+    let source = source(snapshot);
+    let wanted = task_definition::wanted(session, &source, &[], None).await?;
+    for warning in &wanted.warnings {
+        session.say(log, Level::Warn, warning).await?;
+        session.tell(warning.clone());
+    }
+    for (container, image) in images::of(&wanted.document) {
+        if missing(session, &image).await {
+            let text = format!(
+                "ecs.rollback.image: the image {image} of container {container} is not in its registry any more; tasks of {} cannot start",
+                short(&snapshot.task_definition)
+            );
+            session.say(log, Level::Warn, &text).await?;
+            session.tell(text);
+        }
+    }
+    let settled = task_definition::settle(session, &wanted, memory, log).await?;
+    Ok(settled.arn)
+}
+
+fn source(snapshot: &Snapshot) -> Source {
+    let place = format!("service {} before the deployment", snapshot.name);
+    Source { arn: Some(snapshot.task_definition.clone()), documents: Vec::new(), place }
+}
+
+/// Whether a registry of ECR in this region surely does not have an image.
+async fn missing(session: &Session, image: &str) -> bool {
+    let Some(found) = images::in_ecr(image).filter(|found| found.region == session.aws.region()) else {
+        return false;
+    };
+    let operation = Operation { service: Service::Ecr, name: "DescribeImages" };
+    let input =
+        json!({"registryId": found.registry, "repositoryName": found.repository, "imageIds": [found.id]});
+    match session.read(operation, input).await {
+        Err(fault) => fault.is("ImageNotFoundException") || fault.is("RepositoryNotFoundException"),
+        Ok(_) => false,
+    }
+}
+
+/// What the step would change.
+pub(crate) async fn plan(
+    executor: &EcsExecutor,
+    spec: &EcsSpec,
+    cx: &StepContext,
+) -> Result<Plan, StepError> {
+    skips_wait(spec)?;
+    let log = cx.logs.unit("Rollback");
+    let all = undone(spec)?;
+    let mut lines = Vec::new();
+    if all.is_empty() {
+        return Ok(planned(&lines));
+    }
+    let session = Session::open(executor, spec, cx, log.as_ref()).await?;
+    for one in all.iter().filter(|one| one.deployed.is_some()) {
+        let live = session.service(&one.name).await?.filter(service::is_active);
+        match (&one.snapshot, &live) {
+            (None, None) => {}
+            (None, Some(_)) => lines.push(format!("delete service {}", one.name)),
+            (Some(snapshot), None) => {
+                lines.push(format!(
+                    "make service {} again with {}",
+                    one.name,
+                    short(&snapshot.task_definition)
+                ));
+            }
+            (Some(snapshot), Some(live)) => {
+                let wanted = task_definition::wanted(&session, &source(snapshot), &[], None).await?;
+                let revision =
+                    wanted.existing.unwrap_or_else(|| format!("{} (new)", snapshot.task_definition));
+                let count = Some(snapshot.desired.max(service::desired(live)));
+                let running = service::revision(&session, live).await?;
+                let changes = service::way_back(&session, snapshot, live, running.as_ref(), &revision, count);
+                if !changes.is_empty() {
+                    lines.push(format!("bring service {} back:", one.name));
+                    lines.extend(changes.iter().map(|change| format!("  {change}")));
+                }
+            }
+        }
+    }
+    Ok(planned(&lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::task::EcsUndo;
+
+    #[test]
+    fn the_oldest_state_and_the_newest_deployment_of_a_service_count() {
+        let undo = |name: &str, before: Option<&str>, after: Option<&str>| {
+            let snapshot = before.map(|arn| {
+                Box::new(Snapshot { name: name.into(), task_definition: arn.into(), ..Snapshot::default() })
+            });
+            let deployed = after.map(|arn| Deployed { task_definition: arn.into(), ..Deployed::default() });
+            let data = Undo::Service { name: name.into(), snapshot, scaling: None, deployed }.to_value();
+            EcsUndo { step: "s".into(), kind: "EcsRollingDeploy".into(), succeeded: true, data }
+        };
+        let all = vec![
+            undo("web", Some("td:1"), Some("td:2")),
+            undo("api", None, None),
+            undo("web", Some("td:2"), Some("td:3")),
+            EcsUndo {
+                step: "x".into(),
+                kind: "EcsRollingDeploy".into(),
+                succeeded: false,
+                data: Value::Null,
+            },
+        ];
+        let value = json!({"account": {"connector": "a", "region": "r", "credential": {"type": "Irsa"}}, "cluster": "c",
+            "action": {"type": "EcsRollingRollback", "skip_steady_state_check": false, "skipSteadyStateCheck": false}});
+        let mut spec: EcsSpec = serde_json::from_value(value).unwrap();
+        assert_eq!(undone(&spec).unwrap(), []);
+        spec.earlier.undo = all;
+        let found = undone(&spec).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].snapshot.as_ref().unwrap().task_definition, "td:1");
+        assert_eq!(found[0].deployed.as_ref().unwrap().task_definition, "td:3");
+        assert!(found[1].snapshot.is_none() && found[1].deployed.is_none());
+    }
+}

@@ -1,0 +1,271 @@
+//! EcsRollingDeploy and EcsRollingRollback.
+
+use crate::peer::aws::{Fault, Place};
+use crate::peer::{
+    definitions, document, executor, fail, image, place, rolling, run, secrets, spec, succeed, task, undo,
+};
+use executor_api::testing::World;
+use executor_api::{Executor as _, Plan, StepOutput};
+use proto::task::{EcsAction, EcsDefinitions, EcsEarlier, EcsSpec, EcsUndo};
+use serde_json::{Value, json};
+
+fn step(at: &Place<'_>, definitions: EcsDefinitions) -> EcsSpec {
+    spec(at, definitions, rolling())
+}
+
+fn deploy(at: &Place<'_>, name: &str, tag: &str, behaviour: &str, count: u64) -> EcsSpec {
+    step(at, definitions(at, name, &image(at, tag, behaviour), count, None))
+}
+
+/// The rollback of what these worlds' steps left behind, oldest first.
+fn rollback(at: &Place<'_>, left: &[(Option<&StepOutput>, &World)]) -> EcsSpec {
+    let action = EcsAction::EcsRollingRollback { skip_steady_state_check: false };
+    let undo = left.iter().map(|(output, world)| EcsUndo {
+        step: "deploy".into(),
+        kind: "EcsRollingDeploy".into(),
+        succeeded: output.is_some(),
+        data: undo(*output, world),
+    });
+    EcsSpec { earlier: EcsEarlier { undo: undo.collect() }, ..spec(at, EcsDefinitions::default(), action) }
+}
+
+fn out(output: &StepOutput, name: &str) -> Value {
+    output.outputs[name].value.clone()
+}
+
+fn revision(service: &Value) -> String {
+    service["taskDefinition"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
+}
+
+fn images(at: &Place<'_>, name: &str) -> Vec<String> {
+    let tasks = at.tasks(Some(name), "RUNNING");
+    let mut all: Vec<String> =
+        tasks.iter().map(|task| task["containers"][0]["image"].as_str().unwrap().to_owned()).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_made_updated_left_alone_and_brought_back() {
+    let at = place("rolla").await;
+    let first = deploy(&at, "web", "1", "web", 2);
+    let (output, world) = succeed(&first, "e1", "deploy").await;
+    assert_eq!(out(&output, "serviceName"), "web");
+    assert_eq!(out(&output, "instances").as_array().unwrap().len(), 2);
+    let made = at.describe("web");
+    assert_eq!(revision(&made), "rolla-web:1");
+    let tag = |key: &str| {
+        made["tags"].as_array().unwrap().iter().find(|tag| tag["key"] == key).map(|tag| tag["value"].clone())
+    };
+    assert_eq!(tag("delegate:execution"), Some(json!("e1")));
+    assert!(world.marks.unannounced().is_empty(), "{:?}", world.marks.unannounced());
+
+    let second = deploy(&at, "web", "2", "web", 2);
+    let world = World::new("plan", task(&second, "e2", "plan"), secrets());
+    let Plan::Diff { text, .. } = executor().plan(&second, &world.context().1).await.unwrap() else {
+        panic!("no plan")
+    };
+    assert!(text.contains("image: ") && text.contains("service web is updated"), "{text}");
+    let Plan::Diff { text: again, .. } = executor().plan(&second, &world.context().1).await.unwrap() else {
+        panic!("no plan")
+    };
+    assert_eq!(text, again);
+    assert_eq!(revision(&at.describe("web")), "rolla-web:1");
+
+    let (output, world) = succeed(&second, "e2", "deploy").await;
+    assert_eq!(revision(&at.describe("web")), "rolla-web:2");
+    assert!(images(&at, "web").iter().all(|image| image.ends_with(":2")), "{:?}", images(&at, "web"));
+
+    let before = at.ecs.calls(0).last().map_or(0, |call| call.number);
+    let (_, quiet) = succeed(&second, "e3", "deploy").await;
+    assert!(quiet.logs.everything().contains("web is up to date"), "{}", quiet.logs.everything());
+    let changed: Vec<String> = at
+        .calls(before)
+        .into_iter()
+        .filter(|call| ["Register", "Update", "Create"].iter().any(|verb| call.contains(verb)))
+        .collect();
+    assert!(changed.is_empty(), "{changed:?}");
+
+    let (back, _) = succeed(&rollback(&at, &[(Some(&output), &world)]), "e2", "rollback").await;
+    assert_eq!(out(&back, "firstDeployment"), false);
+    assert_eq!(revision(&at.describe("web")), "rolla-web:1");
+    assert!(images(&at, "web").iter().all(|image| image.ends_with(":1")), "{:?}", images(&at, "web"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_aws_rolled_back_has_failed_and_the_rollback_only_checks() {
+    let at = place("rollb").await;
+    succeed(&deploy(&at, "web", "1", "web", 2), "e1", "deploy").await;
+    let (error, world) = fail(&deploy(&at, "web", "2", "crash", 2), "e2", "deploy").await;
+    assert_eq!(error.code, "ECS-030", "{error}");
+    for wanted in ["web", "rollb-web:2", "rollb-web:1"] {
+        assert!(error.what.contains(wanted), "{wanted}: {error}");
+    }
+    assert_eq!(revision(&at.describe("web")), "rollb-web:1");
+    let before = at.ecs.calls(0).last().map_or(0, |call| call.number);
+    let (_, back) = succeed(&rollback(&at, &[(None, &world)]), "e2", "rollback").await;
+    assert!(
+        back.logs.everything().contains("on its way to rollb-web:1 already"),
+        "{}",
+        back.logs.everything()
+    );
+    let calls = at.calls(before);
+    assert!(!calls.iter().any(|call| call.contains("UpdateService")), "{calls:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_deployment_is_rolled_back_by_deleting_and_a_name_that_drains_is_waited_for() {
+    let at = place("rollc").await;
+    let first = deploy(&at, "web", "1", "web", 1);
+    let (output, world) = succeed(&first, "e1", "deploy").await;
+    let (back, _) = succeed(&rollback(&at, &[(Some(&output), &world)]), "e1", "rollback").await;
+    assert_eq!(out(&back, "firstDeployment"), true);
+    assert_eq!(at.describe("web")["status"], "INACTIVE");
+    let (again, _) = succeed(&rollback(&at, &[(Some(&output), &world)]), "e1", "rollback2").await;
+    assert_eq!(out(&again, "firstDeployment"), true);
+
+    succeed(&first, "e2", "deploy").await;
+    at.ecs.aws("ecs", "DeleteService", json!({"cluster": at.name, "service": "web", "force": true}));
+    let (_, world) = succeed(&first, "e3", "deploy").await;
+    assert_eq!(at.describe("web")["status"], "ACTIVE");
+    assert!(world.logs.everything().contains("this is its first deployment"), "{}", world.logs.everything());
+}
+
+fn scaling(at: &Place<'_>, operation: &str, more: Value) -> Value {
+    let mut input = json!({"ServiceNamespace": "ecs", "ResourceId": format!("service/{}/web", at.name),
+        "ScalableDimension": "ecs:service:DesiredCount"});
+    if operation == "DescribeScalableTargets" {
+        input = json!({"ServiceNamespace": "ecs", "ResourceIds": [input["ResourceId"]]});
+    }
+    input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    at.ecs.aws("application-autoscaling", operation, input)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn autoscaling_is_suspended_and_resumed_and_nothing_of_it_is_lost() {
+    let at = place("rolld").await;
+    succeed(&deploy(&at, "web", "1", "web", 2), "e1", "deploy").await;
+    scaling(&at, "RegisterScalableTarget", json!({"MinCapacity": 1, "MaxCapacity": 4}));
+    let policy = |value: u32| {
+        json!({"PolicyName": "cpu", "PolicyType": "TargetTrackingScaling", "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": value, "PredefinedMetricSpecification": {"PredefinedMetricType": "ECSServiceAverageCPUUtilization"}}})
+    };
+    scaling(&at, "PutScalingPolicy", policy(60));
+    let night = json!({"ScheduledActionName": "night", "Schedule": "cron(0 22 * * ? *)", "ScalableTargetAction": {"MinCapacity": 0, "MaxCapacity": 1}});
+    scaling(&at, "PutScheduledAction", night);
+    let before = at.ecs.calls(0).last().map_or(0, |call| call.number);
+    let mut second = deploy(&at, "web", "2", "web", 3);
+    second.definitions.scaling_policies = vec![document("scalingPolicies[0]", policy(70))];
+    let (output, world) = succeed(&second, "e2", "deploy").await;
+    assert!(
+        output.notices.iter().any(|notice| notice.contains("ecs.count.autoscaling")),
+        "{:?}",
+        output.notices
+    );
+    assert_eq!(at.describe("web")["desiredCount"], 2);
+    let calls = at.calls(before);
+    let at_of = |name: &str| calls.iter().position(|call| call.ends_with(name)).unwrap();
+    assert!(at_of("RegisterScalableTarget") < at_of("UpdateService"), "{calls:?}");
+    let target = &scaling(&at, "DescribeScalableTargets", json!({}))["ScalableTargets"][0];
+    assert_ne!(target["SuspendedState"]["DynamicScalingInSuspended"], true, "{target}");
+    assert_eq!((&target["MinCapacity"], &target["MaxCapacity"]), (&json!(1), &json!(4)));
+    let policies = scaling(&at, "DescribeScalingPolicies", json!({}));
+    let value = |policies: &Value| {
+        policies["ScalingPolicies"][0]["TargetTrackingScalingPolicyConfiguration"]["TargetValue"].as_f64()
+    };
+    assert_eq!(value(&policies), Some(70.0));
+    let actions = scaling(&at, "DescribeScheduledActions", json!({}));
+    assert_eq!(actions["ScheduledActions"][0]["ScheduledActionName"], "night");
+
+    succeed(&rollback(&at, &[(Some(&output), &world)]), "e2", "rollback").await;
+    let policies = scaling(&at, "DescribeScalingPolicies", json!({}));
+    assert_eq!(value(&policies), Some(60.0));
+
+    // A deployment that fails leaves it as it was, too.
+    let (_, _) = fail(&deploy(&at, "web", "3", "crash", 2), "e3", "deploy").await;
+    let target = &scaling(&at, "DescribeScalableTargets", json!({}))["ScalableTargets"][0];
+    assert_ne!(target["SuspendedState"]["DynamicScalingInSuspended"], true, "{target}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_registration_is_tried_again_and_a_denied_one_changes_nothing() {
+    let at = place("rolle").await;
+    let throttled = at.ecs.fault(Fault::throttled().on("ecs", "RegisterTaskDefinition").by(&at.key).times(3));
+    succeed(&deploy(&at, "web", "1", "web", 1), "e1", "deploy").await;
+    drop(throttled);
+    let denied = at
+        .ecs
+        .fault(Fault::denied("ecs:RegisterTaskDefinition").on("ecs", "RegisterTaskDefinition").by(&at.key));
+    let (error, _) = fail(&deploy(&at, "web", "2", "web", 1), "e2", "deploy").await;
+    drop(denied);
+    assert!(error.what.contains("ecs:RegisterTaskDefinition"), "{error}");
+    assert_eq!(revision(&at.describe("web")), "rolle-web:1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_was_deregistered_is_registered_again_with_everything_it_had() {
+    let at = place("rollf").await;
+    let mut first = deploy(&at, "web", "1", "web", 1);
+    let mut rich = at.definition("rollf-web", &image(&at, "1", "web"));
+    rich["tags"] = json!([{"key": "team", "value": "a"}]);
+    rich["volumes"] = json!([{"name": "data", "host": {}}]);
+    let container = &mut rich["containerDefinitions"][0];
+    container["environment"] = json!([{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]);
+    container["ulimits"] = json!([{"name": "nofile", "softLimit": 1024, "hardLimit": 2048}]);
+    container["dockerLabels"] = json!({"x": "y"});
+    container["stopTimeout"] = json!(5);
+    first.definitions.task.as_mut().unwrap().document = Some(document("taskDefinition", rich));
+    succeed(&first, "e1", "deploy").await;
+    let (output, world) = succeed(&deploy(&at, "web", "2", "web", 1), "e2", "deploy").await;
+    at.ecs.aws("ecs", "DeregisterTaskDefinition", json!({"taskDefinition": "rollf-web:1"}));
+    let (back, _) = succeed(&rollback(&at, &[(Some(&output), &world)]), "e2", "rollback").await;
+    assert!(back.notices.iter().any(|notice| notice.contains("INACTIVE")), "{:?}", back.notices);
+    assert_eq!(revision(&at.describe("web")), "rollf-web:3");
+    let described = |name: &str| {
+        let mut said =
+            at.ecs.aws("ecs", "DescribeTaskDefinition", json!({"taskDefinition": name, "include": ["TAGS"]}));
+        for key in
+            ["taskDefinitionArn", "revision", "status", "registeredAt", "deregisteredAt", "registeredBy"]
+        {
+            said["taskDefinition"].as_object_mut().unwrap().remove(key);
+        }
+        (said["taskDefinition"].take(), said["tags"].take())
+    };
+    assert_eq!(described("rollf-web:1"), described("rollf-web:3"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_somebody_deployed_since_is_not_rolled_back() {
+    let at = place("rollg").await;
+    succeed(&deploy(&at, "web", "1", "web", 1), "e1", "deploy").await;
+    let (output, world) = succeed(&deploy(&at, "web", "2", "web", 1), "e2", "deploy").await;
+    let other = at.register("rollg-web", &image(&at, "3", "web"));
+    at.ecs.aws(
+        "ecs",
+        "UpdateService",
+        json!({"cluster": at.name, "service": "web", "taskDefinition": other}),
+    );
+    let (error, _) = fail(&rollback(&at, &[(Some(&output), &world)]), "e2", "rollback").await;
+    assert_eq!(error.code, "ECS-024", "{error}");
+    assert_eq!(revision(&at.describe("web")), "rollg-web:3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_run_again_deploys_once() {
+    let at = place("rollh").await;
+    let mut first = deploy(&at, "web", "1", "web", 1);
+    first.action = EcsAction::EcsRollingDeploy {
+        same_as_already_running_instances: false,
+        force_new_deployment: true,
+        skip_steady_state_check: false,
+    };
+    let world = World::new("again", task(&first, "e1", "deploy"), secrets());
+    run(&world, &first).await.unwrap();
+    let primary = |service: &Value| service["deployments"][0]["id"].clone();
+    let id = primary(&at.describe("web"));
+    world.restart();
+    run(&world, &first).await.unwrap();
+    assert_eq!(primary(&at.describe("web")), id);
+    assert_eq!(revision(&at.describe("web")), "rollh-web:1");
+}
