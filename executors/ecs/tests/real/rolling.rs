@@ -2,10 +2,11 @@
 
 use crate::peer::aws::{Fault, Place};
 use crate::peer::{
-    definitions, document, executor, fail, image, place, rolling, run, secrets, spec, succeed, task, undo,
+    definitions, document, executor, fail, image, place, probed, rolling, run, secrets, spec, succeed, task,
+    undo,
 };
-use executor_api::testing::World;
-use executor_api::{Executor as _, Plan, StepOutput};
+use executor_api::testing::{CrashAt, World, until};
+use executor_api::{CancelReason, CancelStage, Class, Executor as _, Plan, StepOutput};
 use proto::task::{EcsAction, EcsDefinitions, EcsEarlier, EcsSpec, EcsUndo};
 use serde_json::{Value, json};
 
@@ -268,4 +269,82 @@ async fn a_step_that_is_run_again_deploys_once() {
     run(&world, &first).await.unwrap();
     assert_eq!(primary(&at.describe("web")), id);
     assert_eq!(revision(&at.describe("web")), "rollh-web:1");
+}
+
+fn suspended(at: &Place<'_>) -> bool {
+    let found = scaling(at, "DescribeScalableTargets", json!({}));
+    found["ScalableTargets"][0]["SuspendedState"]["DynamicScalingInSuspended"] == true
+}
+
+/// One life of the agent that may end where `world` plans it. `None`: it died.
+async fn live(world: &World, spec: &EcsSpec) -> Option<Result<StepOutput, executor_api::StepError>> {
+    let executor = probed(std::sync::Arc::new(world.marks.clone()));
+    let (_handle, cx) = world.context();
+    tokio::select! {
+        result = executor.run(spec, &cx) => Some(result),
+        () = world.marks.crashed() => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_anywhere_goes_on_and_deploys_once() {
+    let at = place("rolli").await;
+    succeed(&deploy(&at, "web", "1", "web", 1), "e0", "deploy").await;
+    scaling(&at, "RegisterScalableTarget", json!({"MinCapacity": 1, "MaxCapacity": 4}));
+    let mut step = deploy(&at, "web", "1", "web", 1);
+    step.action = EcsAction::EcsRollingDeploy {
+        same_as_already_running_instances: false,
+        force_new_deployment: true,
+        skip_steady_state_check: false,
+    };
+    let undisturbed = World::new("k0", task(&step, "k0", "deploy"), secrets());
+    live(&undisturbed, &step).await.unwrap().unwrap();
+    let (checkpoints, calls) = (undisturbed.marks.count(), undisturbed.marks.calls());
+    assert!(undisturbed.marks.unannounced().is_empty(), "{:?}", undisturbed.marks.unannounced());
+    assert_eq!(calls.iter().filter(|call| call.starts_with("UpdateService")).count(), 1, "{calls:?}");
+    let at_checkpoints =
+        (1..=checkpoints).flat_map(|n| [CrashAt::BeforeCheckpoint(n), CrashAt::AfterCheckpoint(n)]);
+    let at_calls = (1..=calls.len()).flat_map(|n| [CrashAt::BeforeCall(n), CrashAt::AfterCall(n)]);
+    for (n, crash) in at_checkpoints.chain(at_calls).enumerate() {
+        let execution = format!("k{}", n + 1);
+        let before = at.ecs.calls(0).last().map_or(0, |call| call.number);
+        let world = World::new(execution.as_str(), task(&step, &execution, "deploy"), secrets());
+        world.marks.crash_at(crash);
+        assert!(live(&world, &step).await.is_none(), "{crash:?}: did not die");
+        world.restart();
+        let result = live(&world, &step).await.expect("no crash is planned");
+        let log = world.logs.everything();
+        result.unwrap_or_else(|error| panic!("{crash:?}: {} {error}\n{log}", error.code));
+        let sent = at.calls(before).into_iter().filter(|call| call == "ecs:UpdateService").count();
+        assert_eq!(sent, 1, "{crash:?}\n{log}");
+        assert!(!suspended(&at), "{crash:?}\n{log}");
+        assert!(world.marks.unannounced().is_empty(), "{crash:?}: {:?}", world.marks.unannounced());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_in_the_middle_resumes_autoscaling_and_can_be_rolled_back() {
+    let at = place("rollj").await;
+    succeed(&deploy(&at, "web", "1", "web", 1), "e1", "deploy").await;
+    scaling(&at, "RegisterScalableTarget", json!({"MinCapacity": 1, "MaxCapacity": 4}));
+    let step = deploy(&at, "web", "2", "sick", 1);
+    let world = World::new("abort", task(&step, "e2", "deploy"), secrets());
+    let (handle, cx) = world.context();
+    let executor = executor();
+    let abort = async {
+        let limit = std::time::Duration::from_secs(120);
+        until("autoscaling is suspended and the update sent", limit, async || {
+            let now = at.describe("web");
+            (suspended(&at) && revision(&now) == "rollj-web:2").then_some(())
+        })
+        .await;
+        handle.cancel(CancelReason::User, CancelStage::Ask);
+    };
+    let (result, ()) = tokio::join!(executor.run(&step, &cx), abort);
+    let error = result.unwrap_err();
+    assert!(matches!(error.class, Class::Cancelled { reason: CancelReason::User }), "{} {error}", error.code);
+    assert!(!suspended(&at));
+    succeed(&rollback(&at, &[(None, &world)]), "e2", "rollback").await;
+    assert_eq!(revision(&at.describe("web")), "rollj-web:1");
+    assert!(!suspended(&at));
 }
