@@ -7,6 +7,7 @@
 use crate::error::unreadable;
 use crate::scaling::Scaling;
 use crate::service::Snapshot;
+use crate::steps::phases::Phased;
 use crate::traffic::undo::Shifted;
 use executor_api::{Checkpoint, StepContext, StepError};
 use serde::de::DeserializeOwned;
@@ -35,6 +36,11 @@ pub(crate) enum Undo {
     Canary {
         /// Its name.
         service: String,
+    },
+    /// Tasks move, or are to move, from one of the services `<name>__<n>` to the next.
+    Phased {
+        /// What was found and done.
+        phased: Box<Phased>,
     },
     /// Rules of load balancers were changed.
     Traffic(Box<Shifted>),

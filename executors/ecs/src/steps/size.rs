@@ -2,6 +2,7 @@
 
 use crate::error::bad_spec;
 use crate::memory::Memory;
+use crate::scaling;
 use crate::session::{Session, autoscaling, ecs};
 use aws::Repeat;
 use aws::document::{list, text, whole};
@@ -75,6 +76,29 @@ pub(crate) async fn set<M: Memory>(
     let input = json!({"cluster": session.cluster, "service": service, "desiredCount": count});
     let answer = session.change(&call, ecs("UpdateService"), input, Repeat::Safe).await;
     answer.map_err(|fault| session.fault(fault, &format!("scale service {service} to {count}")))
+}
+
+/// Suspends all autoscaling of a service, if it has any, so that nothing changes its count but the step.
+///
+/// **Errors**: those of the account; `ECS-002`. **Repeat**: safe.
+pub(crate) async fn suspend<M: Memory>(
+    session: &Session,
+    service: &str,
+    memory: &M,
+    log: &dyn UnitLog,
+) -> Result<(), StepError> {
+    if scaling::read(session, service, log).await?.target.is_none() {
+        return Ok(());
+    }
+    let resource = scaling::resource(session, service);
+    let call = format!("RegisterScalableTarget {resource}");
+    session.announce(format!("suspend autoscaling of {service}"), &[&call], memory).await?;
+    let input = json!({"ServiceNamespace": "ecs", "ResourceId": resource, "ScalableDimension": "ecs:service:DesiredCount",
+        "SuspendedState": {"DynamicScalingInSuspended": true, "DynamicScalingOutSuspended": true,
+            "ScheduledScalingSuspended": true}});
+    let answer = session.change(&call, autoscaling("RegisterScalableTarget"), input, Repeat::Safe).await;
+    answer.map_err(|fault| session.fault(fault, &format!("suspend autoscaling of {service}")))?;
+    session.say(log, Level::Info, &format!("autoscaling of service {service} is suspended")).await
 }
 
 /// What the service's autoscaling would make of this count; `None` when it leaves it alone or has none.

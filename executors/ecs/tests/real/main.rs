@@ -6,6 +6,9 @@
     reason = "Tests may panic and print."
 )]
 
+mod canary;
+mod crash;
 mod peer;
+mod phased;
 mod rolling;
 mod scale;
