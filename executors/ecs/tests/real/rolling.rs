@@ -7,7 +7,7 @@ use crate::peer::{
 };
 use executor_api::testing::{CrashAt, World, until};
 use executor_api::{CancelReason, CancelStage, Class, Executor as _, Plan, StepOutput};
-use proto::task::{EcsAction, EcsDefinitions, EcsEarlier, EcsSpec, EcsUndo};
+use proto::task::{EcsAction, EcsDefinitions, EcsEarlier, EcsSpec, EcsUndo, TaskDefinition};
 use serde_json::{Value, json};
 
 fn step(at: &Place<'_>, definitions: EcsDefinitions) -> EcsSpec {
@@ -347,4 +347,63 @@ async fn an_abort_in_the_middle_resumes_autoscaling_and_can_be_rolled_back() {
     succeed(&rollback(&at, &[(None, &world)]), "e2", "rollback").await;
     assert_eq!(revision(&at.describe("web")), "rollj-web:1");
     assert!(!suspended(&at));
+}
+
+/// A task definition that writes every member of the container and the task which the peer keeps. It drops
+/// `enableFaultInjection`.
+fn everything(at: &Place<'_>) -> Value {
+    let mut rich = at.definition("rollk-web", &image(at, "1", "web"));
+    rich["tags"] = json!([{"key": "team", "value": "a"}, {"key": "empty", "value": ""}]);
+    rich["volumes"] = json!([{"name": "data"}, {"name": "efs", "efsVolumeConfiguration": {"fileSystemId": "fs-1",
+        "transitEncryption": "ENABLED", "authorizationConfig": {"accessPointId": "fsap-1", "iam": "ENABLED"}}}]);
+    rich["pidMode"] = json!("task");
+    rich["ephemeralStorage"] = json!({"sizeInGiB": 30});
+    rich["runtimePlatform"] = json!({"operatingSystemFamily": "LINUX", "cpuArchitecture": "X86_64"});
+    rich["proxyConfiguration"] = json!({"type": "APPMESH", "containerName": "app",
+        "properties": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]});
+    rich["taskRoleArn"] = json!("arn:aws:iam::123456789012:role/task");
+    let container = &mut rich["containerDefinitions"][0];
+    let more = json!({
+        "environment": [{"name": "B", "value": "2"}, {"name": "A", "value": ""}],
+        "environmentFiles": [{"value": "arn:aws:s3:::b/x.env", "type": "s3"}],
+        "secrets": [{"name": "PW", "valueFrom": "arn:aws:secretsmanager:us-east-1:123456789012:secret:x"}],
+        "ulimits": [{"name": "nofile", "softLimit": 1024, "hardLimit": 2048}],
+        "dockerLabels": {"x": "y", "empty": ""}, "stopTimeout": 5, "startTimeout": 30, "essential": true,
+        "healthCheck": {"command": ["CMD-SHELL", "true"], "interval": 30, "timeout": 6, "retries": 3, "startPeriod": 0},
+        "linuxParameters": {"initProcessEnabled": true, "capabilities": {"add": ["SYS_PTRACE"], "drop": []}},
+        "mountPoints": [{"sourceVolume": "data", "containerPath": "/data", "readOnly": false}],
+        "systemControls": [{"namespace": "net.core.somaxconn", "value": "100"}],
+        "readonlyRootFilesystem": true, "user": "1000", "workingDirectory": "/", "interactive": true,
+        "pseudoTerminal": true, "restartPolicy": {"enabled": true, "ignoredExitCodes": [0], "restartAttemptPeriod": 60},
+        "dependsOn": [], "command": ["a", "b"], "entryPoint": ["x"], "hostname": "h", "futureMember": {"x": [1]}});
+    container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    rich
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_member_of_a_task_definition_survives_registering_and_describing() {
+    let at = place("rollk").await;
+    let mut step = deploy(&at, "web", "1", "web", 0);
+    step.definitions.task.as_mut().unwrap().document = Some(document("taskDefinition", everything(&at)));
+    succeed(&step, "e1", "deploy").await;
+    let (_, again) = succeed(&step, "e2", "deploy").await;
+    let log = again.logs.everything();
+    assert!(log.contains("task definition rollk-web:1 is alike"), "{log}");
+    // By its name alone the same revision is used; by one that is INACTIVE, an equal one is made.
+    at.ecs.aws("ecs", "DeregisterTaskDefinition", json!({"taskDefinition": "rollk-web:1"}));
+    let task = TaskDefinition { arn: Some("rollk-web:1".into()), document: None };
+    step.definitions.task = Some(task);
+    succeed(&step, "e3", "deploy").await;
+    assert_eq!(revision(&at.describe("web")), "rollk-web:2");
+    let described = |name: &str| {
+        let mut said =
+            at.ecs.aws("ecs", "DescribeTaskDefinition", json!({"taskDefinition": name, "include": ["TAGS"]}));
+        for key in
+            ["taskDefinitionArn", "revision", "status", "registeredAt", "deregisteredAt", "registeredBy"]
+        {
+            said["taskDefinition"].as_object_mut().unwrap().remove(key);
+        }
+        (said["taskDefinition"].take(), said["tags"].take())
+    };
+    assert_eq!(described("rollk-web:1"), described("rollk-web:2"));
 }
