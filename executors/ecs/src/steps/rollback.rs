@@ -18,13 +18,26 @@ use proto::task::{EcsAction, EcsSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What is undone: of each service the oldest state before and the newest deployment.
+/// What is undone, for whoever undoes single steps (rule R25) as well: of each service the oldest state before and the newest deployment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Undone {
     name: String,
     snapshot: Option<Box<Snapshot>>,
     scaling: Scaling,
     deployed: Option<Deployed>,
+}
+
+impl Undone {
+    /// Of the undo data of a deployment; `None` for other data.
+    pub(crate) fn of(undo: Undo) -> Option<Undone> {
+        let Undo::Service { name, snapshot, scaling, deployed } = undo else { return None };
+        Some(Undone {
+            name,
+            snapshot,
+            scaling: scaling.map(|scaling| *scaling).unwrap_or_default(),
+            deployed,
+        })
+    }
 }
 
 /// What the step remembers of the service that it is at.
@@ -135,8 +148,11 @@ async fn work(
     Ok(StepOutput { outputs, ..StepOutput::default() })
 }
 
-/// Undoes one deployment. Returns the tasks that run afterwards.
-async fn roll_back(
+/// Undoes one deployment. Returns the tasks that run afterwards. The caller ends with [`rollout::finish`].
+///
+/// **Errors**: `ECS-024`: somebody else has deployed since; those of [`service::restore`] and [`steady::wait`].
+/// **Repeat**: safe with the memory of before.
+pub(crate) async fn roll_back(
     session: &Session,
     one: &Undone,
     skip_wait: bool,

@@ -323,6 +323,33 @@ async fn an_agent_that_is_killed_anywhere_goes_on_and_deploys_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_while_a_service_is_made_makes_one() {
+    let at = place("rolll").await;
+    let made = |n: usize| deploy(&at, &format!("web{n}"), "1", "web", 1);
+    let undisturbed = World::new("m0", task(&made(0), "m0", "deploy"), secrets());
+    live(&undisturbed, &made(0)).await.unwrap().unwrap();
+    let (checkpoints, calls) = (undisturbed.marks.count(), undisturbed.marks.calls().len());
+    let at_checkpoints =
+        (1..=checkpoints).flat_map(|n| [CrashAt::BeforeCheckpoint(n), CrashAt::AfterCheckpoint(n)]);
+    let at_calls = (1..=calls).flat_map(|n| [CrashAt::BeforeCall(n), CrashAt::AfterCall(n)]);
+    for (n, crash) in at_checkpoints.chain(at_calls).enumerate() {
+        let (execution, step) = (format!("m{}", n + 1), made(n + 1));
+        let world = World::new(execution.as_str(), task(&step, &execution, "deploy"), secrets());
+        world.marks.crash_at(crash);
+        assert!(live(&world, &step).await.is_none(), "{crash:?}: did not die");
+        world.restart();
+        let result = live(&world, &step).await.expect("no crash is planned");
+        let log = world.logs.everything();
+        let output = result.unwrap_or_else(|error| panic!("{crash:?}: {} {error}\n{log}", error.code));
+        // Registered once, made once, and whoever rolls back deletes it.
+        let service = at.describe(&format!("web{}", n + 1));
+        assert_eq!(revision(&service), format!("rolll-web{}:1", n + 1), "{crash:?}\n{log}");
+        let undo = undo(Some(&output), &world).to_string();
+        assert!(undo.contains("\"created\":true") && undo.contains("\"snapshot\":null"), "{crash:?}: {undo}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_abort_in_the_middle_resumes_autoscaling_and_can_be_rolled_back() {
     let at = place("rollj").await;
     succeed(&deploy(&at, "web", "1", "web", 1), "e1", "deploy").await;
