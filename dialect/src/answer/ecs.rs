@@ -41,7 +41,7 @@ pub(super) fn response(case: &Case<'_>, command: EcsCommand, region: &str, key: 
     let infrastructure_key = || Some(cut(key, MAX_NAME).into_owned());
     let text = |name: &str| outputs.text(name);
     let flag = |name: &str| outputs.flag(name).unwrap_or_default();
-    let ecs_tasks = || tasks(case, outputs.value("ecsTasks").or_else(|| outputs.value("tasks")));
+    let ecs_tasks = || tasks(case, outputs.value("instances"));
     match command {
         EcsCommand::RollingDeploy | EcsCommand::TaskArnRollingDeploy => {
             let result = EcsRollingDeployResult {
@@ -213,7 +213,7 @@ fn deployed(
 
 fn service(case: &Case<'_>, name: &str, region: Option<String>) -> Option<EcsServiceData> {
     let value = Outputs(case.result).value(name).filter(|value| value.is_object())?;
-    let listed = value.get("tasks").or_else(|| value.get("ecsTasks"));
+    let listed = value.get("instances");
     Some(EcsServiceData { region, service_name: field(value, "serviceName"), tasks: tasks(case, listed) })
 }
 
@@ -237,6 +237,12 @@ fn tasks(case: &Case<'_>, listed: Option<&Value>) -> Vec<EcsTask> {
     listed.take(super::bounds::MAX_INSTANCES).map(task).collect()
 }
 
+/// A time of AWS, which are seconds with a fraction, as the manager counts.
+fn milliseconds(seconds: &Value) -> Option<i64> {
+    let milliseconds = seconds.as_f64()? * 1000.0;
+    (milliseconds.abs() < 1e15).then_some(milliseconds.round() as i64)
+}
+
 fn task(task: &Value) -> EcsTask {
     let containers = task.get("containers").and_then(Value::as_array).into_iter().flatten().take(MAX_PARTS);
     EcsTask {
@@ -251,7 +257,7 @@ fn task(task: &Value) -> EcsTask {
             .collect(),
         launch_type: field(task, "launchType"),
         service_name: field(task, "serviceName"),
-        started_at: task.get("startedAt").and_then(Value::as_i64),
+        started_at: task.get("startedAt").and_then(milliseconds),
         started_by: field(task, "startedBy"),
         task_arn: field(task, "taskArn"),
         task_definition_arn: field(task, "taskDefinitionArn"),

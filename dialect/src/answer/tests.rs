@@ -351,7 +351,7 @@ fn ecs_answers_carry_what_the_rollback_needs() {
     let mut result = ended(
         StepStatus::Success,
         json!({"serviceName": "shop", "isFirstDeployment": false,
-        "ecsTasks": [{"taskArn": "arn:t", "startedAt": 5, "containers": [{"name": "web"}]}]}),
+        "instances": [{"taskArn": "arn:t", "startedAt": 5.25, "containers": [{"name": "web"}]}]}),
     );
     result.undo = Some(json!({"v": 1, "service": "shop"}));
     let told = told_by(&of(EcsCommand::PrepareRollbackData), &result);
@@ -359,7 +359,7 @@ fn ecs_answers_carry_what_the_rollback_needs() {
     assert_eq!(text, r#"delegate-undo/1 {"v":1,"service":"shop"}"#);
     let told = told_by(&of(EcsCommand::RollingDeploy), &result);
     let told = &told["ecsRollingDeployResult"];
-    assert_eq!((&told["region"], &told["ecsTasks"][0]["startedAt"]), (&json!("eu-west-1"), &json!(5)));
+    assert_eq!((&told["region"], &told["ecsTasks"][0]["startedAt"]), (&json!("eu-west-1"), &json!(5_250)));
     for command in EcsCommand::ALL {
         let told = told_by(&of(*command), &failed(FailureKind::BadSpec, "no"));
         assert_eq!(
@@ -441,7 +441,7 @@ fn an_answer_that_would_be_too_large_keeps_its_status() {
 fn outputs_of_another_shape_are_left_out() {
     let odd = json!({"releaseNumber": u64::MAX, "k8sPodList": [7, null, {"labels": [], "containerList": 3, "name": 5}], "manifest": 1,
         "prunedResourceIds": {}, "canaryWorkloadDeployed": "yes", "stages": "x", "ok": 1, "httpResponseCode": -1e300, "httpResponseBody": [],
-        "ecsTasks": {"a": 1}, "newService": [], "outputVariables.a": null});
+        "instances": [7, {"startedAt": 1e300}], "newService": [], "outputVariables.a": null});
     let result = ended(StepStatus::Success, odd);
     let told = told_by(&kubernetes(K8sTask::Rolling), &result);
     assert_eq!(told["k8sNGTaskResponse"]["releaseNumber"], i32::MAX);

@@ -15,6 +15,7 @@ use proto::task::{
     EcsAction, EcsDefinitions, EcsDocument, EcsEarlier, EcsSpec, EcsUndo, FileStore, Infrastructure,
     RunTaskShape, StepSpec, StepTask, TaskCount, TaskDefinition,
 };
+use serde_json::{Value, json};
 
 /// What the name of a canary ends with; the manager says it, and means always this.
 const CANARY: &str = "Canary";
@@ -163,11 +164,19 @@ fn definitions(cx: &mut Cx<'_>, data: &View<'_>) -> Result<EcsDefinitions, Fault
     })
 }
 
-/// Undo data of ours, as it comes back. What a Java delegate wrote is told apart before anything is changed.
+/// What earlier tasks left behind, as far as the package says it.
 fn earlier(command: EcsCommand, data: &View<'_>) -> Result<EcsEarlier, Fault> {
-    if command != EcsCommand::RollingRollback {
-        return Ok(EcsEarlier::default());
-    }
+    let (kind, undo) = match command {
+        EcsCommand::RollingRollback => ("EcsRollingDeploy", of_answer(data)?),
+        EcsCommand::CanaryDelete => ("EcsCanaryDeploy", canary(data)?),
+        _ => return Ok(EcsEarlier::default()),
+    };
+    let undo = EcsUndo { step: "earlier".to_owned(), kind: kind.to_owned(), succeeded: true, data: undo };
+    Ok(EcsEarlier { undo: vec![undo] })
+}
+
+/// Undo data of ours, as it comes back. What a Java delegate wrote is told apart before anything is changed.
+fn of_answer(data: &View<'_>) -> Result<Value, Fault> {
     let config = data.object("ecsRollingRollbackConfig")?;
     let written = config.maybe_str("createServiceRequestBuilderString")?.unwrap_or_default();
     let foreign = || {
@@ -178,13 +187,19 @@ fn earlier(command: EcsCommand, data: &View<'_>) -> Result<EcsEarlier, Fault> {
     };
     let packed = written.strip_prefix(UNDO).ok_or_else(foreign)?;
     let place = config.at("createServiceRequestBuilderString");
-    let undo =
-        serde_json::from_str(packed).map_err(|_| Fault::shape(&place, "holds undo data that is cut off"))?;
-    let undo = EcsUndo {
-        step: "rolling".to_owned(),
-        kind: "EcsRollingDeploy".to_owned(),
-        succeeded: true,
-        data: undo,
-    };
-    Ok(EcsEarlier { undo: vec![undo] })
+    serde_json::from_str(packed).map_err(|_| Fault::shape(&place, "holds undo data that is cut off"))
+}
+
+/// The canary that a deletion means, in the form of the undo data of its deployment: the package names the service that it
+/// stands beside.
+fn canary(data: &View<'_>) -> Result<Value, Fault> {
+    let key = "ecsServiceDefinitionManifestContent";
+    let place = data.at(key);
+    let document: Value = serde_saphyr::from_str(data.str(key)?)
+        .map_err(|_| Fault::shape(&place, "is no YAML; expected the definition of a service"))?;
+    let service = document.get("serviceName").and_then(Value::as_str).map(str::trim).unwrap_or_default();
+    if service.is_empty() {
+        return Err(Fault::shape(&place, "names no service (serviceName)"));
+    }
+    Ok(json!({"v": 1, "undo": {"kind": "canary", "service": format!("{service}{CANARY}")}}))
 }

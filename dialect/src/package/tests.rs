@@ -617,6 +617,16 @@ fn an_ecs_package_becomes_its_step() {
     );
     let (_, spec) = ecs(&[command("ECS_CANARY_DELETE"), ("/data/ecsServiceNameSuffix", json!("Canary"))]);
     assert_eq!(spec.action, EcsAction::EcsCanaryDelete {});
+    assert_eq!(spec.earlier.undo[0].kind, "EcsCanaryDeploy");
+    assert_eq!(
+        spec.earlier.undo[0].data,
+        json!({"v": 1, "undo": {"kind": "canary", "service": "shopCanary"}})
+    );
+    for manifest in ["desiredCount: 2", "a: [", "7"] {
+        let changes =
+            [command("ECS_CANARY_DELETE"), ("/data/ecsServiceDefinitionManifestContent", json!(manifest))];
+        assert_eq!(refused(&with("t-ecs", &changes)).code, "HRN-003", "{manifest}");
+    }
     let (_, spec) = ecs(&[
         command("ECS_TASK_ARN_ROLLING_DEPLOY"),
         ("/data/ecsTaskDefinitionArn", json!("arn:aws:ecs:x:1:task-definition/a:1")),
