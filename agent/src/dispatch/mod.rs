@@ -122,7 +122,7 @@ impl Executors {
         let ca_pem = || self.ca_pem.clone().unwrap_or_default();
         let make = async || {
             let config = executor_verify::Config { ca_pem: ca_pem(), ..Default::default() };
-            VerifyExecutor::new(config).map_err(|error| setup("Verify", error))
+            VerifyExecutor::new(config, self.aws().await?.clone()).map_err(|error| setup("Verify", error))
         };
         self.verify.get_or_try_init(make).await
     }
@@ -218,7 +218,7 @@ impl Executors {
             StepSpec::Ecs(spec) => drive(self.ecs().await?, spec, cx, recover, VANISHED).await,
             #[cfg(not(feature = "ecs"))]
             StepSpec::Ecs(spec) => Err(unsupported(spec.action.kind())),
-            StepSpec::ResolveArtifact(spec) => internal::resolve(self.client().await?, spec, cx).await,
+            StepSpec::ResolveArtifact(spec) => internal::resolve(self, spec, cx).await,
             StepSpec::ConnectorTest(spec) => self.connector_test(spec, cx).await,
             StepSpec::Noop(spec) => internal::noop(spec, cx).await,
             StepSpec::Unknown { kind, .. } => Err(unsupported(kind)),
@@ -250,7 +250,7 @@ impl Executors {
                     .await?
             }
             ConnectorTestSpec::Git(connector) => {
-                let access = internal::access(self.git_client().await?, cx).0;
+                let access = internal::access(self.git_client().await?, cx);
                 sources::probe_git(&access, connector).await
             }
         };
@@ -262,7 +262,7 @@ impl Executors {
         cx: &StepContext,
         probe: impl FnOnce(sources::Access) -> F,
     ) -> Result<Vec<TestStage>, StepError> {
-        Ok(probe(internal::access(self.client().await?, cx).0).await)
+        Ok(probe(internal::access(self.client().await?, cx)).await)
     }
 }
 

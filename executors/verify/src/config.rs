@@ -15,6 +15,9 @@ pub struct Config {
     pub error_budget: u32,
     /// Pause after a failed query. In a rehearsal it is divided like the window.
     pub retry_pause: Duration,
+    /// How long after the end of a window samples of CloudWatch may still come (facts C3.3). Divided in a rehearsal; it ends
+    /// before the step's timer does.
+    pub cloudwatch_lag: Duration,
 }
 
 impl Default for Config {
@@ -28,6 +31,7 @@ impl Default for Config {
             // The limits of Argo Rollouts (facts C3.3).
             error_budget: 4,
             retry_pause: Duration::from_secs(10),
+            cloudwatch_lag: Duration::from_secs(120),
         }
     }
 }

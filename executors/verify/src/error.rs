@@ -89,6 +89,29 @@ pub enum Error {
         /// What the provider asked for.
         retry_after: Option<Duration>,
     },
+    /// AWS refuses a call, or cannot be reached; classified already.
+    #[error("{}", .0.what)]
+    Aws(Box<StepError>),
+    /// What a metric is of cannot be told.
+    #[error("{problem}")]
+    Place {
+        #[expect(missing_docs, reason = "See the enum.")]
+        target: String,
+        /// What was found.
+        problem: String,
+    },
+    /// CloudWatch has not all samples, and gives no further page.
+    #[error("CloudWatch gives the samples of `{metric}` only as `{status}`{}", said(.messages))]
+    Incomplete {
+        #[expect(missing_docs, reason = "See the enum.")]
+        target: String,
+        /// What was asked for.
+        metric: String,
+        /// `InternalError`, `PartialData` or `Forbidden`.
+        status: String,
+        /// What it says beside that.
+        messages: Vec<String>,
+    },
     /// A secret of the connector cannot be had.
     #[error("connector `{connector}`: {source}")]
     Secret {
@@ -112,6 +135,8 @@ impl Error {
         match self {
             Error::Unreachable { .. } => true,
             Error::Answer { status, .. } => *status >= 500 || *status == 429 || *status == 408,
+            // Calls to AWS have been repeated already.
+            Error::Incomplete { status, .. } => status != FORBIDDEN,
             _ => false,
         }
     }
@@ -122,6 +147,13 @@ impl From<LogClosed> for Error {
         // The pipeline closes only when the agent goes down.
         Error::Cancelled { reason: CancelReason::Drain }
     }
+}
+
+/// Status of samples that the caller may not see.
+const FORBIDDEN: &str = "Forbidden";
+
+fn said(messages: &[String]) -> String {
+    if messages.is_empty() { String::new() } else { format!(": {}", messages.join("; ")) }
 }
 
 fn list(faults: &[SpecFault]) -> String {
@@ -164,6 +196,16 @@ impl From<Error> for StepError {
                 .hint("Give the agent the right CA (`--ca-file`), or ask by the name in the certificate."),
             Error::Secret { connector, source } => {
                 step(Class::BadSpec, "VER-010").target(format!("connector {connector}")).source(source)
+            }
+            Error::Aws(error) => *error,
+            Error::Place { target, .. } => step(Class::BadSpec, "VER-012").target(target).hint(
+                "Write `dimensions` in the step, or in the query: `avg(AWS/ApplicationELB:TargetResponseTime{TargetGroup=…, LoadBalancer=…})`.",
+            ),
+            Error::Incomplete { target, status, .. } => {
+                let class = if status == FORBIDDEN { Class::Authorization } else { Class::Connectivity };
+                step(class, "VER-013").target(target).hint(
+                    "The caller needs cloudwatch:GetMetricData, also in the account that owns the metric; otherwise run the step again.",
+                )
             }
             Error::Cancelled { reason } => step(Class::Cancelled { reason }, "VER-011"),
         }

@@ -1,5 +1,6 @@
 //! The judgement: pure, the same for every provider. **Source**: settled facts §3.2, ecs-ssh-steps facts C3.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Samples that a judgement needs at the end; fewer say nothing.
@@ -41,6 +42,16 @@ pub enum Formula {
     },
 }
 
+/// How the samples of a window become a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aggregate {
+    /// Each sample is compared, and their mean at the end.
+    #[default]
+    Mean,
+    /// Only their sum is compared: counts of what happened since the sample before.
+    Total,
+}
+
 /// How a series is judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
@@ -48,18 +59,24 @@ pub struct Rule {
     pub direction: Direction,
     /// What is compared.
     pub formula: Formula,
+    /// Of which number.
+    pub aggregate: Aggregate,
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = match self.aggregate {
+            Aggregate::Mean => "value",
+            Aggregate::Total => "total",
+        };
         match (self.formula, self.direction) {
-            (Formula::Value { limit }, Direction::HigherIsWorse) => write!(f, "value <= {limit}"),
-            (Formula::Value { limit }, Direction::LowerIsWorse) => write!(f, "value >= {limit}"),
+            (Formula::Value { limit }, Direction::HigherIsWorse) => write!(f, "{value} <= {limit}"),
+            (Formula::Value { limit }, Direction::LowerIsWorse) => write!(f, "{value} >= {limit}"),
             (Formula::Deviation { percent }, Direction::HigherIsWorse) => {
-                write!(f, "(value - control) / |control| * 100 <= {percent}")
+                write!(f, "({value} - control) / |control| * 100 <= {percent}")
             }
             (Formula::Deviation { percent }, Direction::LowerIsWorse) => {
-                write!(f, "(value - control) / |control| * 100 >= -{percent}")
+                write!(f, "({value} - control) / |control| * 100 >= -{percent}")
             }
         }
     }
@@ -75,18 +92,48 @@ pub struct Point {
 }
 
 /// What the samples are compared with.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Control {
     /// Mean of its samples.
     pub mean: f64,
     /// How many there were.
     pub points: usize,
+    /// Its samples by time, when each is compared with the one of the same time. It still grows then.
+    beside: Option<BTreeMap<i64, f64>>,
 }
 
 impl Control {
-    /// The control of these samples.
+    /// The control of these samples, which were over before the judged ones began.
     pub fn of(points: &[Point]) -> Self {
-        Control { mean: mean(points), points: points.len() }
+        Control { mean: mean(points), points: points.len(), beside: None }
+    }
+
+    /// The control that was sampled at the same times as what is judged: those of its samples that have a partner.
+    pub fn beside(control: &[Point], judged: &[Point]) -> Self {
+        let times: BTreeSet<i64> = judged.iter().map(|point| point.at_ms).collect();
+        let pairs: Vec<Point> = control.iter().copied().filter(|p| times.contains(&p.at_ms)).collect();
+        let beside = pairs.iter().map(|point| (point.at_ms, point.value)).collect();
+        Control { mean: mean(&pairs), points: pairs.len(), beside: Some(beside) }
+    }
+
+    /// Whether further samples come.
+    fn grows(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// What a sample of this time is compared with.
+    pub fn at(&self, at_ms: i64) -> Option<f64> {
+        match &self.beside {
+            None => Some(self.mean),
+            Some(beside) => beside.get(&at_ms).copied(),
+        }
+    }
+
+    /// Sum of its samples.
+    pub fn total(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "A window has a few thousand samples.")]
+        let points = self.points as f64;
+        self.mean * points
     }
 }
 
@@ -95,10 +142,10 @@ impl Control {
 pub enum Verdict {
     /// Nothing yet.
     Continue,
-    /// The window is over and the mean is good.
+    /// The window is over and the number is good.
     Pass {
-        /// Mean of the samples.
-        mean: f64,
+        /// Mean or total of the samples.
+        value: f64,
     },
     /// The limit is violated.
     Fail {
@@ -114,40 +161,80 @@ pub enum Verdict {
 
 /// Judges `points`, which are in the order of time. `finished`: the window is over, no further samples come.
 pub fn judge(rule: &Rule, control: Option<&Control>, points: &[Point], finished: bool) -> Verdict {
-    if let Formula::Deviation { .. } = rule.formula {
-        match control {
-            None => return inconclusive("there is no control to compare with"),
-            Some(control) if control.points < MIN_POINTS => {
-                let found = control.points;
+    let control = match (rule.formula, control) {
+        (Formula::Value { .. }, _) => None,
+        (Formula::Deviation { .. }, None) => return inconclusive("there is no control to compare with"),
+        (Formula::Deviation { .. }, Some(control)) => {
+            if control.points < MIN_POINTS && (finished || !control.grows()) {
+                let (found, when) = (control.points, if control.grows() { " at the same times" } else { "" });
                 return inconclusive(format!(
-                    "the control window has {found} of at least {MIN_POINTS} samples"
+                    "the control has {found} of at least {MIN_POINTS} samples{when}"
                 ));
             }
-            Some(_) => {}
+            Some(control)
         }
+    };
+    match rule.aggregate {
+        Aggregate::Mean => by_samples(rule, control, points, finished),
+        Aggregate::Total => by_total(rule, control, points, finished),
     }
-    let measured: Vec<Option<f64>> = points.iter().map(|point| rule.measure(control, point.value)).collect();
-    if let Some(reason) = run_of_violations(rule, points, &measured) {
+}
+
+fn by_samples(rule: &Rule, control: Option<&Control>, points: &[Point], finished: bool) -> Verdict {
+    // A sample without a partner cannot be compared.
+    let comparable = |point: &&Point| control.is_none_or(|control| control.at(point.at_ms).is_some());
+    let points: Vec<Point> = points.iter().filter(comparable).copied().collect();
+    let measure =
+        |point: &Point| rule.measure(control.and_then(|control| control.at(point.at_ms)), point.value);
+    let measured: Vec<Option<f64>> = points.iter().map(measure).collect();
+    if let Some(reason) = run_of_violations(rule, &points, &measured) {
         return Verdict::Fail { reason };
     }
     if !finished {
         return Verdict::Continue;
     }
-    if points.len() < MIN_POINTS {
-        let found = points.len();
-        return inconclusive(format!("the window has {found} of at least {MIN_POINTS} samples"));
+    if let Some(verdict) = too_few(&points) {
+        return verdict;
     }
-    if measured.iter().any(Option::is_none) {
-        return inconclusive("the control's mean is 0, and a percentage of 0 says nothing");
-    }
-    let mean = mean(points);
-    match rule.measure(control, mean) {
+    let mean = mean(&points);
+    match rule.measure(control.map(|control| control.mean), mean) {
         Some(measure) if rule.violated(measure) => Verdict::Fail {
             reason: format!("the mean of {} samples is {}", points.len(), rule.shown(mean, measure)),
         },
-        Some(_) => Verdict::Pass { mean },
+        Some(_) => Verdict::Pass { value: mean },
         None => inconclusive("the control's mean is 0, and a percentage of 0 says nothing"),
     }
+}
+
+fn by_total(rule: &Rule, control: Option<&Control>, points: &[Point], finished: bool) -> Verdict {
+    let total = total(points);
+    let measure = rule.measure(control.map(Control::total), total);
+    let violated = measure.filter(|measure| rule.violated(*measure));
+    // A count only grows: what is beyond its limit stays there. Nothing is certain yet against a control that grows too.
+    let certain = rule.direction == Direction::HigherIsWorse && !control.is_some_and(Control::grows);
+    if let Some(measure) = violated.filter(|_| certain) {
+        let shown = rule.shown(total, measure);
+        return Verdict::Fail { reason: format!("the total so far is {shown}") };
+    }
+    if !finished {
+        return Verdict::Continue;
+    }
+    if let Some(verdict) = too_few(points) {
+        return verdict;
+    }
+    match (measure, violated) {
+        (Some(measure), Some(_)) => Verdict::Fail {
+            reason: format!("the total of {} samples is {}", points.len(), rule.shown(total, measure)),
+        },
+        (Some(_), None) => Verdict::Pass { value: total },
+        (None, _) => inconclusive("the control's total is 0, and a percentage of 0 says nothing"),
+    }
+}
+
+fn too_few(points: &[Point]) -> Option<Verdict> {
+    let found = points.len();
+    (found < MIN_POINTS)
+        .then(|| inconclusive(format!("the window has {found} of at least {MIN_POINTS} samples")))
 }
 
 /// `points` with a zero wherever a sample is missing between `start_ms` and `upto_ms`: for counts that a provider leaves
@@ -184,12 +271,13 @@ fn run_of_violations(rule: &Rule, points: &[Point], measured: &[Option<f64>]) ->
 }
 
 impl Rule {
-    /// The number that is compared with the limit. `None`: there is none, because the control is 0.
-    pub fn measure(&self, control: Option<&Control>, value: f64) -> Option<f64> {
+    /// The number that is compared with the limit: `value` itself, or how far it lies from `control`. `None`: there is
+    /// none, because the control is 0 or missing.
+    pub fn measure(&self, control: Option<f64>, value: f64) -> Option<f64> {
         match self.formula {
             Formula::Value { .. } => Some(value),
-            Formula::Deviation { .. } => match control.map(|control| control.mean) {
-                Some(mean) if mean != 0.0 => Some((value - mean) / mean.abs() * 100.0),
+            Formula::Deviation { .. } => match control {
+                Some(control) if control != 0.0 => Some((value - control) / control.abs() * 100.0),
                 Some(_) if value == 0.0 => Some(0.0),
                 _ => None,
             },
@@ -240,6 +328,11 @@ fn mean(points: &[Point]) -> f64 {
     }
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
     mean.max(low).min(high)
+}
+
+/// The sum of the samples.
+pub fn total(points: &[Point]) -> f64 {
+    points.iter().map(|point| point.value).sum()
 }
 
 fn inconclusive(reason: impl Into<String>) -> Verdict {

@@ -1,8 +1,9 @@
 //! From the inline form of a seed to a rule, a window and a query. **Source**: settled facts §3.2, facts C3.2.
 
-use crate::judge::{Direction, Formula, Rule};
+use crate::cloudwatch::{Statistic, Wanted, period};
+use crate::judge::{Aggregate, Direction, Formula, MIN_POINTS, Rule, number};
 use executor_api::SpecFault;
-use proto::task::{Comparison, HttpConnector, MetricProvider, Threshold, VerifySpec};
+use proto::task::{CloudWatchScope, Comparison, HttpConnector, MetricProvider, Threshold, VerifySpec};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -66,42 +67,82 @@ pub(crate) struct Analysis {
     pub(crate) query: String,
     /// Missing samples are zeroes.
     pub(crate) absent_is_zero: bool,
+    /// What a query of CloudWatch asks for.
+    pub(crate) wanted: Option<Wanted>,
     /// Things a person should read.
     pub(crate) notices: Vec<String>,
 }
 
-/// Every fault that can be seen without I/O.
-pub(crate) fn check(spec: &VerifySpec) -> Result<(), Vec<SpecFault>> {
-    let mut faults = Vec::new();
-    let mut fault = |field: &str, problem: String| faults.push(SpecFault { field: field.into(), problem });
+/// Every fault that can be seen without I/O. `factor` is the rehearsal's.
+pub(crate) fn check(spec: &VerifySpec, factor: u32) -> Result<(), Vec<SpecFault>> {
     if let Some(canary) = &spec.canary {
         return crate::canary::check(spec, canary);
     }
-    // Without a source the step is skipped, whatever else it says.
-    let Some(MetricProvider::Prometheus { connector }) = &spec.provider else { return Ok(()) };
-    if spec.query.trim().is_empty() {
-        fault("query", "is empty; expected a PromQL expression".into());
-    }
-    if let Some(problem) = bad_url(connector) {
-        fault("connectorRef", problem);
+    let mut faults = Vec::new();
+    let fault = |field: &str, problem: String| SpecFault { field: field.into(), problem };
+    match &spec.provider {
+        // Without a source the step is skipped, whatever else it says.
+        None => return Ok(()),
+        Some(MetricProvider::Prometheus { connector }) => {
+            if spec.query.trim().is_empty() {
+                faults.push(fault("query", "is empty; expected a PromQL expression".into()));
+            }
+            faults.extend(bad_url(connector).map(|problem| fault("connectorRef", problem)));
+        }
+        Some(MetricProvider::CloudWatch { account, scope }) => {
+            if account.region.trim().is_empty() {
+                faults
+                    .push(fault("connectorRef", "names no region; expected for example `us-east-1`".into()));
+            }
+            match wanted(spec, scope, step_of(Duration::from_millis(spec.duration_ms), factor)) {
+                Ok((_, wanted)) => faults.extend(too_short(spec, &wanted, factor)),
+                Err(found) => faults.extend(found),
+            }
+        }
     }
     match spec.threshold {
-        None => fault(
+        None => faults.push(fault(
             "threshold",
             "is missing; expected `{type: Absolute, spec: {value: N}}` or Percentage".into(),
-        ),
+        )),
         Some(Threshold::Absolute(value)) if !value.is_finite() => {
-            fault("threshold.value", format!("{value} is not a number to compare with"))
+            faults.push(fault("threshold.value", format!("{value} is not a number to compare with")));
         }
         Some(Threshold::Percentage(value)) if !value.is_finite() || value < 0.0 => {
-            fault("threshold.value", format!("{value} is not a percentage; expected 0 or more"));
+            faults.push(fault("threshold.value", format!("{value} is not a percentage; expected 0 or more")));
         }
         Some(_) => {}
     }
     if spec.duration_ms == 0 {
-        fault("duration", "is 0; expected for example `10m`".into());
+        faults.push(fault("duration", "is 0; expected for example `10m`".into()));
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// The query of CloudWatch with its variables in place, and what it asks for.
+fn wanted(
+    spec: &VerifySpec,
+    scope: &CloudWatchScope,
+    step: Duration,
+) -> Result<(String, Wanted), Vec<SpecFault>> {
+    let text = if spec.query.trim().is_empty() { &spec.metric_name } else { &spec.query };
+    let query = fill(text, &spec.variables, step);
+    Wanted::read(&query, scope).map(|wanted| (query, wanted))
+}
+
+/// A window that can never hold enough samples of a metric that has one each minute.
+fn too_short(spec: &VerifySpec, wanted: &Wanted, factor: u32) -> Option<SpecFault> {
+    let least = Duration::from_secs(60).saturating_mul(u32::try_from(MIN_POINTS).unwrap_or(u32::MAX));
+    let real = Duration::from_millis(spec.duration_ms);
+    let short = factor <= 1 && wanted.is_of_aws() && !real.is_zero() && real < least;
+    short.then(|| SpecFault {
+        field: "duration".into(),
+        problem: format!(
+            "is {} s; `{}` has one sample a minute and {MIN_POINTS} are needed: expected at least 5m",
+            number(real.as_secs_f64()),
+            wanted.name
+        ),
+    })
 }
 
 /// What is wrong with a connector's URL.
@@ -115,25 +156,48 @@ pub(crate) fn bad_url(connector: &HttpConnector) -> Option<String> {
     }
 }
 
-/// Decides how `spec` is judged. `factor` is the rehearsal's. `None` if there is no threshold, which `check` refuses.
+/// Decides how `spec` is judged. `factor` is the rehearsal's. `None` for what `check` refuses.
 pub(crate) fn decide(spec: &VerifySpec, factor: u32) -> Option<Analysis> {
     let real = Duration::from_millis(spec.duration_ms);
-    let step = step_of(real, factor);
-    let (direction, because) = direction_of(spec);
+    let (span, step) = (real / factor.max(1), step_of(real, factor));
+    let base = match &spec.provider {
+        Some(MetricProvider::CloudWatch { scope, .. }) => cloudwatch(spec, scope, (span, step), factor)?,
+        _ => prometheus(spec, (span, step)),
+    };
     let (formula, reading) = match spec.threshold? {
         Threshold::Absolute(limit) => (Formula::Value { limit }, None),
-        Threshold::Percentage(percent) if is_ceiling(&spec.metric_name) => {
-            let text =
-                format!("the threshold of {percent} percent is read as a ceiling of `{}`", spec.metric_name);
+        Threshold::Percentage(percent) if is_ceiling(&base.label) => {
+            let text = format!("the threshold of {percent} percent is read as a ceiling of `{}`", base.label);
             (Formula::Value { limit: percent }, Some(text))
         }
         Threshold::Percentage(percent) => {
-            let text = format!(
-                "the threshold of {percent} percent is read as a deviation from the equal window before the stage"
-            );
+            let control = if base.beside {
+                "the other target group at the same time"
+            } else {
+                "the equal window before the stage"
+            };
+            let text = format!("the threshold of {percent} percent is read as a deviation from {control}");
             (Formula::Deviation { percent }, Some(text))
         }
     };
+    let mut analysis = base.analysis;
+    analysis.rule.formula = formula;
+    analysis.because = [Some(analysis.because), reading].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    Some(analysis)
+}
+
+/// What a provider decides.
+struct Base {
+    /// The name that says what a percentage means.
+    label: String,
+    /// There is a control at the same time.
+    beside: bool,
+    /// Its formula is decided afterwards.
+    analysis: Analysis,
+}
+
+fn prometheus(spec: &VerifySpec, (span, step): (Duration, Duration)) -> Base {
+    let (direction, because) = direction_by(spec.comparison, &spec.metric_name, &spec.query);
     let query = fill(&spec.query, &spec.variables, step);
     let mut notices = Vec::new();
     if is_raw_counter(&query) {
@@ -142,15 +206,33 @@ pub(crate) fn decide(spec: &VerifySpec, factor: u32) -> Option<Analysis> {
                 .to_owned(),
         );
     }
-    Some(Analysis {
-        rule: Rule { direction, formula },
-        because: [Some(because), reading].into_iter().flatten().collect::<Vec<_>>().join("; "),
-        span: real / factor.max(1),
-        step,
-        query,
-        absent_is_zero: is_count_absent_when_zero(&spec.metric_name),
-        notices,
-    })
+    let rule = Rule { direction, formula: Formula::Value { limit: 0.0 }, aggregate: Aggregate::Mean };
+    let absent_is_zero = is_count_absent_when_zero(&spec.metric_name);
+    let analysis = Analysis { rule, because, span, step, query, absent_is_zero, wanted: None, notices };
+    Base { label: spec.metric_name.clone(), beside: false, analysis }
+}
+
+fn cloudwatch(
+    spec: &VerifySpec,
+    scope: &CloudWatchScope,
+    (span, step): (Duration, Duration),
+    factor: u32,
+) -> Option<Base> {
+    let (query, wanted) = wanted(spec, scope, step).ok()?;
+    let label = if spec.metric_name.trim().is_empty() { &wanted.name } else { &spec.metric_name };
+    let (direction, because) = direction_by(spec.comparison, label, &wanted.name);
+    // A rehearsal is too short for samples a minute apart; it looks for closer ones, and as many as `step_of` aims at.
+    let step = period(step, wanted.is_of_aws() && factor <= 1);
+    let span = if factor > 1 { span.max(step.saturating_mul(10)) } else { span };
+    let aggregate = if wanted.statistic == Statistic::Sum { Aggregate::Total } else { Aggregate::Mean };
+    let rule = Rule { direction, formula: Formula::Value { limit: 0.0 }, aggregate };
+    let beside = wanted.baseline(scope).is_some();
+    let label = label.clone();
+    let absent_is_zero = wanted.absent_is_zero();
+    let notices = Vec::new();
+    let wanted = Some(wanted);
+    let analysis = Analysis { rule, because, span, step, query, absent_is_zero, wanted, notices };
+    Some(Base { label, beside, analysis })
 }
 
 /// A tenth of the window, within 1 s and 60 s, divided by the rehearsal factor; not below 250 ms, because scrapes are
@@ -158,10 +240,6 @@ pub(crate) fn decide(spec: &VerifySpec, factor: u32) -> Option<Analysis> {
 pub(crate) fn step_of(real: Duration, factor: u32) -> Duration {
     let step = (real / 10).clamp(Duration::from_secs(1), Duration::from_secs(60));
     (step / factor.max(1)).max(Duration::from_millis(250))
-}
-
-fn direction_of(spec: &VerifySpec) -> (Direction, String) {
-    direction_by(spec.comparison, &spec.metric_name, &spec.query)
 }
 
 /// Which side is bad: as written, else as the name says, else the query.
@@ -256,150 +334,5 @@ pub(crate) fn is_raw_counter(query: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn spec(metric: &str, query: &str, threshold: serde_json::Value) -> VerifySpec {
-        serde_json::from_value(json!({
-            "provider": {"type": "Prometheus", "connector": {"identifier": "prom", "url": "http://h:9090"}},
-            "metricName": metric, "query": query, "threshold": threshold, "durationMs": 600_000,
-        }))
-        .unwrap()
-    }
-
-    fn absolute(value: f64) -> serde_json::Value {
-        json!({"type": "Absolute", "value": value})
-    }
-
-    fn percentage(value: f64) -> serde_json::Value {
-        json!({"type": "Percentage", "value": value})
-    }
-
-    #[test]
-    fn names_give_the_direction() {
-        for (name, wanted) in [
-            ("http_requests_total", Direction::LowerIsWorse),
-            ("http_request_errors_total", Direction::HigherIsWorse),
-            ("http_request_duration_seconds", Direction::HigherIsWorse),
-            ("TargetResponseTime", Direction::HigherIsWorse),
-            ("HTTPCode_Target_5XX_Count", Direction::HigherIsWorse),
-            ("CPUUtilization", Direction::HigherIsWorse),
-            ("success_rate", Direction::LowerIsWorse),
-            ("Throughput", Direction::LowerIsWorse),
-            ("UnHealthyHostCount", Direction::HigherIsWorse),
-            ("HealthyHostCount", Direction::LowerIsWorse),
-            ("foo", Direction::HigherIsWorse),
-        ] {
-            assert_eq!(decide(&spec(name, "q", absolute(1.0)), 1).unwrap().rule.direction, wanted, "{name}");
-        }
-        let named_by_query = decide(&spec("", "sum(rate(errors_total[1m]))", absolute(1.0)), 1).unwrap();
-        assert_eq!(named_by_query.rule.direction, Direction::HigherIsWorse);
-    }
-
-    #[test]
-    fn a_written_comparison_wins() {
-        let mut written = spec("error_rate", "q", absolute(1.0));
-        written.comparison = Some(Comparison::GreaterOrEqual);
-        let analysis = decide(&written, 1).unwrap();
-        assert_eq!(analysis.rule.direction, Direction::LowerIsWorse);
-        assert!(analysis.because.contains("comparison"));
-        assert_eq!(analysis.rule.to_string(), "value >= 1");
-    }
-
-    #[test]
-    fn percentages_are_ceilings_or_deviations() {
-        let ceiling = decide(&spec("CPUUtilization", "q", percentage(80.0)), 1).unwrap();
-        assert_eq!(ceiling.rule.formula, Formula::Value { limit: 80.0 });
-        let deviation = decide(&spec("TargetResponseTime", "q", percentage(20.0)), 1).unwrap();
-        assert_eq!(deviation.rule.formula, Formula::Deviation { percent: 20.0 });
-    }
-
-    #[test]
-    fn windows_and_steps_follow_the_rehearsal() {
-        for (duration_ms, factor, span_ms, step_ms) in [
-            (600_000, 1, 600_000, 60_000),
-            (300_000, 1, 300_000, 30_000),
-            (3_600_000, 1, 3_600_000, 60_000),
-            (5_000, 1, 5_000, 1_000),
-            (600_000, 60, 10_000, 1_000),
-            (600_000, 600, 1_000, 250),
-            (600_000, 0, 600_000, 60_000),
-        ] {
-            let mut spec = spec("a", "q", absolute(1.0));
-            spec.duration_ms = duration_ms;
-            let analysis = decide(&spec, factor).unwrap();
-            assert_eq!((analysis.span.as_millis(), analysis.step.as_millis()), (span_ms, step_ms));
-        }
-    }
-
-    #[test]
-    fn variables_are_filled_and_escaped() {
-        let variables = BTreeMap::from(
-            [("canary", "v2"), ("baseline", "a\"b\\c"), ("$deploymentTag", "t")]
-                .map(|(k, v)| (k.to_owned(), v.to_owned())),
-        );
-        let step = Duration::from_secs(60);
-        let filled = |query| fill(query, &variables, step);
-        assert_eq!(filled("x{v=\"$canary\",w=\"${baseline}\"}"), "x{v=\"v2\",w=\"a\\\"b\\\\c\"}");
-        assert_eq!(
-            filled("rate(x[$__interval]) + ${__interval} $deploymentTag"),
-            "rate(x[60000ms]) + 60000ms t"
-        );
-        assert_eq!(
-            filled("label_replace(x,\"a\",\"$1\",\"b\",\"(.*)$\")"),
-            "label_replace(x,\"a\",\"$1\",\"b\",\"(.*)$\")"
-        );
-        assert_eq!(filled("$canaryX ${canary $ ${} $"), "$canaryX ${canary $ ${} $");
-    }
-
-    #[test]
-    fn raw_counters_are_noticed() {
-        for query in ["http_requests_total", "sum(http_requests_total{a=\"b\"})", "a_total - b_total"] {
-            assert!(is_raw_counter(query), "{query}");
-        }
-        for query in [
-            "rate(http_requests_total[5m])",
-            "sum(increase (a_total[1m]))",
-            "up",
-            "total_errors",
-            "x_total_rate",
-        ] {
-            assert!(!is_raw_counter(query), "{query}");
-        }
-        assert!(
-            decide(&spec("a", "a_total", absolute(1.0)), 1).unwrap().notices[0]
-                .starts_with("verify.raw-counter")
-        );
-    }
-
-    #[test]
-    fn faults_are_named_and_a_missing_provider_has_none() {
-        let mut bad = spec("", " ", percentage(-1.0));
-        bad.duration_ms = 0;
-        if let Some(MetricProvider::Prometheus { connector }) = &mut bad.provider {
-            connector.url = "prometheus:9090".into();
-        }
-        let fields: Vec<_> = check(&bad).unwrap_err().into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["query", "connectorRef", "threshold.value", "duration"]);
-        bad.provider = None;
-        assert_eq!(check(&bad), Ok(()));
-        let mut without = spec("", "q", absolute(1.0));
-        without.threshold = None;
-        assert_eq!(check(&without).unwrap_err()[0].field, "threshold");
-        assert!(decide(&without, 1).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_taken(query: String, name: String, value: String, factor: u32, duration_ms: u64) {
-            let mut spec = spec(&name, &query, absolute(1.0));
-            spec.duration_ms = duration_ms;
-            spec.variables = BTreeMap::from([("canary".to_owned(), value)]);
-            let analysis = decide(&spec, factor).unwrap();
-            prop_assert!(analysis.step >= Duration::from_millis(250));
-            prop_assert!(query.contains('$') || analysis.query == query);
-        }
-    }
-}
+#[path = "spec_tests.rs"]
+mod tests;

@@ -60,7 +60,7 @@ fn world(spec: &VerifySpec) -> World {
 async fn run(spec: &VerifySpec) -> (Result<StepOutput, StepError>, World) {
     let world = world(spec);
     let (_handle, cx) = world.context();
-    let executor = VerifyExecutor::new(Config::default()).unwrap();
+    let executor = VerifyExecutor::new(Config::default(), peer::aws()).unwrap();
     let result =
         tokio::time::timeout(Duration::from_secs(60), executor.run(spec, &cx)).await.expect("an end");
     (result, world)
@@ -162,7 +162,7 @@ async fn faults_are_named_and_a_restarted_agent_goes_on_with_its_window() {
     let bad = spec(&server, &[metric], json!({"canaryNodes": ["*"]}));
     let world_of_bad = world(&bad);
     let (_handle, cx) = world_of_bad.context();
-    let executor = VerifyExecutor::new(Config::default()).unwrap();
+    let executor = VerifyExecutor::new(Config::default(), peer::aws()).unwrap();
     let fields: Vec<String> = executor.check(&bad, &cx).unwrap_err().into_iter().map(|f| f.field).collect();
     assert_eq!(fields, ["canary.canaryNodes", "canary.metrics[0].query", "canary.metrics[0].nodeLabel"]);
 

@@ -139,7 +139,7 @@ pub enum MetricProvider {
         account: AwsAccount,
         /// What of the stage's ECS deployment the metric is of.
         #[serde(default)]
-        scope: CloudWatchScope,
+        scope: Box<CloudWatchScope>,
     },
 }
 
@@ -157,6 +157,15 @@ pub struct CloudWatchScope {
     pub baseline_target_group_arn: Option<String>,
     /// ARN of the load balancer.
     pub load_balancer_arn: Option<String>,
+    /// Written in the step: namespace instead of the one that the metric's name gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Written in the step: dimensions instead of those above; empty when none are.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub dimensions: BTreeMap<String, String>,
+    /// Written in the step: statistic instead of the one of the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistic: Option<String>,
 }
 
 /// A limit.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "Each test file uses a part of it.")]
 
+pub(crate) mod cloudwatch;
+
 use executor_api::testing::{free_port, until_ok};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::SocketAddr;
@@ -20,6 +22,11 @@ pub(crate) struct Prometheus {
     child: Child,
     dir: tempfile::TempDir,
     pub(crate) address: SocketAddr,
+}
+
+/// A client for AWS that inherits nothing of this process.
+pub(crate) fn aws() -> aws::Client {
+    aws::Client::new(aws::Settings::default()).unwrap()
 }
 
 /// An address that nobody listens on.
