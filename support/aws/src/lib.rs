@@ -17,6 +17,7 @@ mod client;
 mod connector;
 mod credentials;
 pub mod document;
+pub mod ecr;
 mod endpoint;
 mod fault;
 mod operation;
