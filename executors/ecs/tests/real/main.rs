@@ -8,7 +8,13 @@
 
 mod canary;
 mod crash;
+mod files;
 mod peer;
+mod peers;
 mod phased;
 mod rolling;
 mod scale;
+/// What the servers in `peers` wait with.
+mod wait {
+    pub(crate) use executor_api::testing::{free_port, until};
+}
