@@ -17,43 +17,44 @@ mod size;
 use crate::EcsExecutor;
 use crate::error::bad_spec;
 use executor_api::{Plan, StepContext, StepError, StepOutput};
+use futures::future::BoxFuture;
 use proto::task::{EcsAction, EcsSpec};
 
-/// Runs the step.
-pub(crate) async fn run(
-    executor: &EcsExecutor,
-    spec: &EcsSpec,
-    cx: &StepContext,
-) -> Result<StepOutput, StepError> {
+/// Runs the step. Boxed: together the steps would be larger than a thread's stack likes.
+pub(crate) fn run<'a>(
+    executor: &'a EcsExecutor,
+    spec: &'a EcsSpec,
+    cx: &'a StepContext,
+) -> BoxFuture<'a, Result<StepOutput, StepError>> {
     match &spec.action {
-        EcsAction::EcsBasicRollback {} => phased_rollback::run(executor, spec, cx).await,
-        EcsAction::EcsCanaryDelete {} => canary_delete::run(executor, spec, cx).await,
-        EcsAction::EcsRollingDeploy { .. } => rolling::run(executor, spec, cx).await,
-        EcsAction::EcsRollingRollback { .. } => rollback::run(executor, spec, cx).await,
-        EcsAction::EcsCanaryDeploy { .. } => canary::run(executor, spec, cx).await,
-        EcsAction::EcsScale { .. } => scale::run(executor, spec, cx).await,
-        EcsAction::EcsServiceSetup { .. } => phased_setup::run(executor, spec, cx).await,
-        EcsAction::EcsUpgradeContainer { .. } => phased_upgrade::run(executor, spec, cx).await,
-        other => Err(unsupported(other)),
+        EcsAction::EcsBasicRollback {} => Box::pin(phased_rollback::run(executor, spec, cx)),
+        EcsAction::EcsCanaryDelete {} => Box::pin(canary_delete::run(executor, spec, cx)),
+        EcsAction::EcsRollingDeploy { .. } => Box::pin(rolling::run(executor, spec, cx)),
+        EcsAction::EcsRollingRollback { .. } => Box::pin(rollback::run(executor, spec, cx)),
+        EcsAction::EcsCanaryDeploy { .. } => Box::pin(canary::run(executor, spec, cx)),
+        EcsAction::EcsScale { .. } => Box::pin(scale::run(executor, spec, cx)),
+        EcsAction::EcsServiceSetup { .. } => Box::pin(phased_setup::run(executor, spec, cx)),
+        EcsAction::EcsUpgradeContainer { .. } => Box::pin(phased_upgrade::run(executor, spec, cx)),
+        other => Box::pin(std::future::ready(Err(unsupported(other)))),
     }
 }
 
 /// What the step would change.
-pub(crate) async fn plan(
-    executor: &EcsExecutor,
-    spec: &EcsSpec,
-    cx: &StepContext,
-) -> Result<Plan, StepError> {
+pub(crate) fn plan<'a>(
+    executor: &'a EcsExecutor,
+    spec: &'a EcsSpec,
+    cx: &'a StepContext,
+) -> BoxFuture<'a, Result<Plan, StepError>> {
     match &spec.action {
-        EcsAction::EcsBasicRollback {} => phased_rollback::plan(executor, spec, cx).await,
-        EcsAction::EcsCanaryDelete {} => canary_delete::plan(executor, spec, cx).await,
-        EcsAction::EcsRollingDeploy { .. } => rolling::plan(executor, spec, cx).await,
-        EcsAction::EcsRollingRollback { .. } => rollback::plan(executor, spec, cx).await,
-        EcsAction::EcsCanaryDeploy { .. } => canary::plan(executor, spec, cx).await,
-        EcsAction::EcsScale { .. } => scale::plan(executor, spec, cx).await,
-        EcsAction::EcsServiceSetup { .. } => phased_setup::plan(executor, spec, cx).await,
-        EcsAction::EcsUpgradeContainer { .. } => phased_upgrade::plan(executor, spec, cx).await,
-        other => Err(unsupported(other)),
+        EcsAction::EcsBasicRollback {} => Box::pin(phased_rollback::plan(executor, spec, cx)),
+        EcsAction::EcsCanaryDelete {} => Box::pin(canary_delete::plan(executor, spec, cx)),
+        EcsAction::EcsRollingDeploy { .. } => Box::pin(rolling::plan(executor, spec, cx)),
+        EcsAction::EcsRollingRollback { .. } => Box::pin(rollback::plan(executor, spec, cx)),
+        EcsAction::EcsCanaryDeploy { .. } => Box::pin(canary::plan(executor, spec, cx)),
+        EcsAction::EcsScale { .. } => Box::pin(scale::plan(executor, spec, cx)),
+        EcsAction::EcsServiceSetup { .. } => Box::pin(phased_setup::plan(executor, spec, cx)),
+        EcsAction::EcsUpgradeContainer { .. } => Box::pin(phased_upgrade::plan(executor, spec, cx)),
+        other => Box::pin(std::future::ready(Err(unsupported(other)))),
     }
 }
 
