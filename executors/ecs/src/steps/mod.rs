@@ -2,6 +2,8 @@
 
 mod canary;
 mod canary_delete;
+mod command;
+mod definition;
 mod fetched;
 pub(crate) mod phased_rollback;
 mod phased_setup;
@@ -11,6 +13,7 @@ mod planned;
 mod rollback;
 mod rolling;
 mod rollout;
+mod run_task;
 mod scale;
 mod size;
 
@@ -32,6 +35,7 @@ pub(crate) fn run<'a>(
         EcsAction::EcsRollingDeploy { .. } => Box::pin(rolling::run(executor, spec, cx)),
         EcsAction::EcsRollingRollback { .. } => Box::pin(rollback::run(executor, spec, cx)),
         EcsAction::EcsCanaryDeploy { .. } => Box::pin(canary::run(executor, spec, cx)),
+        EcsAction::EcsRunTask { shape } => Box::pin(run_task::run(executor, spec, cx, shape)),
         EcsAction::EcsScale { .. } => Box::pin(scale::run(executor, spec, cx)),
         EcsAction::EcsServiceSetup { .. } => Box::pin(phased_setup::run(executor, spec, cx)),
         EcsAction::EcsUpgradeContainer { .. } => Box::pin(phased_upgrade::run(executor, spec, cx)),
@@ -51,6 +55,7 @@ pub(crate) fn plan<'a>(
         EcsAction::EcsRollingDeploy { .. } => Box::pin(rolling::plan(executor, spec, cx)),
         EcsAction::EcsRollingRollback { .. } => Box::pin(rollback::plan(executor, spec, cx)),
         EcsAction::EcsCanaryDeploy { .. } => Box::pin(canary::plan(executor, spec, cx)),
+        EcsAction::EcsRunTask { shape } => Box::pin(run_task::plan(executor, spec, cx, shape)),
         EcsAction::EcsScale { .. } => Box::pin(scale::plan(executor, spec, cx)),
         EcsAction::EcsServiceSetup { .. } => Box::pin(phased_setup::plan(executor, spec, cx)),
         EcsAction::EcsUpgradeContainer { .. } => Box::pin(phased_upgrade::plan(executor, spec, cx)),
