@@ -111,9 +111,12 @@ impl Session {
     }
 
     /// Asks; changes nothing. Tried again as long as that may help.
+    ///
+    /// What is awaited here and in the other calls lies on the heap: steps await many of them, and each would be a part
+    /// of the step's own future, which then would not fit on a worker's stack.
     pub(crate) async fn read(&self, operation: Operation, input: Value) -> Result<Value, Fault> {
         self.entitled(operation);
-        self.aws.read(operation, input).await
+        Box::pin(self.aws.read(operation, input)).await
     }
 
     /// Every item of a list, page by page.
@@ -124,7 +127,7 @@ impl Session {
         list: &str,
     ) -> Result<Vec<Value>, Fault> {
         self.entitled(operation);
-        self.aws.pages(operation, input, list).await
+        Box::pin(self.aws.pages(operation, input, list)).await
     }
 
     /// Makes an intent durable; the changes that it lists may be sent afterwards.
@@ -150,7 +153,7 @@ impl Session {
         repeat: Repeat,
     ) -> Result<Value, Fault> {
         self.entitled(operation);
-        self.aws.change(self.probe.as_ref(), call, operation, input, repeat).await
+        Box::pin(self.aws.change(self.probe.as_ref(), call, operation, input, repeat)).await
     }
 
     /// Every test is also a test of the policies in `deploy/aws`: what they do not grant is not asked for.

@@ -7,6 +7,7 @@
 )]
 
 mod canary;
+mod conformance;
 mod crash;
 mod files;
 mod peer;
