@@ -81,6 +81,13 @@ impl Kit {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(Box::pin(work)));
     }
 
+    /// The case's service; null while there is none.
+    fn found(&self, key: &str) -> serde_json::Value {
+        let asked = json!({"cluster": self.place.name, "services": [name(key)]});
+        let mut said = self.place.ecs.aws("ecs", "DescribeServices", asked);
+        said["services"].as_array_mut().and_then(Vec::pop).unwrap_or_default()
+    }
+
     /// Revisions of the case's family.
     fn revisions(&self, key: &str) -> usize {
         let family = format!("{}-{}", self.place.name, name(key));
@@ -128,12 +135,12 @@ impl Harness for Kit {
     }
 
     fn begun<'a>(&'a self, key: &'a str) -> BoxFuture<'a, bool> {
-        Box::pin(async move { self.place.describe(&name(key))["status"] == "ACTIVE" })
+        Box::pin(async move { self.found(key)["status"] == "ACTIVE" })
     }
 
     fn effects<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<usize>> {
         Box::pin(async move {
-            let service = self.place.describe(&name(key));
+            let service = self.found(key);
             Some(match self.kind {
                 // The first revision is of the step before.
                 Kind::Rolling => self.revisions(key).saturating_sub(1),
