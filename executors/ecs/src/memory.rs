@@ -8,7 +8,7 @@ use crate::error::unreadable;
 use crate::scaling::Scaling;
 use crate::service::Snapshot;
 use crate::steps::phases::Phased;
-use crate::traffic::undo::Shifted;
+use crate::traffic::undo::{Ended, Green, Shifted};
 use executor_api::{Checkpoint, StepContext, StepError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,10 @@ pub(crate) enum Undo {
     },
     /// Rules of load balancers were changed.
     Traffic(Box<Shifted>),
+    /// A service was deployed beside the live one.
+    Green(Box<Green>),
+    /// A service without requests was deleted.
+    Terminated(Box<Ended>),
     /// A service was deployed, or was about to be.
     Service {
         /// Its name.

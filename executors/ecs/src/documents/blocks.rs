@@ -4,7 +4,7 @@ use super::tree::{Content, Node, Problem, Style};
 use executor_api::StepContext;
 use expr::scan::{self, Part};
 use expr::{Context, MapScope, Mode, Value};
-use proto::task::{Artifact, ArtifactSource, EcsSpec};
+use proto::task::{Artifact, ArtifactSource, EcsAction, EcsSpec};
 use proto::text::placeholders;
 use std::collections::BTreeMap;
 
@@ -191,6 +191,10 @@ impl<'a> Names<'a> {
     fn root(&mut self, spec: &EcsSpec) -> Value {
         let task = self.cx.task.clone();
         let mut root: BTreeMap<String, Value> = BTreeMap::new();
+        if matches!(spec.action, EcsAction::EcsBlueGreenCreateService { .. }) {
+            // It stands for itself until the step knows which group gets no production requests.
+            root.insert("targetGroupArn".to_owned(), Value::tainted("<+targetGroupArn>"));
+        }
         let map = |entries: Vec<(&str, Value)>| {
             Value::map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)))
         };

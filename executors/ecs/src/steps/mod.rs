@@ -1,10 +1,15 @@
 //! One module for each step; here they are told apart.
 
+mod beside;
+mod blue_green;
+mod blue_green_rollback;
 mod canary;
 mod canary_delete;
+mod colours;
 mod command;
 mod definition;
 mod fetched;
+mod green;
 pub(crate) mod phased_rollback;
 mod phased_setup;
 mod phased_upgrade;
@@ -13,15 +18,23 @@ mod planned;
 mod rollback;
 mod rolling;
 mod rollout;
+mod routes;
 mod run_task;
 mod scale;
+mod serve;
+mod shift;
 mod size;
+mod stage;
+mod swap;
+mod terminate;
+mod traffic_shift;
+mod undo;
 
 use crate::EcsExecutor;
 use crate::error::bad_spec;
 use executor_api::{Plan, StepContext, StepError, StepOutput};
 use futures::future::BoxFuture;
-use proto::task::{EcsAction, EcsSpec};
+use proto::task::{EcsAction, EcsSpec, RunTaskShape};
 
 /// Runs the step. Boxed: together the steps would be larger than a thread's stack likes.
 pub(crate) fn run<'a>(
@@ -35,11 +48,23 @@ pub(crate) fn run<'a>(
         EcsAction::EcsRollingDeploy { .. } => Box::pin(rolling::run(executor, spec, cx)),
         EcsAction::EcsRollingRollback { .. } => Box::pin(rollback::run(executor, spec, cx)),
         EcsAction::EcsCanaryDeploy { .. } => Box::pin(canary::run(executor, spec, cx)),
-        EcsAction::EcsRunTask { shape } => Box::pin(run_task::run(executor, spec, cx, shape)),
         EcsAction::EcsScale { .. } => Box::pin(scale::run(executor, spec, cx)),
         EcsAction::EcsServiceSetup { .. } => Box::pin(phased_setup::run(executor, spec, cx)),
         EcsAction::EcsUpgradeContainer { .. } => Box::pin(phased_upgrade::run(executor, spec, cx)),
-        other => Box::pin(std::future::ready(Err(unsupported(other)))),
+        EcsAction::EcsBlueGreenCreateService { .. } => Box::pin(blue_green::run(executor, spec, cx)),
+        EcsAction::EcsBlueGreenSwapTargetGroups { .. } => Box::pin(swap::run(executor, spec, cx)),
+        EcsAction::EcsBlueGreenTrafficShift { .. } => Box::pin(traffic_shift::run(executor, spec, cx)),
+        EcsAction::EcsBlueGreenRollback {} => Box::pin(blue_green_rollback::run(executor, spec, cx)),
+        EcsAction::StandAloneTrafficShiftRollback {} => {
+            Box::pin(traffic_shift::run_rollback(executor, spec, cx))
+        }
+        EcsAction::EcsRunTask { shape } => match &**shape {
+            RunTaskShape::Green { .. } => Box::pin(green::run(executor, spec, cx)),
+            RunTaskShape::Shift { .. } => Box::pin(shift::run(executor, spec, cx)),
+            RunTaskShape::Terminate { .. } => Box::pin(terminate::run(executor, spec, cx)),
+            _ => Box::pin(run_task::run(executor, spec, cx, shape)),
+        },
+        EcsAction::EcsUndo { .. } => Box::pin(undo::run(executor, spec, cx)),
     }
 }
 
@@ -55,11 +80,23 @@ pub(crate) fn plan<'a>(
         EcsAction::EcsRollingDeploy { .. } => Box::pin(rolling::plan(executor, spec, cx)),
         EcsAction::EcsRollingRollback { .. } => Box::pin(rollback::plan(executor, spec, cx)),
         EcsAction::EcsCanaryDeploy { .. } => Box::pin(canary::plan(executor, spec, cx)),
-        EcsAction::EcsRunTask { shape } => Box::pin(run_task::plan(executor, spec, cx, shape)),
         EcsAction::EcsScale { .. } => Box::pin(scale::plan(executor, spec, cx)),
         EcsAction::EcsServiceSetup { .. } => Box::pin(phased_setup::plan(executor, spec, cx)),
         EcsAction::EcsUpgradeContainer { .. } => Box::pin(phased_upgrade::plan(executor, spec, cx)),
-        other => Box::pin(std::future::ready(Err(unsupported(other)))),
+        EcsAction::EcsBlueGreenCreateService { .. } => Box::pin(blue_green::plan(executor, spec, cx)),
+        EcsAction::EcsBlueGreenSwapTargetGroups { .. } => Box::pin(swap::plan(executor, spec, cx)),
+        EcsAction::EcsBlueGreenTrafficShift { .. } => Box::pin(traffic_shift::plan(executor, spec, cx)),
+        EcsAction::EcsBlueGreenRollback {} => Box::pin(blue_green_rollback::plan(executor, spec, cx)),
+        EcsAction::StandAloneTrafficShiftRollback {} => {
+            Box::pin(traffic_shift::plan_rollback(executor, spec, cx))
+        }
+        EcsAction::EcsRunTask { shape } => match &**shape {
+            RunTaskShape::Green { .. } => Box::pin(green::plan(executor, spec, cx)),
+            RunTaskShape::Shift { .. } => Box::pin(shift::plan(executor, spec, cx)),
+            RunTaskShape::Terminate { .. } => Box::pin(terminate::plan(executor, spec, cx)),
+            _ => Box::pin(run_task::plan(executor, spec, cx, shape)),
+        },
+        EcsAction::EcsUndo { .. } => Box::pin(undo::plan(executor, spec, cx)),
     }
 }
 

@@ -268,10 +268,10 @@ async fn bring_back(
 }
 
 /// The revision of the snapshot; the same one registered again, when it was deregistered meanwhile.
-async fn revision(
+pub(crate) async fn revision<M: Memory>(
     session: &Session,
     snapshot: &Snapshot,
-    memory: &Back,
+    memory: &M,
     log: &dyn UnitLog,
 ) -> Result<String, StepError> {
     let source = source(snapshot);

@@ -132,23 +132,6 @@ impl Actions {
         self.with_tuples(tuples)
     }
 
-    /// The same with the forward action of `other`.
-    ///
-    /// **Errors**: one of the two forwards nothing.
-    pub(crate) fn with_forward_of(&self, other: &Actions) -> Result<Actions, Fault> {
-        let (at, _) = self.forward()?;
-        let (_, forward) = other.forward()?;
-        let mut list = self.0.clone();
-        if let Some(action) = list.get_mut(at) {
-            let place = action.get("Order").cloned();
-            *action = forward.clone();
-            if let Some(place) = place {
-                set(action, "Order", place);
-            }
-        }
-        Ok(Actions(list))
-    }
-
     fn with_tuples(&self, tuples: Vec<Value>) -> Result<Actions, Fault> {
         let (at, _) = self.forward()?;
         let mut list = self.0.clone();

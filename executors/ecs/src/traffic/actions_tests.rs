@@ -107,7 +107,7 @@ fn what_aws_fills_in_or_leaves_out_makes_no_difference() {
 }
 
 #[test]
-fn a_saved_forward_action_comes_back_into_a_list_that_changed_elsewhere() {
+fn saved_weights_come_back_into_a_list_that_changed_elsewhere() {
     let saved = Actions::new(vec![oidc(), json!({"Type": "forward", "Order": "2", "TargetGroupArn": BLUE})]);
     let mut edited = oidc();
     edited["AuthenticateOidcConfig"]["Scope"] = json!("openid email");
@@ -116,7 +116,7 @@ fn a_saved_forward_action_comes_back_into_a_list_that_changed_elsewhere() {
         json!({"Type": "forward", "Order": "2", "ForwardConfig": {
         "TargetGroups": [{"TargetGroupArn": BLUE, "Weight": "50"}, {"TargetGroupArn": GREEN, "Weight": "50"}]}}),
     ]);
-    let back = now.with_forward_of(&saved).unwrap();
+    let back = now.forwarding(&saved.weights().unwrap()).unwrap();
     assert!(back.same_weights(&saved));
     assert!(!back.same(&saved));
     assert!(
@@ -256,8 +256,8 @@ proptest! {
         prop_assert!(read_back.same_weights(&after));
         let other = after.with_weights(&split((percent + 1) % 101)).unwrap();
         prop_assert!(!read_back.same(&other) && !read_back.same_weights(&other));
-        // The way back: the forward action of before, in the list of now, is the list of before.
-        prop_assert!(after.with_forward_of(&before).unwrap().same(&before));
+        // The way back: the weights of before, in the list of now, make the list of before.
+        prop_assert!(after.forwarding(&before.weights().unwrap()).unwrap().same(&before));
     }
 
     #[test]

@@ -19,7 +19,6 @@ pub(crate) mod shift;
 pub(crate) mod undo;
 mod weights;
 
-#[allow(unused_imports, reason = "The steps come one by one.")]
 pub(crate) use self::{
     actions::Actions,
     change::{Expect, Rules, SavedRule},

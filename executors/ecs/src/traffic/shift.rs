@@ -34,7 +34,11 @@ pub(crate) async fn shift<M: Rules>(
 ) -> Result<(Actions, Actions), StepError> {
     let now = look::actions(session, rule).await?;
     let weights = |actions: &Actions| actions.weights().map_err(Fault::into_step);
-    let next = wanted(&now).map_err(Fault::into_step)?;
+    // A group that joined, perhaps in an earlier life, is no part of what the step found.
+    let own = memory.rules().iter().find(|saved| saved.rule == *rule && saved.is_ours(&now));
+    let found = own.map_or_else(|| now.clone(), |own| own.saved.clone());
+    let next = wanted(&found).map_err(Fault::into_step)?;
+    let wanted = |_: &Actions| Ok(next.clone());
     let before = weights(&now)?;
     let after = weights(&next)?;
     let raised: Vec<String> = after.raised(&before).into_iter().map(str::to_owned).collect();
@@ -42,12 +46,12 @@ pub(crate) async fn shift<M: Rules>(
         let state = format!("nothing was shifted: {rule} sends {}", now.shown());
         if healthy(session, group).await?.is_unchecked() && !before.names(group) {
             let join = |now: &Actions| joined(now, group);
-            change(session, memory, rule, expect, &join, log).await?;
+            Box::pin(change(session, memory, rule, expect, &join, log)).await?;
         }
         let group = look::group(session, group).await?;
-        wait_healthy(session, &group, least(needs, &group.arn), &state, log).await?;
+        Box::pin(wait_healthy(session, &group, least(needs, &group.arn), &state, log)).await?;
     }
-    let changed = change(session, memory, rule, expect, wanted, log).await?;
+    let changed = Box::pin(change(session, memory, rule, expect, &wanted, log)).await?;
     for group in &raised {
         let health = healthy(session, group).await?;
         if health.healthy < least(needs, group) {
@@ -71,7 +75,8 @@ pub(crate) async fn restore<M: Rules>(
     log: &dyn UnitLog,
 ) -> Result<(Actions, Actions), StepError> {
     let back = |now: &Actions| saved.restored(now);
-    let (before, after) = shift(session, memory, &saved.rule, Expect::Anything, &back, needs, log).await?;
+    let (before, after) =
+        Box::pin(shift(session, memory, &saved.rule, Expect::Anything, &back, needs, log)).await?;
     if !after.same(&saved.saved) {
         let text = format!("{}: somebody else changed its other actions; they are kept", saved.rule);
         session.say(log, Level::Warn, &text).await?;

@@ -1,9 +1,12 @@
 //! What a step that changed where requests go remembers, and what it leaves for whoever undoes it.
 
+use super::actions::Actions;
 use super::change::{Rules, SavedRule};
 use super::pair::Pair;
 use super::rule::Rule;
 use crate::memory::{Memory, Undo};
+use crate::scaling::Scaling;
+use crate::service::Snapshot;
 use executor_api::{Class, StepContext, StepError};
 use proto::task::EcsSpec;
 use serde::{Deserialize, Serialize};
@@ -16,13 +19,17 @@ pub(crate) struct Shifted {
     pub(crate) pair: Option<Pair>,
     /// Each with everything that brings it back.
     pub(crate) rules: Vec<SavedRule>,
+    /// What the rules are to become, decided once.
+    pub(crate) planned: Vec<(Rule, Actions)>,
     /// Whether the tags of the colours may have been exchanged.
     pub(crate) tagged: bool,
+    /// The service that was live, when it may have been emptied.
+    pub(crate) emptied: Option<Ended>,
 }
 
 impl Memory for Shifted {
     fn undo(&self) -> Option<Undo> {
-        let nothing = self.rules.is_empty() && !self.tagged;
+        let nothing = self.rules.is_empty() && !self.tagged && self.emptied.is_none();
         (!nothing).then(|| Undo::Traffic(Box::new(self.clone())))
     }
 }
@@ -31,6 +38,49 @@ impl Rules for Shifted {
     fn rules(&mut self) -> &mut Vec<SavedRule> {
         &mut self.rules
     }
+}
+
+/// A service that was deployed beside the live one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Green {
+    /// The two services, and what sends requests to them.
+    pub(crate) pair: Pair,
+    /// The green service as it was, when there was one.
+    #[serde(default)]
+    pub(crate) before: Option<Snapshot>,
+    /// Its autoscaling then.
+    #[serde(default)]
+    pub(crate) scaling: Option<Scaling>,
+    /// The live service when green was deployed, and its autoscaling.
+    #[serde(default)]
+    pub(crate) blue: Option<Ended>,
+    /// Rules that were changed for green.
+    #[serde(default)]
+    pub(crate) rules: Vec<SavedRule>,
+    /// Names of the scaling policies that green was given.
+    #[serde(default)]
+    pub(crate) policies: Vec<String>,
+    /// Autoscaling of green begins with the swap.
+    #[serde(default)]
+    pub(crate) scaling_later: bool,
+}
+
+/// A service as it was before it was emptied or deleted: everything that makes it anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Ended {
+    /// The service.
+    pub(crate) snapshot: Snapshot,
+    /// ARN of the target group by which it got its requests; none when it had none.
+    #[serde(default)]
+    pub(crate) group: Option<String>,
+    /// Its autoscaling.
+    #[serde(default)]
+    pub(crate) scaling: Scaling,
+    /// The service that took its autoscaling over, and what that one had before.
+    #[serde(default)]
+    pub(crate) handed: Option<(String, Scaling)>,
 }
 
 /// The memory of a step that brings things back: it leaves no undo data itself.
@@ -78,10 +128,22 @@ pub(crate) fn own(spec: &EcsSpec, cx: &StepContext) -> Result<Option<Undo>, Step
     }
 }
 
+/// The pair that an earlier step of the stage decided on.
+///
+/// **Errors**: `ECS-004`.
+pub(crate) fn pair(spec: &EcsSpec) -> Result<Option<Pair>, StepError> {
+    let found = earlier(spec)?.into_iter().rev().find_map(|(_, undo)| match undo {
+        Undo::Green(green) => Some(green.pair.clone()),
+        _ => None,
+    });
+    Ok(found)
+}
+
 /// Rules of one piece of undo data.
 pub(crate) fn rules_of(undo: &Undo) -> &[SavedRule] {
     match undo {
         Undo::Traffic(shifted) => &shifted.rules,
+        Undo::Green(green) => &green.rules,
         _ => &[],
     }
 }

@@ -7,14 +7,19 @@
 )]
 
 mod canary;
+mod colours;
 mod conformance;
 mod crash;
 mod files;
+mod green;
+mod killed;
 mod peer;
 mod peers;
 mod phased;
 mod rolling;
+mod rules;
 mod scale;
+mod stage;
 /// What the servers in `peers` wait with.
 mod wait {
     pub(crate) use executor_api::testing::{free_port, until};
