@@ -39,6 +39,8 @@ pub(crate) struct Session {
     /// As AWS calls it in ARNs.
     pub(crate) cluster: String,
     pub(crate) cluster_arn: String,
+    /// How many tasks ran in it when the step began.
+    pub(crate) tasks: usize,
     probe: Arc<dyn TransportProbe>,
     /// Kind of the step; what it may ask for is known (`rights`).
     pub(crate) kind: &'static str,
@@ -71,6 +73,7 @@ impl Session {
             settings: executor.settings.clone(),
             cluster: spec.cluster.clone(),
             cluster_arn: String::new(),
+            tasks: 0,
             probe: executor.probe.clone(),
             kind: spec.action.kind(),
             told: executor.told.clone(),
@@ -102,6 +105,8 @@ impl Session {
         }
         self.cluster = text("/clusters/0/clusterName");
         self.cluster_arn = text("/clusters/0/clusterArn");
+        let tasks = answer.pointer("/clusters/0/runningTasksCount").and_then(Value::as_u64);
+        self.tasks = tasks.and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(usize::MAX);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Tasks of a service, listed and described.
 
+use super::roster;
 use super::tasks::Task;
 use crate::session::{Session, ecs};
 use aws::Fault;
@@ -8,7 +9,7 @@ use executor_api::StepError;
 use serde_json::{Map, Value, json};
 
 /// Most tasks that one DescribeTasks takes, and one page of ListTasks holds (facts A1).
-const TASKS: usize = 100;
+pub(super) const TASKS: usize = 100;
 
 /// ARNs of a service's tasks whose desired status is `status`: `RUNNING` or `STOPPED`.
 pub(super) async fn arns(session: &Session, service: &str, status: &str) -> Result<Vec<String>, Fault> {
@@ -30,17 +31,11 @@ pub(super) async fn described(session: &Session, arns: &[String]) -> Result<Vec<
     Ok(tasks)
 }
 
-/// Tasks of a service that are to run, as ECS describes them.
-pub(super) async fn running(session: &Session, service: &str) -> Result<Vec<Value>, Fault> {
-    let arns = arns(session, service, "RUNNING").await?;
-    described(session, &arns).await
-}
-
 /// The running tasks of a service as server instances (facts A0, `EcsTask`).
 ///
 /// **Errors**: those of the account. **Cancel**: safe. **Repeat**: safe.
 pub(crate) async fn instances(session: &Session, service: &str) -> Result<Vec<Value>, StepError> {
-    let tasks = running(session, service).await;
+    let tasks = roster::running(session, service).await;
     let tasks =
         tasks.map_err(|fault| session.fault(fault, &format!("list the tasks of service {service}")))?;
     Ok(shown(service, &tasks))

@@ -14,6 +14,7 @@ mod instances;
 mod judge;
 mod poller;
 mod reader;
+mod roster;
 mod tasks;
 mod told;
 mod view;

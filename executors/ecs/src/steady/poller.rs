@@ -9,6 +9,7 @@
 //! services whose turn comes next, and the more calls a round takes the longer it lasts, so that an agent with many
 //! rollouts asks about as often as one with few. The loop ends with its last seat.
 
+use super::roster::Rounds;
 use super::view::Service;
 use executor_api::Clock;
 use futures::future::BoxFuture;
@@ -90,6 +91,7 @@ struct Shared {
     /// 0..1, for jitter.
     random: fn() -> f64,
     rooms: Mutex<HashMap<Key, Arc<Room>>>,
+    rounds: Rounds,
 }
 
 /// Account and cluster.
@@ -113,10 +115,18 @@ struct Seat {
     service: String,
     since: Instant,
     due: Instant,
+    /// Its step is busy with what it saw.
+    held: bool,
     /// Since when a call for it is under way.
     asked: Option<Instant>,
     reader: Arc<dyn Reader>,
     looks: watch::Sender<Option<Look>>,
+}
+
+impl Seat {
+    fn is_waiting(&self) -> bool {
+        self.asked.is_none() && !self.held
+    }
 }
 
 /// A place in the loop. It is given back on drop.
@@ -142,6 +152,16 @@ impl Subscription {
     }
 }
 
+impl Subscription {
+    /// Whether no looks are wanted for now.
+    pub(super) fn hold(&self, held: bool) {
+        if let Some(seat) = self.room.seats().taken.get_mut(&self.id) {
+            seat.held = held;
+        }
+        self.room.changed.notify_one();
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.room.seats().taken.remove(&self.id);
@@ -157,7 +177,7 @@ impl Room {
 
 impl Pollers {
     pub(crate) fn new(pace: Pace, clock: Arc<dyn Clock>, random: fn() -> f64) -> Pollers {
-        Pollers(Arc::new(Shared { pace, clock, random, rooms: Mutex::default() }))
+        Pollers(Arc::new(Shared { pace, clock, random, rooms: Mutex::default(), rounds: Rounds::default() }))
     }
 
     /// Takes a seat for `service`, whose account and cluster are `key`. The loop runs as a task of its own on the caller's
@@ -180,6 +200,7 @@ impl Pollers {
             service: service.to_owned(),
             since: now,
             due: now + GATHER,
+            held: false,
             asked: None,
             reader,
             looks: sender,
@@ -188,6 +209,17 @@ impl Pollers {
         drop(seats);
         room.changed.notify_one();
         Subscription { room, id, looks }
+    }
+
+    /// How many services are waited for.
+    pub(super) fn waits(&self, key: &Key) -> usize {
+        let rooms = self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.get(key).map_or(0, |room| names(&room.seats()).len())
+    }
+
+    /// Where waits ask for tasks together.
+    pub(super) fn rounds(&self) -> &Rounds {
+        &self.0.rounds
     }
 
     /// Loops that run.
@@ -229,7 +261,7 @@ impl Loop {
                     let readers = readers(&seats, &names);
                     calls.push(Box::pin(ask(names, readers, now)));
                 }
-                seats.taken.values().filter(|seat| seat.asked.is_none()).map(|seat| seat.due).min()
+                seats.taken.values().filter(|seat| seat.is_waiting()).map(|seat| seat.due).min()
             };
             let due = async {
                 match next {
@@ -289,7 +321,7 @@ fn names(seats: &Seats) -> Vec<&str> {
 /// What is to be asked now: the services whose turn it is, in calls that are filled with those whose turn comes next.
 fn turn(seats: &mut Seats, now: Instant) -> Vec<Vec<String>> {
     let mut waiting: BTreeMap<&str, Instant> = BTreeMap::new();
-    for seat in seats.taken.values().filter(|seat| seat.asked.is_none()) {
+    for seat in seats.taken.values().filter(|seat| seat.is_waiting()) {
         let due = waiting.entry(&seat.service).or_insert(seat.due);
         *due = seat.due.min(*due);
     }

@@ -230,3 +230,17 @@ async fn a_call_that_hangs_holds_up_nobody_else_and_shows_nothing_from_before_a_
     assert!(same.look().await.asked >= begun);
     hung.look().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_about_a_service_whose_step_is_busy() {
+    let (pollers, reader) = (pollers(), Scripted::default());
+    let mut seat = pollers.watch(key(), "web", Arc::new(reader.clone()));
+    seat.look().await;
+    seat.hold(true);
+    let asked = reader.count();
+    tokio::time::sleep(secs(30.0)).await;
+    assert_eq!(reader.count(), asked);
+    seat.hold(false);
+    let begun = Instant::now();
+    assert!(seat.look().await.asked >= begun);
+}

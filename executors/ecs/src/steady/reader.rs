@@ -31,9 +31,19 @@ impl Reader for Cluster {
 }
 
 impl Session {
+    /// What steps that share their looks have in common: account and cluster.
+    pub(super) fn poll_key(&self) -> (String, String) {
+        (self.aws.key().to_owned(), self.cluster_arn.clone())
+    }
+
+    /// How many services of this account and cluster are waited for.
+    pub(super) fn waits(&self) -> usize {
+        self.pollers.waits(&self.poll_key())
+    }
+
     /// Takes a seat in the loop that looks at the services of this account and cluster.
     pub(super) fn watch(&self, service: &str) -> Subscription {
-        let key = (self.aws.key().to_owned(), self.cluster_arn.clone());
+        let key = self.poll_key();
         let reader = Arc::new(Cluster { aws: self.aws.clone(), cluster: self.cluster.clone() });
         self.pollers.watch(key, service, reader)
     }

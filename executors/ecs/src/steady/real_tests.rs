@@ -114,7 +114,13 @@ impl Setting {
     }
 
     async fn wait(&self, target: &Target) -> Result<Report, StepError> {
-        wait(&self.session, target, self.world.logs.unit("u").as_ref(), Options::default()).await
+        let log = self.world.logs.unit("u");
+        let wait = wait(&self.session, target, log.as_ref(), Options::default());
+        // What the log says then tells whether it was the peer that stood still.
+        match tokio::time::timeout(Duration::from_secs(240), wait).await {
+            Ok(result) => result,
+            Err(_) => panic!("no end after four minutes: {}\n{}", self.place.describe("web"), self.log()),
+        }
     }
 
     async fn fails(&self, target: &Target) -> StepError {
@@ -376,4 +382,97 @@ async fn waits_on_one_cluster_share_their_calls() {
     let calls = at.place.calls(before);
     assert!(calls.iter().all(|call| call == "ecs:DescribeServices"), "{calls:?}");
     assert!(calls.len() <= 4, "{calls:?}");
+}
+
+/// What a number of rollouts with a task each took.
+struct Taken {
+    calls: Vec<String>,
+    /// How many calls the waiter of AWS' command line would have made: one for each service at once and every 15 seconds.
+    waiters: f64,
+    /// From when each was stable until its wait was over.
+    noticed: Vec<Duration>,
+}
+
+async fn rollouts(at: &Setting, number: usize) -> Taken {
+    let definition = at.revision("1", "web");
+    let names: Vec<String> = (0..number).map(|number| format!("many{number}")).collect();
+    let mut targets = Vec::new();
+    for name in &names {
+        let mut input = at.place.service(name, &definition, 1, None);
+        input["deploymentConfiguration"] = no_breaker();
+        let made = at.session.change("c", ecs("CreateService"), input, Repeat::OnlyIfNotReached).await;
+        targets.push(target_of(&made.unwrap()));
+    }
+    let before = at.place.ecs.calls(0).last().map_or(0, |call| call.number);
+    let begun = std::time::Instant::now();
+    let (cluster, watched) = (at.place.name.clone(), names.clone());
+    let watcher = tokio::task::spawn_blocking(move || stable(&cluster, &watched));
+    let waits = targets.iter().map(async |target| {
+        let report = at.succeeds(target).await;
+        assert_eq!(report.instances.len(), 1, "{report:?}");
+        std::time::Instant::now()
+    });
+    let ends = futures::future::join_all(waits).await;
+    let calls = at.place.calls(before);
+    let stable = watcher.await.unwrap();
+    let rounds = stable.iter().map(|at| 1.0 + ((*at - begun).as_secs_f64() / 15.0).ceil());
+    let mut noticed: Vec<Duration> =
+        ends.iter().zip(&stable).map(|(end, stable)| end.saturating_duration_since(*stable)).collect();
+    noticed.sort();
+    Taken { calls, waiters: rounds.sum(), noticed }
+}
+
+/// When each service was stable, as a neighbour sees it that looks all the time.
+fn stable(cluster: &str, services: &[String]) -> Vec<std::time::Instant> {
+    let mut at = vec![None; services.len()];
+    while at.contains(&None) {
+        for (chunk, first) in services.chunks(10).zip((0..).step_by(10)) {
+            let said =
+                Ecs::shared().aws("ecs", "DescribeServices", json!({"cluster": cluster, "services": chunk}));
+            for service in said["services"].as_array().unwrap() {
+                let place = services.iter().position(|name| service["serviceName"] == name.as_str()).unwrap();
+                assert!((first..first + 10).contains(&place));
+                let one = service["deployments"].as_array().unwrap().len() == 1;
+                let done = service["deployments"][0]["rolloutState"] == "COMPLETED";
+                if one && done && service["runningCount"] == service["desiredCount"] {
+                    at[place].get_or_insert_with(std::time::Instant::now);
+                }
+            }
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    at.into_iter().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollouts_that_end_together_list_their_tasks_together() {
+    let at = Setting::new("steadym").await;
+    let taken = rollouts(&at, 8).await;
+    let lists = taken.calls.iter().filter(|call| *call == "ecs:ListTasks").count();
+    assert!(lists < 8, "{:?}", taken.calls);
+}
+
+/// Memory that this process holds, MiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "starts fifty containers; cargo test -p executor-ecs --lib fifty -- --ignored --nocapture"]
+async fn fifty_rollouts_of_one_agent() {
+    use std::io::Write as _;
+    let at = Setting::new("steadyn").await;
+    let taken = rollouts(&at, 50).await;
+    let middle = taken.noticed[taken.noticed.len() / 2];
+    let text = format!(
+        "{} calls, waiters {}; noticed after {middle:?}, at most {:?}; {} MiB resident\n",
+        taken.calls.len(),
+        taken.waiters,
+        taken.noticed.last(),
+        resident()
+    );
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
+    assert!(taken.calls.len() as f64 <= taken.waiters / 3.0, "{text}{:?}", taken.calls);
 }

@@ -5,7 +5,7 @@ use super::poller::{Sight, Subscription};
 use super::tasks::Task;
 use super::told::{Told, left, span, stopped_line};
 use super::view::{self, Service, ServiceDeployment};
-use super::{Options, Report, Target, ending, evidence, instances};
+use super::{Options, Report, Target, ending, evidence, instances, roster};
 use crate::error::log_closed;
 use crate::session::{Session, ecs};
 use aws::Fault;
@@ -138,7 +138,11 @@ impl<'a> Waiter<'a> {
                     self.say(level, &line).await?;
                 }
             }
-            match self.satisfy(verdict, wants).await? {
+            // What AWS is asked for takes a while; other looks would be for nothing.
+            seat.hold(true);
+            let verdict = self.satisfy(verdict, wants).await;
+            seat.hold(false);
+            match verdict? {
                 Verdict::Going(blocker) => self.blocker = blocker,
                 Verdict::Succeeded => return Ok(()),
                 Verdict::Failed(failure) => return Err(Ended::Failed(failure)),
@@ -185,7 +189,7 @@ impl<'a> Waiter<'a> {
             (verdict, wants) = self.judge.apply(News::ServiceDeployment(told), passed);
         }
         if wants.running {
-            match instances::running(self.session, &self.target.service).await {
+            match roster::running(self.session, &self.target.service).await {
                 Ok(tasks) => self.tasks = tasks,
                 Err(Fault::Cancelled(reason)) => return Err(Ended::Cancelled(reason)),
                 Err(fault) if fault.may_pass() => {
