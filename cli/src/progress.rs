@@ -251,6 +251,10 @@ pub(crate) fn summary(view: &Value) -> String {
         if !waiting.is_empty() {
             lines.push(format!("    waits: {waiting}"));
         }
+        let hint = field("hint");
+        if !hint.is_empty() {
+            lines.push(format!("    hint: {hint}"));
+        }
         let prefix = format!("{stage}/");
         for row in rows.iter().filter(|row| row.path.starts_with(&prefix)) {
             lines.extend(step_lines(row));
@@ -264,7 +268,11 @@ fn step_lines(row: &StepRow<'_>) -> Vec<String> {
     let indent = "  ".repeat(row.depth + 1);
     let took = row.step.get("durationMs").and_then(Value::as_u64).map(duration).unwrap_or_default();
     let agent = if field("agent").is_empty() { String::new() } else { format!("on {}", field("agent")) };
-    let rollback = if row.rollback { "rollback" } else { "" };
+    let rollback = match (row.rollback, row.step.get("generated") == Some(&Value::Bool(true))) {
+        (true, true) => "rollback (generated)",
+        (true, false) => "rollback",
+        (false, _) => "",
+    };
     let parts = [field("identifier"), field("type"), field("status"), took, agent, rollback.to_owned()];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     let mut lines = vec![format!("{indent}{}", parts.join("  "))];

@@ -38,6 +38,15 @@ async fn wake(client: &Client) {
 /// The execution's step `a` runs on `zone-a`, which then falls silent. Gives execution, node and the agent's id.
 async fn lose(manager: &Arc<TestManager>, client: &Client) -> (String, String, String) {
     client.apply(&custom("p", "", &noop("a", "timeout: 6m"))).await;
+    lose_at_work(manager, client, None).await
+}
+
+/// The same for the pipeline `p` that is stored, with a checkpoint that the agent had sent.
+async fn lose_at_work(
+    manager: &Arc<TestManager>,
+    client: &Client,
+    checkpoint: Option<Value>,
+) -> (String, String, String) {
     let agent = Agent::start(manager, "zone-a", &[], |_| Say::Nothing).await;
     let id = client.run("p").await;
     until("the step runs", || async { (agent.names().len() == 1).then_some(()) }).await;
@@ -46,6 +55,10 @@ async fn lose(manager: &Arc<TestManager>, client: &Client) -> (String, String, S
         .await;
     let view = client.get(&format!("/executions/{id}")).await;
     let node = find_step(&view, "a").unwrap()["node"].as_str().unwrap().to_owned();
+    if let Some(checkpoint) = checkpoint {
+        let holder = manager.app.queue.agents().iter().map(|one| one.agent.id.clone()).next().unwrap();
+        manager.app.store.checkpoint(&task_id(&id, &node, 1), &holder, 1, checkpoint).await.unwrap();
+    }
     agent.stop().await;
     let agent = until("the agent is gone", || async {
         let agents = manager.app.queue.agents();
@@ -80,6 +93,49 @@ async fn the_step_of_a_lost_agent_fails_as_a_restart_and_its_late_result_changes
     assert_eq!(client.get(&format!("/tasks/{task}")).await["result"]["status"], "Success");
     let after = client.get(&format!("/executions/{id}")).await;
     assert_eq!((&after["version"], &after["status"]), (&view["version"], &json!("Failed")));
+}
+
+const ECS: &str = "
+connector: {identifier: aws, name: aws, type: Aws, spec: {credential: {type: InheritFromDelegate}}}
+---
+environment: {identifier: prod, name: prod, type: Production}
+---
+service: {identifier: app, name: app, serviceDefinition: {type: ECS, spec: {ecsTaskDefinitionArn: app, serviceDefinition: {serviceName: app}}}}
+---
+infrastructureDefinition: {identifier: main, name: main, environmentRef: prod, deploymentType: ECS, type: ECS, spec: {connectorRef: aws, region: eu-west-1, cluster: main}}
+---
+pipeline:
+  identifier: p
+  name: p
+  stages:
+    - stage:
+        identifier: s
+        name: s
+        type: Deployment
+        spec:
+          deploymentType: ECS
+          service: {serviceRef: app}
+          environment: {environmentRef: prod, infrastructureDefinitions: [{identifier: main}]}
+          execution:
+            steps:
+              - step: {type: EcsRollingDeploy, identifier: a, name: a, timeout: 6m, spec: {}}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_agent_undoes_what_the_checkpoints_of_a_lost_one_tell() {
+    let (manager, client) = manager().await;
+    client.apply(ECS).await;
+    let undo = json!({ "v": 1, "undo": { "revision": 7 } });
+    let checkpoint =
+        json!({ "intent": "update app", "calls": ["ecs:UpdateService"], "state": {}, "undo": undo });
+    let (id, ..) = lose_at_work(&manager, &client, Some(checkpoint)).await;
+    pass(&manager, &client, Duration::from_mins(10)).await;
+    let agent = Agent::start(&manager, "zone-b", &[], |_| success().into()).await;
+    let view = client.ended(&id).await;
+    assert_eq!((&view["status"], &view["rolledBack"]), (&json!("Failed"), &json!(true)), "{view:#}");
+    let taken = agent.stop().await;
+    let undone = taken.iter().find(|taken| taken.name() == "undo_a").unwrap();
+    assert_eq!(undone.task.undo, Some(undo));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

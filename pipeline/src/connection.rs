@@ -5,9 +5,13 @@
 
 use crate::model::Field;
 use crate::model::connector::{Auth, HeaderValue};
+use crate::model::connector_aws::{AwsConnector, AwsLogin, KeyPart};
 use crate::model::connector_k8s::{K8sCredential, OpenIdConnect};
-use proto::task::{Cluster, ClusterCredential, HttpAuth, HttpConnector, SshTarget, SshUrl};
-use proto::text::{SecretRef, Text, placeholder};
+use proto::task::{
+    AssumeRole, AwsAccount, AwsCredential, Cluster, ClusterCredential, HttpAuth, HttpConnector, SshTarget,
+    SshUrl,
+};
+use proto::text::{SecretRef, Text, placeholder, placeholders};
 
 /// Knows the texts of a connector, and which secrets its task needs.
 pub trait Resolve {
@@ -19,6 +23,10 @@ pub trait Resolve {
 
     /// Notes that the task needs a secret. **Repeat**: safe.
     fn secret(&mut self, reference: &str) -> SecretRef;
+
+    /// The text of a field that may be `<+secrets.getValue("…")>`: its secrets stand as placeholders, and are noted.
+    /// **Errors**: it is not known here.
+    fn secret_text(&mut self, field: &Field) -> Result<Text, Self::Error>;
 
     /// Token of genuine secret placeholders.
     fn token(&self) -> i64;
@@ -170,4 +178,51 @@ pub fn cluster<R: Resolve>(
         }
     };
     Ok(Cluster { connector: identifier.to_owned(), credential })
+}
+
+/// An account in `region`, and who signs requests to it. **Errors**: those of `by`; a secret key that is no secret.
+pub fn aws<R: Resolve>(
+    by: &mut R,
+    identifier: &str,
+    account: &AwsConnector,
+    region: &str,
+) -> Result<AwsAccount, R::Error> {
+    let part = |by: &mut R, part: &KeyPart| match part {
+        KeyPart::Written(field) => by.secret_text(field),
+        KeyPart::Secret(field) => placed(by, field),
+    };
+    let credential = match &account.credential {
+        AwsLogin::ManualConfig { access_key, secret_key, session_token } => {
+            let access_key = part(by, access_key)?;
+            let secret = part(by, secret_key)?;
+            let token = by.token();
+            let whole = |found: &proto::text::Placeholder| {
+                found.token == token && found.range == (0..secret.as_str().len())
+            };
+            // A variable would bring the key in clear into every document that carries it.
+            if let (KeyPart::Written(field), false) =
+                (secret_key, placeholders(secret.as_str()).iter().any(whole))
+            {
+                let message = "the secret key must be one secret: `<+secrets.getValue(\"name\")>`";
+                return Err(by.fault(field, message.to_owned()));
+            }
+            let session_token = maybe(by, session_token.as_ref())?;
+            AwsCredential::ManualConfig { access_key, secret_key: secret, session_token }
+        }
+        AwsLogin::InheritFromDelegate => AwsCredential::InheritFromDelegate,
+        AwsLogin::Irsa => AwsCredential::Irsa,
+    };
+    let assume_role = match &account.assume_role {
+        Some((arn, external_id)) => Some(AssumeRole {
+            role_arn: by.text(arn)?,
+            external_id: external_id.as_ref().map(|field| by.secret_text(field)).transpose()?,
+        }),
+        None => None,
+    };
+    let mut endpoints = std::collections::BTreeMap::new();
+    for (service, url) in &account.endpoints {
+        endpoints.insert(service.clone(), by.text(url)?);
+    }
+    let region = region.trim().to_owned();
+    Ok(AwsAccount { connector: identifier.to_owned(), region, credential, assume_role, endpoints })
 }

@@ -10,7 +10,7 @@ use crate::model::overrides::{lay_over, read_override};
 use crate::model::policy::{read_policy, read_policy_set};
 use crate::model::read::{Field, Reader};
 use crate::model::secret::read_secret;
-use crate::model::service::read_definition;
+use crate::model::service::{has_ecs_manifests, read_definition};
 use crate::model::user_group::read_user_group;
 use crate::model::{identity, pipeline, read_variables, scope_of};
 use crate::rules;
@@ -333,8 +333,9 @@ pub(crate) fn read_environment(root: &Node, findings: &mut Findings) -> Option<E
 fn check_lists(content: &Node, path: &str, findings: &mut Findings) {
     let mut definition = Node::empty_map(&content.at);
     if let crate::yaml::Value::Map(map) = &mut definition.value {
-        // Only a service of Kubernetes has manifests; variables and files are the same for all.
-        map.set("type", Node::text("Kubernetes", &content.at));
+        // Which manifests there are depends on the service; variables and files are the same for all.
+        let kind = if has_ecs_manifests(content) { "ECS" } else { "Kubernetes" };
+        map.set("type", Node::text(kind, &content.at));
     }
     lay_over(&mut definition, content);
     // What an override may hold depends on the service; only mistakes in the lists themselves are faults here.

@@ -343,7 +343,7 @@ pub struct InfrastructurePlan {
     pub identifier: String,
     /// Name.
     pub name: String,
-    /// `Pdc` or `KubernetesDirect`.
+    /// `Pdc`, `KubernetesDirect` or `ECS`.
     pub kind: String,
     /// Hosts in the order of their definition.
     pub hosts: Vec<HostPlan>,
@@ -363,12 +363,18 @@ pub struct InfrastructurePlan {
     /// Of a cluster: its connector as written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connector_field: Option<Field>,
-    /// Of a cluster: where objects lie that name no namespace.
+    /// Of a cluster: where objects lie that name no namespace; of ECS: a tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Field>,
     /// Of a cluster: name of the release.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release_name: Option<Field>,
+    /// Of ECS: its region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<Field>,
+    /// Of ECS: name or ARN of the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Field>,
 }
 
 /// One host.

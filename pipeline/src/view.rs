@@ -1,14 +1,19 @@
 //! The document that `pipeline run --output json` and `execution show` print, derived from a state.
 
+mod approval;
+
+pub use approval::ApprovalView;
+
 use crate::fault::Notice;
-use crate::machine::approval::{Approval, without_secrets};
+use crate::machine::approval::without_secrets;
 use crate::machine::input::Asked;
 use crate::machine::state::{Phase, ROOT_RUN, Run, State, Status};
 use crate::machine::{Builder, Intervention, interventions};
+use crate::model::ecs::EcsAction;
 use crate::model::pipeline::StageKind;
 use crate::model::step::Spec;
 use crate::plan::{NodeKind, Plan, PlanNode};
-use proto::failure::{Failure, FailureKind};
+use proto::failure::Failure;
 use proto::result::UnitProgress;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -83,6 +88,9 @@ pub struct StageView {
     /// What it waits for; the manager knows who has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// What to do about the way in which it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// Forward steps.
     pub steps: Vec<StepView>,
     /// Rollback steps.
@@ -104,6 +112,9 @@ pub struct StepView {
     pub status: Status,
     /// Whether it is a rollback step.
     pub rollback: bool,
+    /// Whether the planner made it (rule R25): no document has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub generated: bool,
     /// Epoch milliseconds.
     pub started_at: Option<u64>,
     /// Up to `now` while it runs.
@@ -144,44 +155,6 @@ pub struct StepView {
     /// Members of a group, or iterations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepView>,
-}
-
-/// An approval.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ApprovalView {
-    /// What `approval approve` names it by; the manager knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Harness' status of an approval: `WAITING`, `APPROVED`, `REJECTED`, `EXPIRED`, `ABORTED`, `FAILED`.
-    pub status: String,
-    /// What was asked, with its expressions resolved, and who did what.
-    #[serde(flatten)]
-    pub asked: Approval,
-}
-
-impl ApprovalView {
-    /// Of a run that asks or asked people.
-    pub fn of(run: &Run) -> Option<ApprovalView> {
-        let asked = run.approval.as_deref()?.clone();
-        let rejected = asked.activities.iter().any(|activity| !activity.approved);
-        let by_itself =
-            asked.activities.iter().any(|activity| activity.approved && activity.email.is_empty());
-        let status = if run.phase == Phase::Approval {
-            "WAITING"
-        } else if rejected {
-            "REJECTED"
-        } else if by_itself || asked.approvals() >= asked.minimum {
-            "APPROVED"
-        } else if run.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Timeout) {
-            "EXPIRED"
-        } else if run.status == Status::Aborted {
-            "ABORTED"
-        } else {
-            "FAILED"
-        };
-        Some(ApprovalView { id: None, status: status.to_owned(), asked })
-    }
 }
 
 /// A host.
@@ -331,8 +304,25 @@ impl Viewer<'_> {
                 }
                 _ => waiting_for(node, run),
             }),
+            hint: run.and_then(|run| self.after_abort(node, run, id)),
             steps,
             rollback_steps: self.steps(&node.rollback, id),
+        })
+    }
+
+    /// An aborted stage of ECS is left as it is, with its weights and services (settled facts §3.7); what it changed can be
+    /// brought back.
+    fn after_abort(&self, node: &PlanNode, run: &Run, id: &str) -> Option<String> {
+        let target = self.plan.target_of(run.node)?;
+        let left = run.status == Status::Aborted && !run.rolled_back && !node.rollback.is_empty();
+        if !left || target.infrastructure.kind != "ECS" {
+            return None;
+        }
+        let inside = format!("{id}.");
+        let changed = self.state.runs.iter().any(|(id, run)| run.undo.is_some() && id.starts_with(&inside));
+        let execution = &self.plan.run.execution_id;
+        changed.then(|| {
+            format!("services and weights stay as they are; `delegate execution rollback {execution}` brings back what was there before")
         })
     }
 
@@ -379,6 +369,7 @@ impl Viewer<'_> {
             },
             status: run.map_or(Status::NotStarted, |run| self.shown(id, run)),
             rollback: node.in_rollback,
+            generated: is_generated(node),
             started_at: run.and_then(|run| run.started_at),
             duration_ms: run.and_then(|run| self.duration(run)),
             failure: run.and_then(|run| run.failure.clone()),
@@ -440,6 +431,12 @@ fn waiting_for(node: &PlanNode, run: &Run) -> Option<String> {
         Phase::Intervention => Some("somebody's decision about its failure".to_owned()),
         _ => None,
     }
+}
+
+/// Whether a step stands in no document.
+fn is_generated(node: &PlanNode) -> bool {
+    let NodeKind::Step { spec, .. } = &node.kind else { return false };
+    matches!(&**spec, Spec::Ecs(step) if matches!(step.action, EcsAction::EcsUndo { .. }))
 }
 
 fn postfixed(node: &PlanNode, run: Option<&Run>) -> String {

@@ -27,7 +27,7 @@ fn an_unknown_step_is_refused_by_name_with_its_place() {
         "{fault}"
     );
     assert!(fault.contains("did you mean `Command`?"), "{fault}");
-    let fault = only(&custom("", &noop("a", "").replace("Noop", "EcsRunTask"), ""));
+    let fault = only(&custom("", &noop("a", "").replace("Noop", "JiraApproval"), ""));
     assert!(fault.contains("not supported by this version"), "{fault}");
 }
 

@@ -148,7 +148,7 @@ fn the_step_of_a_lost_agent_fails_at_its_timeout_without_waiting_for_it() {
     let task = world.tasks.pop_front().unwrap();
     let (node, attempt) = (task.node.clone(), task.attempt);
     let since = world.now + 60_000;
-    world.fire_with("timeout/1", Some(Holdup::Lost { agent: "zone-a".into(), since }));
+    world.fire_with("timeout/1", Some(Holdup::Lost { agent: "zone-a".into(), since, undo: None }));
     assert_eq!(world.cancelled, [(node.clone(), "Deadline".to_owned())]);
     assert_eq!(world.finished.as_deref(), Some("Failed"));
     let failure = world.state.runs[&node].failure.clone().unwrap();
@@ -167,7 +167,7 @@ failureStrategies:
   - onFailure: {errors: [DelegateRestart], action: {type: Retry, spec: {retryCount: 1, retryIntervals: [10s], onRetryFailure: {action: {type: Ignore}}}}}";
     let mut world = World::start(&custom("", &noop("a", retry), ""));
     let first = world.tasks.pop_front().unwrap();
-    world.fire_with("timeout/1", Some(Holdup::Lost { agent: "zone-a".into(), since: 1 }));
+    world.fire_with("timeout/1", Some(Holdup::Lost { agent: "zone-a".into(), since: 1, undo: None }));
     world.fire("retry/1");
     let (node, attempt) = (first.node.clone(), first.attempt);
     world.event(|at| Event::TaskEnded { node, attempt, result: Box::new(success()), at });

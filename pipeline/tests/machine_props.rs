@@ -317,7 +317,7 @@ impl World {
             *now = (*now).max(due);
             self.timers.remove(&timer);
             let holdup = match outcome {
-                3 => Some(Holdup::Lost { agent: "a".into(), since: 1 }),
+                3 => Some(Holdup::Lost { agent: "a".into(), since: 1, undo: None }),
                 4 => Some(Holdup::Waiting { why: "all 1 fitting agents are busy".into() }),
                 _ => None,
             };
@@ -391,7 +391,8 @@ fn check(stages: Vec<StageSpec>, choices: Vec<(u8, u8)>) {
         // An answer for another attempt than the present one changes nothing. After a task that was given up, the answer
         // at hand may itself be that of an older attempt.
         if let Event::TaskEnded { node, attempt, result, at } = &event {
-            let present = state.runs[node].attempt;
+            // A group that began again has taken the run away.
+            let present = state.runs.get(node).map_or(0, |run| run.attempt);
             for attempt in [attempt - 1, attempt + 1].into_iter().filter(|other| *other != present) {
                 let (node, result, at) = (node.clone(), result.clone(), *at);
                 let before = state.clone();

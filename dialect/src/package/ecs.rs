@@ -54,6 +54,7 @@ pub(super) fn read(cx: &mut Cx<'_>, data: &View<'_>) -> Result<StepTask, Fault> 
         variables: Default::default(),
         namespace: None,
         strict: false,
+        context: serde_json::Value::Null,
         action,
     };
     let infrastructure =

@@ -7,6 +7,7 @@ use crate::engine::host_keys;
 use crate::store::{TaskRow, TaskStatus};
 use axum::Json;
 use axum::extract::{Path, State};
+use expr::{MapScope, Target};
 use pipeline::connection::{self, Resolve};
 use pipeline::entities::{Catalog, EntityKind, Snapshot, find};
 use pipeline::fault::Findings;
@@ -16,7 +17,7 @@ use pipeline::model::secret::{Secret, SecretSpec, read_secret};
 use pipeline::yaml::parse_documents;
 use proto::result::StepResult;
 use proto::task::{ConnectorTestSpec, HostKeys, SshCredential, SshTarget, SshUrl, Step, StepSpec};
-use proto::text::SecretRef;
+use proto::text::{SecretRef, Text, placeholder, placeholders};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -24,6 +25,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 /// A test that takes longer than this tells nothing any more; it covers waiting for an agent.
 const TEST_LIMIT: Duration = Duration::from_mins(2);
+/// Where an AWS account is tried that says no region.
+const AWS_TEST_REGION: &str = "us-east-1";
 /// SSH's own port.
 const SSH_PORT: u16 = 22;
 
@@ -45,8 +48,9 @@ pub(super) async fn test(
 ) -> Answer<Json<Value>> {
     let catalog = crate::entities::catalog(&api.app).await?;
     let scope = body.scope.clone().unwrap_or_else(|| only_scope(&catalog, &id));
-    let mut wanted =
-        Wanted { catalog: &catalog, scope, token: i64::from(rand::random::<u32>()), secrets: Vec::new() };
+    let token = i64::from(rand::random::<u32>());
+    let now_ms = api.app.clock.wall();
+    let mut wanted = Wanted { catalog: &catalog, scope, token, now_ms, secrets: Vec::new() };
     let (spec, own_selectors) = wanted.spec(&id, body.host.as_deref())?;
     let secrets = wanted.secrets.clone();
     let missing = api.secrets.missing(&secrets).await?;
@@ -146,6 +150,7 @@ struct Wanted<'a> {
     /// From where names are looked up.
     scope: String,
     token: i64,
+    now_ms: u64,
     secrets: Vec<SecretRef>,
 }
 
@@ -166,6 +171,29 @@ impl Resolve for Wanted<'_> {
             self.secrets.push(secret.clone());
         }
         secret
+    }
+
+    fn secret_text(&mut self, field: &Field) -> Answer<Text> {
+        let written = field.text();
+        let only_secrets = expr::references(&written).is_ok_and(|references| {
+            references.iter().all(|one| matches!(one.target, Target::Secret(_)) && !one.dynamic)
+        });
+        if !only_secrets {
+            return Err(ApiError::request(format!(
+                "`{}` holds an expression, which only a run can resolve",
+                field.path
+            )));
+        }
+        let scope = MapScope::default();
+        let now_ms = i64::try_from(self.now_ms).unwrap_or(i64::MAX);
+        let context = expr::Context { scope: &scope, now_ms, secret_token: self.token };
+        let mut text = expr::render(written.trim(), &context, expr::Mode::Throw)
+            .map_err(|error| ApiError::request(format!("`{}`: {error}", field.path)))?;
+        for found in placeholders(&text).into_iter().rev() {
+            let secret = self.secret(&found.secret.0);
+            text.replace_range(found.range, &placeholder(&secret, self.token));
+        }
+        Ok(Text(text))
     }
 
     fn token(&self) -> i64 {
@@ -276,6 +304,12 @@ impl Wanted<'_> {
             }
             ConnectorSpec::K8sCluster { credential } => {
                 ConnectorTestSpec::Kubernetes(connection::cluster(self, &connector.identifier, credential)?)
+            }
+            ConnectorSpec::Aws { account } => {
+                // Every account answers there; whoever it is does not depend on the region.
+                let region = account.region.as_ref().map(plain).transpose()?;
+                let region = region.unwrap_or_else(|| AWS_TEST_REGION.to_owned());
+                ConnectorTestSpec::Aws(connection::aws(self, &connector.identifier, account, &region)?)
             }
             ConnectorSpec::HelmRepository { .. } => {
                 return Err(ApiError::request(format!(

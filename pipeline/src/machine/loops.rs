@@ -6,8 +6,10 @@
 use super::Machine;
 use super::sequence::run_node;
 use super::state::{Phase, State};
+use crate::model::ecs::EcsAction;
 use crate::model::looping::{Items, LoopKind, name_postfix};
-use crate::plan::{Iteration, PlanNode};
+use crate::model::step::Spec;
+use crate::plan::{Iteration, NodeKind, PlanNode};
 use crate::scope::NodeScope;
 use proto::failure::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -111,6 +113,14 @@ impl Machine<'_> {
         let mut items = looping
             .expand(&|field| super::task::field_value(field, &context))
             .map_err(|error| bad(error.key, error.why))?;
+        // A step that undoes one in a loop goes over what that one did.
+        if let NodeKind::Step { spec, .. } = &node.kind
+            && let Spec::Ecs(step) = &**spec
+            && let EcsAction::EcsUndo { of, .. } = &step.action
+        {
+            let builder = super::task::Builder::new(&self.plan, self.state, id, self.at);
+            items.items = super::task::undo_items(&builder, of);
+        }
         if let Some(name) = looping.node_name() {
             let named = named_iterations(&mut items, |iteration| {
                 let scope = NodeScope { iteration: Some(iteration), ..self.scope(id) };

@@ -29,7 +29,7 @@ pub use runs::{Changed, RunBefore, Runs};
 pub use state::{State, Status};
 pub(crate) use task::{Builder, field_value, render, retoken, stage_key};
 pub use task::{Need, SshNeed, stage_records};
-pub use timers::step_timeout;
+pub use timers::{step_grace, step_timeout};
 pub use undo::{NothingToRollBack, rollback_of};
 pub use user::{Actor, Intervention, Refusal, UserAction, accepts};
 pub use work::{ManagerWork, PendingWork, pending_work};
@@ -83,7 +83,7 @@ pub enum Event {
         timer: String,
         /// When.
         at: Millis,
-        /// Where the task of the step stands whose timeout it is (see [`step_timeout`]), if nothing runs it.
+        /// Where the task of the step stands whose timeout it is (see [`step_timeout`], [`step_grace`]), if nothing runs it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         holdup: Option<Holdup>,
     },
@@ -142,6 +142,14 @@ pub enum Holdup {
         agent: String,
         /// Its last sign of life.
         since: Millis,
+        /// What undoes the work of the task as far as its checkpoints tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        undo: Option<serde_json::Value>,
+    },
+    /// The agent did not confirm that the task has ended.
+    Unanswered {
+        /// What undoes the work of the task as far as its checkpoints tell.
+        undo: serde_json::Value,
     },
 }
 

@@ -266,6 +266,9 @@ pub struct Run {
     /// It failed and waits for a decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halt: Option<Box<Halt>>,
+    /// Its task was given up without an answer: what it left on the target is unknown.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unanswered: bool,
 }
 
 fn is_none_yet(value: &u32) -> bool {

@@ -19,7 +19,16 @@ pub(super) fn name(kind: &str, attempt: u32, id: &str) -> String {
 
 /// Node and attempt of the step whose timeout a timer is. Other timers, those of groups and stages too, have none.
 pub fn step_timeout(timer: &str) -> Option<(&str, u32)> {
-    let mut parts = timer.strip_prefix("timeout/")?.splitn(2, '/');
+    of_step(timer.strip_prefix("timeout/")?)
+}
+
+/// The same of the time that an agent has to confirm the end of a task.
+pub fn step_grace(timer: &str) -> Option<(&str, u32)> {
+    of_step(timer.strip_prefix("grace/")?)
+}
+
+fn of_step(timer: &str) -> Option<(&str, u32)> {
+    let mut parts = timer.splitn(2, '/');
     let attempt = parts.next()?.parse().ok().filter(|attempt| *attempt > 0)?;
     Some((parts.next()?, attempt))
 }
@@ -50,6 +59,7 @@ impl Machine<'_> {
                     Phase::Task if matches!(holdup, Some(Holdup::Lost { .. })) => {
                         let reason = "Deadline".to_owned();
                         self.actions.push(Action::CancelTask { node: id.clone(), attempt, reason });
+                        self.unanswered(&id, holdup);
                         self.fail(&id, failure, Status::Failed);
                     }
                     Phase::Task => self.cancel_task(&id, Ending::Expired(Box::new(failure))),
@@ -68,6 +78,7 @@ impl Machine<'_> {
                 let Some(ending) = ending else { return };
                 let note = "the agent did not confirm in time that the task had ended; what it left on the target is unknown";
                 self.update(&id, |run| run.notices.push(note.to_owned()));
+                self.unanswered(&id, holdup);
                 self.settle_ended_task(&id, &ending, None);
             }
             "retry" if current && phase == Phase::RetryWait => match node.kind {
@@ -81,6 +92,21 @@ impl Machine<'_> {
         }
     }
 
+    /// The task is given up. What its checkpoints say of its work is what a rollback goes by.
+    fn unanswered(&mut self, id: &str, holdup: Option<&Holdup>) {
+        let undo = match holdup {
+            Some(Holdup::Lost { undo, .. }) => undo.clone(),
+            Some(Holdup::Unanswered { undo }) => Some(undo.clone()),
+            Some(Holdup::Waiting { .. }) | None => None,
+        };
+        let lost = matches!(holdup, Some(Holdup::Lost { .. }));
+        self.update(id, |run| {
+            // A task that nobody took has left nothing.
+            run.unanswered = lost || run.agent.is_some();
+            run.undo = undo.or_else(|| run.undo.take());
+        });
+    }
+
     fn timeout_failure(&self, id: &str, identifier: &str, holdup: Option<&Holdup>) -> Failure {
         let started = self.run(id).and_then(|run| run.started_at).unwrap_or(self.at);
         let waited_for_agent =
@@ -90,7 +116,7 @@ impl Machine<'_> {
             show_duration(self.at - started.min(self.at))
         );
         let hint = match holdup {
-            Some(Holdup::Lost { agent, since }) => {
+            Some(Holdup::Lost { agent, since, .. }) => {
                 let silent = show_duration(self.at.saturating_sub(*since));
                 let message = format!(
                     "{message}: the agent {agent} that runs it has been silent for {silent}; what it left on the target is unknown"
@@ -103,8 +129,10 @@ impl Machine<'_> {
                 return Failure::new(FailureKind::Timeout, "PIPE-004", message)
                     .hint("no agent had taken its task: start another agent, raise DELEGATE_TASK_CAPACITY or the step's `timeout`");
             }
-            None if waited_for_agent => "no agent had taken its task: all fitting agents were busy or away",
-            None => "raise the step's `timeout`, or read its log to see what it waited for",
+            _ if waited_for_agent => "no agent had taken its task: all fitting agents were busy or away",
+            Some(Holdup::Unanswered { .. }) | None => {
+                "raise the step's `timeout`, or read its log to see what it waited for"
+            }
         };
         Failure::new(FailureKind::Timeout, "PIPE-004", message).hint(hint)
     }

@@ -1,5 +1,6 @@
 //! Connectors: how a server or host is reached and with which credentials.
 
+use super::connector_aws::{AwsConnector, read_aws};
 use super::connector_k8s::{K8sCredential, read_charts, read_cluster};
 use super::identity;
 use super::read::{Field, Reader};
@@ -86,6 +87,11 @@ pub enum ConnectorSpec {
         /// Credentials.
         auth: Auth,
     },
+    /// An AWS account.
+    Aws {
+        /// Who signs, and where.
+        account: Box<AwsConnector>,
+    },
     /// A kind that this version cannot use. Stored, refused when something needs it.
     Unsupported {
         /// As written.
@@ -143,7 +149,7 @@ pub enum Auth {
 }
 
 /// Kinds that can be used.
-pub const CONNECTOR_TYPES: [&str; 12] = [
+pub const CONNECTOR_TYPES: [&str; 13] = [
     "Ssh",
     "Pdc",
     "DockerRegistry",
@@ -156,11 +162,11 @@ pub const CONNECTOR_TYPES: [&str; 12] = [
     "K8sCluster",
     "HttpHelmRepo",
     "OciHelmRepo",
+    "Aws",
 ];
 
 /// Kinds of Harness that are stored and come into use with later versions.
-const LATER: [&str; 9] = [
-    "Aws",
+const LATER: [&str; 8] = [
     "Vault",
     "AwsSecretManager",
     "AwsKms",
@@ -183,7 +189,7 @@ pub fn read_connector(root: &Node, findings: &mut Findings) -> Option<Connector>
     let spec_node = reader.node("spec").unwrap_or(&empty);
     reader.finish(findings);
     let mut spec = Reader::new(spec_node, spec_path, findings);
-    let selectors = spec.any("delegateSelectors").or(outer_selectors);
+    let mut selectors = spec.any("delegateSelectors").or(outer_selectors);
     spec.known(&["executeOnDelegate", "proxy", "ignoreTestConnection"]);
     let text = kind.text();
     let Some(name) = CONNECTOR_TYPES.iter().find(|known| known.eq_ignore_ascii_case(&text)).copied() else {
@@ -229,6 +235,13 @@ pub fn read_connector(root: &Node, findings: &mut Findings) -> Option<Connector>
         "HttpHelmRepo" | "OciHelmRepo" => {
             let auth = read_auth(&mut spec, "auth", findings);
             read_charts(name == "OciHelmRepo", &mut spec, auth, findings)
+        }
+        "Aws" => {
+            let (account, own) = read_aws(&mut spec, findings);
+            // An empty list of the connector says nothing.
+            let nothing = |field: &Field| field.value.as_array().is_some_and(Vec::is_empty);
+            selectors = selectors.filter(|field| own.is_none() || !nothing(field)).or(own);
+            account
         }
         _ => read_git(name, &mut spec, findings),
     };

@@ -1,4 +1,4 @@
-//! Infrastructures: hosts and how to log in to them, or a cluster and a namespace in it.
+//! Infrastructures: hosts and how to log in to them, a Kubernetes cluster and a namespace in it, or an ECS cluster.
 
 use super::read::{Field, Reader};
 use crate::fault::{Fault, Findings, did_you_mean};
@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 /// An effective infrastructure, before its references are looked up.
 #[derive(Clone, Debug)]
 pub struct Infrastructure {
-    /// Canonical type: `Pdc` or `KubernetesDirect`.
+    /// Canonical type: `Pdc`, `KubernetesDirect` or `ECS`.
     pub kind: String,
     /// Hosts, or an expression that gives them.
     pub hosts: Option<Field>,
@@ -27,6 +27,21 @@ pub struct Infrastructure {
     pub simultaneous: bool,
     /// Of a cluster: what stands for hosts.
     pub cluster: Option<ClusterPlace>,
+    /// Of a cluster of ECS: what stands for hosts.
+    pub ecs: Option<EcsPlace>,
+}
+
+/// A cluster of ECS.
+#[derive(Clone, Debug)]
+pub struct EcsPlace {
+    /// `Aws` connector.
+    pub connector: Field,
+    /// Region.
+    pub region: Field,
+    /// Name or ARN of the cluster.
+    pub cluster: Field,
+    /// A tag of ours.
+    pub namespace: Option<Field>,
 }
 
 /// A cluster and the place in it.
@@ -55,6 +70,9 @@ const KINDS: [&str; 4] = ["Pdc", "SshWinRmAzureInfrastructure", "SshWinRmAzure",
 /// Infrastructures that are clusters.
 const CLUSTER: &str = "KubernetesDirect";
 
+/// Those of ECS; the canonical spelling first.
+const ECS: [&str; 3] = ["ECS", "EcsInfrastructure", "Ecs"];
+
 /// Reads an effective infrastructure definition: `{type, spec}` with whatever else its entity holds. `deployment` is the
 /// type of the service that is deployed to it, if that is known.
 pub fn read_infrastructure(
@@ -76,12 +94,15 @@ pub fn read_infrastructure(
     let outer_tags = reader.any("tags");
     let simultaneous = reader.flag("allowSimultaneousDeployments", findings).unwrap_or(false);
     let written = reader.field("deploymentType", findings).map(|field| field.text());
-    let kubernetes =
-        deployment.or(written.as_deref()).is_some_and(|kind| kind.eq_ignore_ascii_case("Kubernetes"));
-    let kind = match (reader.has("type"), kubernetes) {
-        (false, true) => {
+    let of = |kind: &str| deployment.or(written.as_deref()).is_some_and(|own| own.eq_ignore_ascii_case(kind));
+    let kind = match reader.has("type") {
+        false if of("Kubernetes") => {
             rules::r2_kubernetes_infrastructure(&node.at, path, findings);
             Field::made(CLUSTER, reader.sub("type"), &node.at)
+        }
+        false if of("ECS") => {
+            rules::r2_ecs_infrastructure(&node.at, path, findings);
+            Field::made(ECS[0], reader.sub("type"), &node.at)
         }
         _ => reader.required("type", findings)?,
     };
@@ -91,17 +112,21 @@ pub fn read_infrastructure(
     if text.trim().eq_ignore_ascii_case(CLUSTER) {
         return read_cluster(spec, outer_tags, simultaneous, findings);
     }
+    if ECS.iter().any(|known| known.eq_ignore_ascii_case(text.trim())) {
+        rules::r2_type_alias(&text, ECS[0], &kind.at, &kind.path, findings);
+        return read_ecs(spec, outer_tags, simultaneous, findings);
+    }
     let azure = spec.has("subscriptionId");
     let meant = match KINDS.iter().find(|known| known.eq_ignore_ascii_case(&text)) {
         Some(&"Pdc") => "Pdc",
         Some(&("SshWinRmAzureInfrastructure" | "SshWinRmAzure")) if !azure => "Pdc",
         _ => {
             let message = format!(
-                "infrastructure type `{text}` is not supported by this version; supported are Pdc, {CLUSTER}"
+                "infrastructure type `{text}` is not supported by this version; supported are Pdc, {CLUSTER}, {}",
+                ECS[0]
             );
-            findings.push(
-                Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, ["Pdc", CLUSTER])),
-            );
+            let known = ["Pdc", CLUSTER].into_iter().chain(ECS);
+            findings.push(Fault::at(&kind.at, &kind.path, message).suggest(did_you_mean(&text, known)));
             return None;
         }
     };
@@ -133,7 +158,6 @@ pub fn read_infrastructure(
     spec.known(&["releaseName"]);
     spec.finish(findings);
     let kind = meant.to_owned();
-    let cluster = None;
     Some(Infrastructure {
         kind,
         hosts,
@@ -143,7 +167,50 @@ pub fn read_infrastructure(
         selectors,
         tags,
         simultaneous,
-        cluster,
+        cluster: None,
+        ecs: None,
+    })
+}
+
+/// `{connectorRef, region, cluster}`, and what the seed adds.
+fn read_ecs(
+    mut spec: Reader<'_>,
+    outer_tags: Option<Field>,
+    simultaneous: bool,
+    findings: &mut Findings,
+) -> Option<Infrastructure> {
+    let connector = spec.required("connectorRef", findings);
+    let mut place = |key: &'static str| {
+        let field = spec.required(key, findings)?;
+        if field.text().trim().is_empty() {
+            findings.fault(&field.at, &field.path, format!("`{key}` is empty"));
+            return None;
+        }
+        Some(field)
+    };
+    let (region, cluster) = (place("region"), place("cluster"));
+    let selectors = spec.any("delegateSelectors");
+    if let Some(selectors) = &selectors {
+        rules::r4_infrastructure_selectors(selectors, findings);
+    }
+    let namespace = spec.field("namespace", findings).filter(|field| !field.text().trim().is_empty());
+    if let Some(field) = &namespace {
+        rules::ecs_namespace(field, findings);
+    }
+    let tags = spec.any("tags").or(outer_tags).map_or(Json::Null, |tags| tags.value);
+    spec.refused("provisioner", "this version provisions nothing", findings);
+    spec.finish(findings);
+    Some(Infrastructure {
+        kind: ECS[0].to_owned(),
+        hosts: None,
+        connector: connector.clone(),
+        credentials: None,
+        filter: None,
+        selectors,
+        tags,
+        simultaneous,
+        cluster: None,
+        ecs: Some(EcsPlace { connector: connector?, region: region?, cluster: cluster?, namespace }),
     })
 }
 
@@ -189,6 +256,7 @@ fn read_cluster(
         tags,
         simultaneous,
         cluster: Some(ClusterPlace { connector: connector?, namespace, release_name }),
+        ecs: None,
     })
 }
 

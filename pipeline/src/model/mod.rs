@@ -4,8 +4,10 @@
 //! resolves the rest when a step starts.
 
 pub mod connector;
+pub mod connector_aws;
 pub mod connector_k8s;
 pub mod duration;
+pub mod ecs;
 pub mod env_group;
 pub mod failure;
 pub mod infrastructure;

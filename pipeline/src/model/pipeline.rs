@@ -268,10 +268,6 @@ fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage>
     });
     let tags = reader.any("tags").map_or(Json::Null, |tags| tags.value);
     let variables = read_variables(&mut reader, findings);
-    let has_rollback = node
-        .at_path(&["spec", "execution", "rollbackSteps"])
-        .and_then(Node::as_list)
-        .is_some_and(|l| !l.is_empty());
     // An approval changes nothing that could be rolled back.
     let context =
         Context { rollback: false, stage_rollback: kind != Some(StageKind::Approval), in_group: false };
@@ -300,6 +296,12 @@ fn read_stage(node: &Node, path: &str, findings: &mut Findings) -> Option<Stage>
     spec.finish(findings);
     reader.finish(findings);
     let (frame, kind) = (frame?, kind?);
+    let written = node.at_path(&["spec", "execution", "rollbackSteps"]).and_then(Node::as_list);
+    let has_rollback = written.is_some_and(|list| !list.is_empty());
+    if target.is_some() && !has_rollback {
+        rollback = super::ecs::implicit_undo(&frame, &steps, findings);
+    }
+    let has_rollback = has_rollback || !rollback.is_empty();
     let strategies = match (&frame.strategies, kind) {
         (Some(own), _) => own.clone(),
         (None, StageKind::Deployment) => crate::rules::r16_default_strategy(&frame, has_rollback, findings),

@@ -204,6 +204,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Keys that are written with a value.
+    pub fn keys(&self) -> Vec<&'a str> {
+        let entries = self.node.as_map().map(|map| map.entries.as_slice()).unwrap_or_default();
+        entries.iter().filter(|entry| !entry.value.is_null()).map(|entry| entry.key.as_str()).collect()
+    }
+
     /// Accepts keys that are known and have no effect here.
     pub fn known(&mut self, keys: &[&'static str]) {
         self.asked.extend(keys);

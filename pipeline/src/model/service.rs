@@ -1,6 +1,7 @@
 //! Services: artifact, config files and variables.
 
 use super::connector::CONNECTOR_TYPES;
+use super::ecs::{EcsService, is_ecs_manifest, read_service};
 use super::manifest::{Manifest, read_manifests};
 use super::read::{Field, Reader, is_input};
 use super::{Variable, read_variables};
@@ -27,6 +28,9 @@ pub struct Definition {
     /// `release.name`: outweighs the infrastructure's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release_name: Option<Field>,
+    /// Of a service of type ECS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<Box<EcsService>>,
 }
 
 /// A primary artifact with its expressions.
@@ -51,6 +55,17 @@ pub enum ArtifactSource {
         image_path: Field,
         /// Tag.
         tag: Field,
+    },
+    /// A repository in ECR.
+    Ecr {
+        /// `[host/]repository`.
+        image_path: Field,
+        /// Tag.
+        tag: Field,
+        /// Region; that of the host, the connector or the infrastructure when it is not written.
+        region: Option<Field>,
+        /// Account of the registry; that of the host, or the caller's own, when it is not written.
+        registry_id: Option<Field>,
     },
     /// Generic Artifactory.
     ArtifactoryRegistry {
@@ -106,18 +121,19 @@ pub enum GitFetch {
 }
 
 /// Deployment types that this version can run.
-const KINDS: [&str; 2] = ["Ssh", "Kubernetes"];
+const KINDS: [&str; 3] = ["Ssh", "Kubernetes", "ECS"];
 
 /// Reads an effective `serviceDefinition`.
 pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Option<Definition> {
     let mut reader = Reader::new(node, path, findings);
     let kind = reader.required("type", findings);
+    let canonical = kind.as_ref().map(|kind| canonical_kind(kind, findings));
     let empty = Node::empty_map(&node.at);
     let spec_path = reader.sub("spec");
     let spec_node = reader.node("spec").unwrap_or(&empty);
     reader.finish(findings);
     if let Some(kind) = &kind
-        && !KINDS.iter().any(|known| known.eq_ignore_ascii_case(&kind.text()))
+        && !KINDS.iter().any(|known| canonical.as_deref() == Some(known))
     {
         let text = kind.text();
         let message = format!(
@@ -130,8 +146,8 @@ pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Opti
     let mut spec = Reader::new(spec_node, spec_path, findings);
     spec.known(&["environmentType"]);
     spec.without_effect("hooks", "no hook runs", findings);
-    let kind_text = kind.as_ref().map(Field::text).unwrap_or_default();
-    let kubernetes = kind_text.eq_ignore_ascii_case("Kubernetes");
+    let kubernetes = canonical.as_deref() == Some("Kubernetes");
+    let ecs = (canonical.as_deref() == Some("ECS")).then(|| Box::new(read_service(&mut spec, findings)));
     let release_name = spec.map("release", findings).and_then(|mut release| {
         let name = release.field("name", findings);
         release.finish(findings);
@@ -145,6 +161,7 @@ pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Opti
     spec.known(&["manifestConfigurations"]);
     if let Some(node) = spec.node("manifests")
         && !kubernetes
+        && ecs.is_none()
         && node.as_list().is_some_and(|list| !list.is_empty())
     {
         findings.remark(
@@ -155,8 +172,8 @@ pub fn read_definition(node: &Node, path: &str, findings: &mut Findings) -> Opti
         );
     }
     spec.finish(findings);
-    let kind = if kubernetes { "Kubernetes".to_owned() } else { kind?.text() };
-    Some(Definition { kind, variables, artifact, config_files, manifests, release_name })
+    let kind = canonical?;
+    Some(Definition { kind, variables, artifact, config_files, manifests, release_name, ecs })
 }
 
 fn read_artifacts(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Artifact> {
@@ -233,6 +250,20 @@ fn read_source(reader: &mut Reader<'_>, identifier: &str, findings: &mut Finding
             let tag = spec.required("tag", findings);
             image_path.zip(tag).map(|(image_path, tag)| ArtifactSource::DockerRegistry { image_path, tag })
         }
+        "Ecr" => {
+            let image_path = spec.required("imagePath", findings);
+            let tag = spec.required("tag", findings);
+            let (region, registry_id) = (spec.field("region", findings), spec.field("registryId", findings));
+            if let (Some(image), Some(region)) = (&image_path, &region) {
+                same_region(image, region, findings);
+            }
+            image_path.zip(tag).map(|(image_path, tag)| ArtifactSource::Ecr {
+                image_path,
+                tag,
+                region,
+                registry_id,
+            })
+        }
         "ArtifactoryRegistry" => {
             if let Some(format) = spec.field("repositoryFormat", findings)
                 && !format.text().eq_ignore_ascii_case("generic")
@@ -252,7 +283,7 @@ fn read_source(reader: &mut Reader<'_>, identifier: &str, findings: &mut Finding
             })
         }
         other => {
-            let known = ["DockerRegistry", "ArtifactoryRegistry"];
+            let known = ["DockerRegistry", "Ecr", "ArtifactoryRegistry"];
             let message = format!(
                 "artifact source `{other}` is not supported by this version; supported are {}",
                 known.join(", ")
@@ -264,6 +295,33 @@ fn read_source(reader: &mut Reader<'_>, identifier: &str, findings: &mut Finding
     };
     spec.finish(findings);
     Some(Artifact { identifier: identifier.to_owned(), connector: connector?, source: source? })
+}
+
+/// Account and region of `ACCOUNT.dkr.ecr.REGION.amazonaws.com/…`. `None`: no host of ECR stands in front.
+pub(crate) fn ecr_host(image_path: &str) -> Option<(&str, &str)> {
+    let (host, _) = image_path.split_once('/')?;
+    let (account, rest) = host.split_once(".dkr.ecr.").or_else(|| host.split_once(".dkr.ecr-fips."))?;
+    let (region, domain) = rest.split_once('.')?;
+    let is_account = account.len() == 12 && account.chars().all(|c| c.is_ascii_digit());
+    (is_account && domain.starts_with("amazonaws.com")).then_some((account, region))
+}
+
+fn same_region(image: &Field, region: &Field, findings: &mut Findings) {
+    let (path, written) = (image.text(), region.text());
+    if let Some((_, of_host)) = ecr_host(&path)
+        && !written.contains("<+")
+        && of_host != written.trim()
+    {
+        let message =
+            format!("`{written}` is not the region of the registry in `imagePath`, which is `{of_host}`");
+        findings.fault(&region.at, &region.path, message);
+    }
+}
+
+/// Whether `manifests` hold those of a service of type ECS.
+pub(crate) fn has_ecs_manifests(content: &Node) -> bool {
+    let list = content.get("manifests").and_then(Node::as_list).unwrap_or_default();
+    list.iter().any(is_ecs_manifest)
 }
 
 fn read_config_files(spec: &mut Reader<'_>, findings: &mut Findings) -> Vec<ConfigFile> {
@@ -369,6 +427,10 @@ pub fn canonical_kind(kind: &Field, findings: &mut Findings) -> String {
         "kubernetes" => "Kubernetes",
         _ => text.as_str(),
     };
+    // Case alone is no other spelling.
+    if text.eq_ignore_ascii_case(meant) && meant != "ECS" {
+        return meant.to_owned();
+    }
     rules::r2_type_alias(&text, meant, &kind.at, &kind.path, findings);
     meant.to_owned()
 }

@@ -8,7 +8,8 @@ use crate::fault::Place;
 use proto::task::{CopySource, OutputVariable, Shell};
 use serde::{Deserialize, Serialize};
 
-/// Step types that a pipeline may use, beside the Kubernetes family ([`proto::task::KUBERNETES_KINDS`]).
+/// Step types that a pipeline may use, beside the families of Kubernetes ([`proto::task::KUBERNETES_KINDS`]) and ECS
+/// ([`proto::task::ECS_KINDS`]).
 pub const STEP_TYPES: [&str; 10] = [
     "Command",
     "ArtifactoryDownload",
@@ -135,6 +136,8 @@ pub enum Spec {
     },
     /// Any step of the Kubernetes family.
     Kubernetes(Box<super::step_k8s::K8sStep>),
+    /// Any step of the ECS family.
+    Ecs(Box<super::ecs::EcsStep>),
     /// Analysis of a metric.
     Verify(Box<Verify>),
     /// Asks policy sets about a document.
@@ -167,7 +170,7 @@ pub enum Spec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
-    /// `Prometheus`, or `None`: nothing to ask, the step is skipped with a notice.
+    /// `Prometheus`, `CloudWatch`, `Canary`, or `None`: nothing to ask, the step is skipped with a notice.
     pub provider: Option<String>,
     /// Where to ask.
     pub connector: Option<Field>,
@@ -188,6 +191,23 @@ pub struct Verify {
     /// `type: Canary`: nodes against the rest.
     #[serde(default)]
     pub canary: Option<CanaryVerify>,
+    /// `type: CloudWatch`: what the metric is of, where that is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_watch: Option<Box<CloudWatchVerify>>,
+}
+
+/// What an inline CloudWatch query may say beside its metric; each outweighs what the metric's name and the stage give.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CloudWatchVerify {
+    /// Namespace.
+    pub namespace: Option<Field>,
+    /// Dimensions: a map, or a list of `{name, value}`.
+    pub dimensions: Option<Field>,
+    /// Statistic.
+    pub statistic: Option<Field>,
+    /// Region, instead of the infrastructure's.
+    pub region: Option<Field>,
 }
 
 /// What a Verify step of `type: Canary` says.

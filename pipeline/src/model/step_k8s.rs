@@ -36,7 +36,7 @@ pub enum InstanceSelection {
 }
 
 impl InstanceSelection {
-    fn field(&self) -> &Field {
+    pub(crate) fn field(&self) -> &Field {
         let (InstanceSelection::Count(field) | InstanceSelection::Percentage(field)) = self;
         field
     }
@@ -345,7 +345,11 @@ fn fields(spec: &mut Reader<'_>, key: &'static str, findings: &mut Findings) -> 
 }
 
 /// `instanceSelection: {type, spec}`. A value that is known already is held to its bounds.
-fn instances(spec: &mut Reader<'_>, least: u32, findings: &mut Findings) -> Option<InstanceSelection> {
+pub(super) fn instances(
+    spec: &mut Reader<'_>,
+    least: u32,
+    findings: &mut Findings,
+) -> Option<InstanceSelection> {
     let mut selection = spec.required_map("instanceSelection", findings)?;
     let kind = selection.required("type", findings);
     let inner = selection.required_map("spec", findings);

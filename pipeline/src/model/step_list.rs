@@ -10,19 +10,7 @@ use crate::rules;
 use crate::yaml::Node;
 
 /// Step types of Harness that come in later versions: refused by name, and told apart from slips of the pen.
-const LATER: [&str; 11] = [
-    "EcsRunTask",
-    "EcsRollingDeploy",
-    "EcsRollingRollback",
-    "EcsCanaryDeploy",
-    "EcsCanaryDelete",
-    "EcsBlueGreenCreateService",
-    "EcsBlueGreenSwapTargetGroups",
-    "EcsBlueGreenRollback",
-    "JiraApproval",
-    "ServiceNowApproval",
-    "CustomApproval",
-];
+const LATER: [&str; 3] = ["JiraApproval", "ServiceNowApproval", "CustomApproval"];
 
 /// Where a `steps` list stands.
 #[derive(Clone, Copy, Debug)]
@@ -210,7 +198,7 @@ fn read_step(
         }
     };
     let (mut frame, kind) = (frame?, kind?);
-    let types = || STEP_TYPES.into_iter().chain(super::step_k8s::TYPES);
+    let types = || STEP_TYPES.into_iter().chain(super::step_k8s::TYPES).chain(super::ecs::TYPES);
     let known_name = types().find(|name| name.eq_ignore_ascii_case(&kind.text()));
     let Some(name) = known_name else {
         reader.finish(findings);
@@ -245,6 +233,7 @@ fn read_step(
         "HarnessApproval" => super::step_approval::read_approval(&mut spec, findings)
             .map(|approval| Spec::Approval(Box::new(approval))),
         k8s if super::step_k8s::TYPES.contains(&k8s) => super::step_k8s::read_k8s(k8s, &mut spec, findings),
+        ecs if super::ecs::TYPES.contains(&ecs) => super::ecs::read_ecs(ecs, &mut spec, &frame, findings),
         "Wait" => spec.required("duration", findings).map(|duration| Spec::Wait { duration }),
         "Barrier" => spec.required("barrierRef", findings).map(|barrier| Spec::Barrier { barrier }),
         _ => {

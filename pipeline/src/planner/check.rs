@@ -12,12 +12,13 @@ use expr::{Lookup, Scope, Segment, Target};
 use serde_json::Value as Json;
 
 /// First names whose values exist only while a run is under way.
-const AT_RUN_TIME: [&str; 13] = [
+const AT_RUN_TIME: [&str; 14] = [
     "httpResponseCode",
     "httpResponseBody",
     "httpMethod",
     "httpUrl",
     "kubernetes",
+    "targetGroupArn",
     "artifact",
     "artifacts",
     "instance",
@@ -61,9 +62,9 @@ pub(super) fn references(plan: &Plan, lookups: &Lookups<'_>, running: bool, find
                     fields.extend(target.environment.variables.iter().map(|v| &v.value));
                     let infrastructure = &target.infrastructure;
                     fields.extend(&infrastructure.selectors);
-                    fields.extend(
-                        [&infrastructure.namespace, &infrastructure.release_name].into_iter().flatten(),
-                    );
+                    let place = [&infrastructure.namespace, &infrastructure.release_name];
+                    fields.extend(place.into_iter().flatten());
+                    fields.extend(target.service.definition.ecs.iter().flat_map(|ecs| ecs.fields()));
                     for manifest in &target.service.definition.manifests {
                         fields.extend(manifest.fields());
                     }
@@ -132,12 +133,18 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
             );
         }
         Spec::Kubernetes(step) => fields.extend(step.fields()),
+        Spec::Ecs(step) => fields.extend(step.fields()),
         Spec::Verify(verify) => {
             fields.extend(&verify.metric_name);
             fields.extend(&verify.query);
             fields.extend(verify.threshold.as_ref().map(|(_, value)| value));
             fields.extend(&verify.duration);
             fields.extend(verify.labels.iter().map(|(_, value)| value));
+            if let Some(own) = &verify.cloud_watch {
+                fields.extend(
+                    [&own.namespace, &own.dimensions, &own.statistic, &own.region].into_iter().flatten(),
+                );
+            }
             if let Some(canary) = &verify.canary {
                 fields.extend(&canary.sensitivity);
                 for metric in &canary.metrics {
@@ -192,12 +199,8 @@ fn check_field(
     if super::inputs::is_open(field) {
         return;
     }
-    let texts: Vec<String> = match &field.value {
-        Json::Array(list) => {
-            list.iter().map(|item| as_text(item).as_str().unwrap_or_default().to_owned()).collect()
-        }
-        _ => vec![field.text()],
-    };
+    let mut texts = Vec::new();
+    leaves(&field.value, &mut texts);
     for text in texts {
         if crate::model::input_rules::is_execution_input(&text) {
             continue;
@@ -252,6 +255,15 @@ fn check_field(
                 Target::Secret(_) | Target::Path(_) | Target::Functor(..) => {}
             }
         }
+    }
+}
+
+/// Every text of a value, those inside of lists and maps included.
+fn leaves(value: &Json, texts: &mut Vec<String>) {
+    match value {
+        Json::Array(list) => list.iter().for_each(|item| leaves(item, texts)),
+        Json::Object(map) => map.values().for_each(|item| leaves(item, texts)),
+        single => texts.extend(as_text(single).as_str().map(str::to_owned)),
     }
 }
 
@@ -351,6 +363,8 @@ pub fn known_paths(plan: &Plan, node: usize) -> Vec<String> {
                 "infra.name",
                 "infra.infraIdentifier",
                 "infra.connectorRef",
+                "infra.cluster",
+                "infra.region",
                 "stage.output.hosts",
                 "artifact.tag",
                 "artifact.image",

@@ -6,6 +6,7 @@ mod check;
 mod connectors;
 mod copies;
 mod cycles;
+mod ecs;
 mod hosts;
 mod inputs;
 mod kubernetes;
@@ -225,11 +226,13 @@ fn make(
 fn look_closer(plan: &mut Plan, lookups: &target::Lookups<'_>, running: bool, findings: &mut Findings) {
     tree::timeouts(plan, findings);
     monitored::freeze(plan, lookups, findings);
+    ecs::settle(plan, lookups.catalog.is_some(), findings);
     connectors::freeze(plan, lookups, findings);
     logins::freeze(plan, lookups, findings);
     order::loops(plan, findings);
     order::identifiers(plan, findings);
     kubernetes::check(plan, findings);
+    ecs::check(plan, lookups.catalog.is_some(), findings);
     check::references(plan, lookups, running, findings);
 }
 

@@ -398,6 +398,30 @@ fn infrastructure(
             ..InfrastructurePlan::default()
         });
     }
+    if let Some(place) = &read.ecs {
+        let connector = known(plan, stage.stage, &place.connector, findings);
+        let region = known(plan, stage.stage, &place.region, findings).unwrap_or_default();
+        let cluster = known(plan, stage.stage, &place.cluster, findings).unwrap_or_default();
+        let environment = plan.target_of(stage.stage).map(|target| target.environment.identifier.clone());
+        let service = plan.target_of(stage.stage).map(|target| target.service.identifier.clone());
+        let parts = [connector.as_deref().unwrap_or_default(), &region, &cluster];
+        let key = key(&service.unwrap_or_default(), &environment.unwrap_or_default(), &read.kind, &parts);
+        return Some(InfrastructurePlan {
+            identifier,
+            name,
+            kind: read.kind,
+            connector,
+            selectors: read.selectors,
+            tags: read.tags,
+            key,
+            connector_field: Some(place.connector.clone()),
+            namespace: place.namespace.clone(),
+            region: Some(place.region.clone()),
+            cluster: Some(place.cluster.clone()),
+            simultaneous: target.simultaneous.unwrap_or(read.simultaneous),
+            ..InfrastructurePlan::default()
+        });
+    }
     let (hosts, connector, login) = hosts_and_login(plan, stage, &read, &node, lookups, scope, findings);
     let names: Vec<&str> = hosts.iter().map(|host| host.written.as_str()).collect();
     let environment = plan.target_of(stage.stage).map(|target| target.environment.identifier.clone());

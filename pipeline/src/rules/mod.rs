@@ -1,12 +1,16 @@
 //! The tolerance rules of pipeline.md §1.1: what a document may leave out or write otherwise, and what is then assumed.
 //!
-//! One function per rule; each emits its notice, and in strict mode the notice is a fault. Rules about Kubernetes and ECS
-//! come with their parts: R9, R19, R23, R25; R13 is applied on the agent.
+//! One function per rule; each emits its notice, and in strict mode the notice is a fault. R13 is applied on the agent.
 
+mod ecs;
 mod kubernetes;
 mod trigger;
 mod verify;
 
+pub use ecs::{
+    ecs_alias, ecs_namespace, r2_ecs_infrastructure, r9_shape, r19_canary_count, r23_key, r23_region,
+    r25_implicit_undo,
+};
 pub use kubernetes::{
     canary_after_rolling, r2_kubernetes_gap, r2_kubernetes_infrastructure, r5_command_flags,
     r12_blue_green_as_health, r24_fetch_type, r24_manifest_identifier, r24_manifest_type,
@@ -177,7 +181,7 @@ pub fn r16_default_strategy(frame: &Frame, has_rollback: bool, findings: &mut Fi
 }
 
 /// Step types whose `spec` has nothing that must be written.
-const SPEC_OPTIONAL: [&str; 10] = [
+const SPEC_OPTIONAL: [&str; 20] = [
     "Noop",
     "Verify",
     "K8sRollingDeploy",
@@ -188,6 +192,16 @@ const SPEC_OPTIONAL: [&str; 10] = [
     "K8sBlueGreenStageScaleDown",
     "K8sDryRun",
     "K8sDiff",
+    "EcsRollingDeploy",
+    "EcsRollingRollback",
+    "EcsCanaryDeploy",
+    "EcsCanaryDelete",
+    "EcsBlueGreenSwapTargetGroups",
+    "EcsBlueGreenRollback",
+    "StandAloneTrafficShiftRollback",
+    "EcsServiceSetup",
+    "EcsBasicRollback",
+    "EcsRunTask",
 ];
 
 /// R17: a missing or null `spec` reads as an empty one.

@@ -3,12 +3,12 @@
 use crate::fault::{Fault, Findings, did_you_mean};
 use crate::model::duration::show_duration;
 use crate::model::read::{Field, Reader, one_of};
-use crate::model::step::{CanaryVerify, Spec, ThresholdKind, Verify};
+use crate::model::step::{CanaryVerify, CloudWatchVerify, Spec, ThresholdKind, Verify};
 use crate::yaml::Node;
 
 /// Metric providers of the inline form, and those that come later.
-const PROVIDERS: [&str; 1] = ["Prometheus"];
-const LATER: [&str; 3] = ["CloudWatch", "Datadog", "NewRelic"];
+const PROVIDERS: [&str; 2] = ["Prometheus", "CloudWatch"];
+const LATER: [&str; 2] = ["Datadog", "NewRelic"];
 
 /// Harness' own kinds of verification: they need a monitored service, which this manager does not have yet.
 const HARNESS_KINDS: [&str; 6] = ["Auto", "Rolling", "Canary", "Bluegreen", "LoadTest", "SimpleVerification"];
@@ -42,6 +42,7 @@ pub fn r10_r11_verify(
         fail_on_no_analysis: true,
         labels: Vec::new(),
         canary: None,
+        cloud_watch: None,
     };
     let harness_kind =
         kind.as_ref().is_some_and(|kind| HARNESS_KINDS.iter().any(|k| k.eq_ignore_ascii_case(&kind.text())));
@@ -80,7 +81,7 @@ pub fn r10_r11_verify(
                     let known = PROVIDERS.join(", ");
                     let message = if LATER.contains(&text.as_str()) {
                         format!(
-                            "metric provider `{text}` is not supported by this version; supported is {known}"
+                            "metric provider `{text}` is not supported by this version; supported are {known}"
                         )
                     } else {
                         format!(
@@ -99,6 +100,13 @@ pub fn r10_r11_verify(
     }
     if !harness_kind && (kind.is_none() || inner_node.is_none()) {
         inherit(&mut verify, earlier, &at, &path, findings);
+    }
+    if verify.provider.as_deref() == Some("CloudWatch") && verify.query.is_none() {
+        verify.query = verify.metric_name.as_ref().map(|metric| {
+            let query = format!("avg({})", metric.text());
+            findings.notice("R10.metric-query", &metric.at, &metric.path, format!("the query is `{query}`"));
+            Field::made(query, metric.path.clone(), &metric.at)
+        });
     }
     if verify.provider.is_some() {
         for (what, missing) in [
@@ -139,7 +147,7 @@ fn read_canary(spec: &mut Reader<'_>, findings: &mut Findings) -> CanaryVerify {
     canary
 }
 
-/// R11: what is missing is taken from the nearest earlier Verify of the same stage.
+/// R11: what is missing is taken from the nearest earlier Verify of the same stage that asks the same provider.
 fn inherit(
     verify: &mut Verify,
     earlier: &[Verify],
@@ -147,7 +155,10 @@ fn inherit(
     path: &str,
     findings: &mut Findings,
 ) {
-    let Some(base) = earlier.iter().rev().find(|verify| verify.provider.is_some()) else {
+    let fits = |base: &&Verify| {
+        base.provider.is_some() && (verify.provider.is_none() || base.provider == verify.provider)
+    };
+    let Some(base) = earlier.iter().rev().find(fits) else {
         if verify.provider.is_none() {
             let assumed = "no health source is configured: the step is skipped";
             findings.notice("verify.no-health-source", at, path, assumed);
@@ -163,6 +174,7 @@ fn inherit(
     verify.threshold = own.threshold.or_else(|| verify.threshold.take());
     verify.comparison = own.comparison.or_else(|| verify.comparison.take());
     verify.duration = own.duration.or_else(|| verify.duration.take());
+    verify.cloud_watch = own.cloud_watch.or_else(|| verify.cloud_watch.take());
     if !own.labels.is_empty() {
         verify.labels = own.labels;
     }
@@ -170,7 +182,14 @@ fn inherit(
 
 fn read_inner(verify: &mut Verify, node: &Node, path: &str, findings: &mut Findings) {
     let mut inner = Reader::new(node, path, findings);
-    inner.known(&["sensitivity", "trafficSplitPercentage", "namespace", "dimensions", "statistic"]);
+    inner.known(&["sensitivity", "trafficSplitPercentage"]);
+    let of_metric = CloudWatchVerify {
+        namespace: inner.field("namespace", findings),
+        dimensions: inner.any("dimensions"),
+        statistic: inner.field("statistic", findings),
+        region: inner.field("region", findings),
+    };
+    verify.cloud_watch = Some(of_metric).filter(|own| *own != CloudWatchVerify::default()).map(Box::new);
     verify.connector = inner.field("connectorRef", findings);
     verify.metric_name = inner.field("metricName", findings);
     verify.query = inner.field("query", findings);

@@ -15,6 +15,7 @@ use serde_json::Value as Json;
 use values::{found, hosts, named, outputs, own, text, variable};
 
 /// The scope of one node.
+#[derive(Clone, Copy)]
 pub(crate) struct NodeScope<'a> {
     /// The plan.
     pub plan: &'a Plan,
@@ -99,6 +100,8 @@ impl<'a> NodeScope<'a> {
             }),
             "artifacts" => self.artifact(path),
             "kubernetes" => kubernetes(path),
+            // A mark in service definitions that the agent replaces, as Harness' own agent does.
+            "targetGroupArn" => found(Value::tainted("<+targetGroupArn>"), 1),
             "repeat" | "strategy" | "matrix" => self.iteration(first, path, None),
             "instance" => self.instance(path),
             "Always" => found(Value::Bool(true), 1),
@@ -245,6 +248,8 @@ impl<'a> NodeScope<'a> {
             Some("releaseName") => {
                 infra.release_name.as_ref().map_or(Lookup::Missing, |f| found(own(&f.value), 2))
             }
+            Some("region") => infra.region.as_ref().map_or(Lookup::Missing, |f| found(own(&f.value), 2)),
+            Some("cluster") => infra.cluster.as_ref().map_or(Lookup::Missing, |f| found(own(&f.value), 2)),
             Some("tags") => found(own(&infra.tags), 2),
             Some("infrastructureKey") => found(text(&infra.key), 2),
             _ => Lookup::Missing,
@@ -276,10 +281,15 @@ impl<'a> NodeScope<'a> {
             ("connectorRef", _) => found(own(&artifact.connector.value), 3),
             ("type", ArtifactSource::DockerRegistry { .. }) => found(text("DockerRegistry"), 3),
             ("type", ArtifactSource::ArtifactoryRegistry { .. }) => found(text("ArtifactoryRegistry"), 3),
-            ("imagePath", ArtifactSource::DockerRegistry { image_path, .. }) => {
-                found(own(&image_path.value), 3)
+            ("type", ArtifactSource::Ecr { .. }) => found(text("Ecr"), 3),
+            (
+                "imagePath",
+                ArtifactSource::DockerRegistry { image_path, .. } | ArtifactSource::Ecr { image_path, .. },
+            ) => found(own(&image_path.value), 3),
+            ("tag", ArtifactSource::DockerRegistry { tag, .. } | ArtifactSource::Ecr { tag, .. }) => {
+                found(own(&as_text(&tag.value)), 3)
             }
-            ("tag", ArtifactSource::DockerRegistry { tag, .. }) => found(own(&as_text(&tag.value)), 3),
+            ("region", ArtifactSource::Ecr { region: Some(region), .. }) => found(own(&region.value), 3),
             ("path" | "artifactPath" | "tag", ArtifactSource::ArtifactoryRegistry { path, .. }) => {
                 found(own(&path.value), 3)
             }

@@ -36,6 +36,11 @@ pub struct EcsSpec {
     /// Unknown keys of definitions are faults, not warnings.
     #[serde(default)]
     pub strict: bool,
+    /// What expressions in files may name, as one object by first name (`artifact`, `artifacts`, `service`,
+    /// `serviceVariables`, `env`, `infra`, `stage`, `pipeline`): resolved values, with secrets as placeholders. `Null` when
+    /// no document is a file.
+    #[serde(default)]
+    pub context: Value,
     /// What to do.
     pub action: EcsAction,
 }
@@ -88,7 +93,8 @@ pub enum EcsDocument {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EcsEarlier {
-    /// Undo data by node path of the step that recorded it, oldest first.
+    /// Undo data of the stage's steps in the order in which they began. What the step itself recorded in an earlier attempt
+    /// stands last.
     pub undo: Vec<EcsUndo>,
 }
 
@@ -96,7 +102,7 @@ pub struct EcsEarlier {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EcsUndo {
-    /// Identifier of the step.
+    /// Identifier of the step, with the postfix of its iteration.
     pub step: String,
     /// Its type, `EcsRollingDeploy`.
     pub kind: String,

@@ -248,7 +248,31 @@ impl<'a> Names<'a> {
         ];
         root.insert("pipeline".to_owned(), map(pipeline));
         root.insert("stage".to_owned(), map(vec![("identifier", plain(run.stage.as_str()))]));
+        // The manager knows more, names of environments and their variables among it.
+        for (first, told) in spec.context.as_object().into_iter().flatten() {
+            match (root.get_mut(first), self.told(told)) {
+                (Some(Value::Map(own)), Value::Map(told)) => {
+                    let told = told.iter().map(|(name, value)| (name.clone(), value.clone()));
+                    std::sync::Arc::make_mut(own).extend(told);
+                }
+                (_, told) => drop(root.insert(first.clone(), told)),
+            }
+        }
         Value::map(root)
+    }
+
+    /// What the manager resolved, as final values.
+    fn told(&mut self, value: &serde_json::Value) -> Value {
+        match value {
+            serde_json::Value::String(text) => self.closed(text),
+            serde_json::Value::Array(items) => {
+                Value::list(items.iter().map(|item| self.told(item)).collect())
+            }
+            serde_json::Value::Object(members) => Value::map(
+                members.iter().map(|(name, value)| (name.clone(), self.told(value))).collect::<Vec<_>>(),
+            ),
+            scalar => Value::from_json(scalar, true),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ fn spec(strict: bool) -> EcsSpec {
         variables: BTreeMap::new(),
         namespace: Some("blue".into()),
         strict,
+        context: serde_json::Value::Null,
         action: EcsAction::EcsCanaryDelete {},
     }
 }
@@ -127,6 +128,29 @@ containerDefinitions:
     assert_eq!(value("MIXED"), format!("{secret}/<+secrets.getValue(\"pw\")>"));
     assert_eq!(value("OUTSIDE"), "<+secrets.getValue(\"pw\")>");
     assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn what_the_manager_resolved_outweighs_what_the_task_alone_tells() {
+    let world = world();
+    let (_handle, cx) = world.context();
+    let pw = placeholder(&SecretRef("pw".into()), TOKEN);
+    let context = json!({
+        "env": {"name": "Production", "variables": {"tier": 2}},
+        "serviceVariables": {"db": pw, "outside": "<+secrets.getValue(\"pw\")>"},
+    });
+    let spec = EcsSpec { context, ..spec(false) };
+    let log = cx.logs.unit("Fetch Manifests");
+    let executor =
+        EcsExecutor::new(aws::Client::new(aws::Settings::default()).unwrap(), crate::Settings::default());
+    let reader = Reader { executor: &executor, spec: &spec, cx: &cx, log: log.as_ref() };
+    let text = "family: <+env.name>-<+env.variables.tier>\ncontainerDefinitions: [{name: <+serviceVariables.outside>, image: \"<+artifact.tag>:<+serviceVariables.db>\"}]\n";
+    let loaded = reader.parse(Kind::TaskDefinition, "t.yaml", text, true).unwrap();
+    let value = &loaded[0].value;
+    assert_eq!(value["family"], "Production-2");
+    // What came from outside is not evaluated again, and a secret stays a placeholder.
+    assert_eq!(value["containerDefinitions"][0]["name"], "<+secrets.getValue(\"pw\")>");
+    assert_eq!(value["containerDefinitions"][0]["image"], format!("12:{pw}"));
 }
 
 #[test]

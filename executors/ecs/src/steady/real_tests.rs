@@ -57,6 +57,7 @@ fn spec(place: &Place<'_>) -> EcsSpec {
         variables: BTreeMap::new(),
         namespace: None,
         strict: false,
+        context: serde_json::Value::Null,
         action: EcsAction::EcsScale {
             service: "web".into(),
             instances: TaskCount::Count(1),

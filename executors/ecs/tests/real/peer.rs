@@ -83,6 +83,7 @@ pub(crate) fn spec(place: &Place<'_>, definitions: EcsDefinitions, action: EcsAc
         variables: BTreeMap::new(),
         namespace: None,
         strict: false,
+        context: serde_json::Value::Null,
         action,
     }
 }

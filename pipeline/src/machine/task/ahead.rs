@@ -78,10 +78,17 @@ impl<'a> Builder<'a> {
                     drop(super::kubernetes::build(&mut builder, step));
                     "K8S_COMMAND_TASK_NG"
                 }
+                Spec::Ecs(step) => {
+                    drop(super::ecs::build(&mut builder, step));
+                    "ECS_COMMAND_TASK_NG"
+                }
                 Spec::Http { .. } => "HTTP_TASK_NG",
                 Spec::Verify(verify) => {
                     let connector = verify.connector.as_ref()?;
-                    drop(builder.prometheus(connector));
+                    match verify.provider.as_deref() {
+                        Some("CloudWatch") => drop(builder.aws(connector, Some(""))),
+                        _ => drop(builder.prometheus(connector)),
+                    }
                     "DELEGATE_VERIFY_TASK"
                 }
                 Spec::Noop { .. } => "DELEGATE_NOOP_TASK",

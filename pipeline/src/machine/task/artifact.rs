@@ -5,7 +5,8 @@ use super::super::state::{ROOT_RUN, State, Status};
 use super::super::{Machine, node_of};
 use super::build::{Builder, bug};
 use crate::model::VariableKind;
-use crate::model::service::{Artifact as Source, ArtifactSource as SourceKind, GitFetch, Store};
+use crate::model::ecs::Document;
+use crate::model::service::{Artifact as Source, ArtifactSource as SourceKind, GitFetch, Store, ecr_host};
 use crate::plan::{NodeKind, Plan, RecordedValue, StageRecord};
 use proto::failure::Failure;
 use proto::result::Output;
@@ -36,6 +37,26 @@ fn resolve(builder: &mut Builder<'_>, source: &Source) -> Result<Artifact, Box<F
             tag: builder.strict(tag)?,
             digest: None,
         },
+        SourceKind::Ecr { image_path, tag, region, registry_id } => {
+            let image_path = builder.strict(image_path)?.trim().to_owned();
+            let of_host =
+                ecr_host(&image_path).map(|(account, region)| (account.to_owned(), region.to_owned()));
+            let (account, host_region) = of_host.unzip();
+            let region = match builder.optional(region.as_ref())?.or(host_region) {
+                Some(region) => Some(region),
+                None => builder.stage_region()?,
+            };
+            Artifact {
+                source: ArtifactSource::Ecr {
+                    account: builder.aws(&source.connector, region.as_deref())?,
+                    image_path,
+                    registry_id: builder.optional(registry_id.as_ref())?.or(account),
+                    platform: platform(builder),
+                },
+                tag: builder.strict(tag)?,
+                digest: None,
+            }
+        }
         SourceKind::ArtifactoryRegistry { repository, directory, path } => {
             let file = builder.strict(path)?;
             let full = match directory {
@@ -56,6 +77,21 @@ fn resolve(builder: &mut Builder<'_>, source: &Source) -> Result<Artifact, Box<F
             Artifact { source: ArtifactSource::ArtifactoryRegistry(source), tag: file, digest: None }
         }
     })
+}
+
+/// The platform that the service's inline task definition runs on, as far as it says so.
+fn platform(builder: &Builder<'_>) -> Option<String> {
+    let ecs = builder.target()?.service.definition.ecs.as_ref()?;
+    let Some(Document::Value(field)) = &ecs.task.as_ref()?.document else { return None };
+    let written = field.value.get("runtimePlatform")?;
+    let text = |key: &str| written.get(key).and_then(Json::as_str).filter(|text| !text.contains("<+"));
+    let architecture = match text("cpuArchitecture")? {
+        "X86_64" => "amd64",
+        "ARM64" => "arm64",
+        _ => return None,
+    };
+    let windows = text("operatingSystemFamily").is_some_and(|family| family.starts_with("WINDOWS"));
+    Some(format!("{}/{architecture}", if windows { "windows" } else { "linux" }))
 }
 
 impl Machine<'_> {
@@ -132,7 +168,7 @@ fn note_secrets(builder: &mut Builder<'_>, artifact: &Option<Artifact>, files: &
     match artifact.as_ref().map(|artifact| &artifact.source) {
         Some(ArtifactSource::DockerRegistry { connector, .. }) => connectors.push(connector),
         Some(ArtifactSource::ArtifactoryRegistry(source)) => connectors.push(&source.connector),
-        // Nothing but the lookup itself reads from ECR.
+        // Nothing but the lookup itself reads from ECR: whatever else of the account is a secret stands as a placeholder.
         Some(ArtifactSource::Ecr { .. }) | None => {}
     }
     for file in files {

@@ -33,6 +33,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) logins: Vec<SshNeed>,
     /// Exported by the step itself.
     pub(crate) step_env: BTreeMap<String, Text>,
+    /// The step that this one undoes, node and run: its selectors are those of the task.
+    pub(crate) acts_for: Option<(usize, Option<&'a str>)>,
 }
 
 /// A failure of ours.
@@ -93,6 +95,7 @@ impl<'a> Builder<'a> {
             host: None,
             logins: Vec::new(),
             step_env: BTreeMap::new(),
+            acts_for: None,
         }
     }
 
@@ -317,10 +320,15 @@ impl<'a> Builder<'a> {
 
     /// The first level that has selectors wins entirely (pipeline.md 2.9).
     pub(crate) fn selectors(&self) -> Result<Vec<SelectorSet>, Box<Failure>> {
-        let mut at = Some(self.scope.node);
+        let scope = match self.acts_for {
+            Some((node, run)) => NodeScope { node, run, record: None, ..self.scope },
+            None => self.scope,
+        };
+        let context = Context { scope: &scope, ..self.context() };
+        let mut at = Some(scope.node);
         while let Some(node) = at.and_then(|index| self.plan.node(index)) {
             if let Some(field) = &node.selectors {
-                let selectors = self.selector_list(field)?;
+                let selectors = selector_list(field, &context)?;
                 if !selectors.is_empty() {
                     let origin = match node.kind {
                         NodeKind::Pipeline => "pipeline",
@@ -334,7 +342,7 @@ impl<'a> Builder<'a> {
             at = node.parent;
         }
         if let Some(field) = self.target().and_then(|target| target.infrastructure.selectors.as_ref()) {
-            let selectors = self.selector_list(field)?;
+            let selectors = selector_list(field, &context)?;
             if !selectors.is_empty() {
                 return Ok(vec![SelectorSet { origin: "infrastructure".to_owned(), selectors }]);
             }
@@ -343,25 +351,12 @@ impl<'a> Builder<'a> {
         for connector in &self.connectors {
             let Some(field) = &connector.selectors else { continue };
             let origin = format!("connector:{}", connector.identifier);
-            let selectors = self.selector_list(field)?;
+            let selectors = selector_list(field, &context)?;
             if !selectors.is_empty() && sets.iter().all(|set| set.origin != origin) {
                 sets.push(SelectorSet { origin, selectors });
             }
         }
         Ok(sets)
-    }
-
-    fn selector_list(&self, field: &Field) -> Result<Vec<String>, Box<Failure>> {
-        let value = field_value(field, &self.context()).map_err(|error| bad_field(field, error))?;
-        let Json::Array(list) = value else {
-            return Err(bad_field(field, format!("delegateSelectors must be a list, found {value}")));
-        };
-        list.iter()
-            .map(|item| match as_text(item) {
-                Json::String(text) if !text.trim().is_empty() => Ok(text.trim().to_lowercase()),
-                other => Err(bad_field(field, format!("a selector must be a text, found {other}"))),
-            })
-            .collect()
     }
 
     /// protocol.md §9.3.
@@ -410,10 +405,28 @@ impl<'a> Builder<'a> {
 
     /// Undo data of the forward steps that this rollback step undoes.
     fn undo(&self, node: &PlanNode) -> Option<Json> {
-        let NodeKind::Step { kind, .. } = &node.kind else { return None };
-        // A Kubernetes step that deletes a canary or swaps back knows its work by outcomes.
-        (kind == "K8sRollingRollback").then(|| super::earlier::undo(self)).flatten()
+        let NodeKind::Step { kind, spec, .. } = &node.kind else { return None };
+        // A Kubernetes step that deletes a canary or swaps back knows its work by outcomes, ECS steps by what all of them
+        // recorded.
+        match kind.as_str() {
+            "K8sRollingRollback" => super::earlier::undo(self),
+            "EcsUndo" => super::ecs::undo(self, spec),
+            _ => None,
+        }
     }
+}
+
+fn selector_list(field: &Field, context: &Context<'_>) -> Result<Vec<String>, Box<Failure>> {
+    let value = field_value(field, context).map_err(|error| bad_field(field, error))?;
+    let Json::Array(list) = value else {
+        return Err(bad_field(field, format!("delegateSelectors must be a list, found {value}")));
+    };
+    list.iter()
+        .map(|item| match as_text(item) {
+            Json::String(text) if !text.trim().is_empty() => Ok(text.trim().to_lowercase()),
+            other => Err(bad_field(field, format!("a selector must be a text, found {other}"))),
+        })
+        .collect()
 }
 
 fn is_shell_name(name: &str) -> bool {

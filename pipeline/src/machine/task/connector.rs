@@ -8,7 +8,7 @@ use crate::model::connector::{Connector, ConnectorSpec};
 use crate::plan::Login;
 use proto::failure::{Failure, FailureKind};
 use proto::task::{HostKeys, HttpConnector, SshCredential, SshTarget, SshUrl};
-use proto::text::SecretRef;
+use proto::text::{SecretRef, Text, placeholders};
 
 impl Resolve for Builder<'_> {
     type Error = Box<Failure>;
@@ -21,6 +21,13 @@ impl Resolve for Builder<'_> {
         let secret = SecretRef(reference.to_owned());
         self.secrets.insert(secret.clone());
         secret
+    }
+
+    fn secret_text(&mut self, field: &Field) -> Result<Text, Box<Failure>> {
+        let text = self.strict(field)?.trim().to_owned();
+        let token = self.plan.run.secret_token;
+        self.secrets.extend(placeholders(&text).into_iter().filter(|p| p.token == token).map(|p| p.secret));
+        Ok(Text(text))
     }
 
     fn token(&self) -> i64 {

@@ -1,5 +1,5 @@
 //! What Kubernetes steps of the same stage did before: their outcomes and undo data, and when a later step has nothing to
-//! do.
+//! do. ECS has its own in [`super::earlier_ecs`].
 
 use super::super::state::{Run, Status};
 use super::build::Builder;
@@ -55,7 +55,11 @@ pub(super) fn canary_workloads(builder: &Builder<'_>) -> Vec<String> {
 
 /// Why a step has nothing to do, if so: rollback steps of what never began, a deletion that was done.
 pub(super) fn nothing_to_do(builder: &Builder<'_>, spec: &Spec) -> Option<String> {
-    let Spec::Kubernetes(step) = spec else { return None };
+    let step = match spec {
+        Spec::Kubernetes(step) => step,
+        Spec::Ecs(step) => return super::earlier_ecs::nothing_to_do(builder, step),
+        _ => return None,
+    };
     let ran = |kind: &str| latest(builder, kind, began).is_some();
     let back = in_rollback(builder);
     match &step.action {

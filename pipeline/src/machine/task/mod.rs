@@ -5,6 +5,9 @@ mod artifact;
 mod build;
 mod connector;
 mod earlier;
+mod earlier_ecs;
+mod ecs;
+mod ecs_documents;
 mod kubernetes;
 mod policy;
 mod steps;
@@ -13,6 +16,7 @@ pub use ahead::{Need, SshNeed};
 pub use artifact::stage_records;
 pub(crate) use artifact::{retoken, stage_key};
 pub(crate) use build::{Builder, field_value, render};
+pub(super) use earlier_ecs::undo_items;
 
 use super::approval::{self, Approval};
 use super::state::{Phase, Status};
@@ -49,6 +53,7 @@ impl Machine<'_> {
             run.attempt = attempt;
             run.agent = None;
             run.failure = None;
+            run.unanswered = false;
             run.outputs.clear();
             run.units.clear();
         });

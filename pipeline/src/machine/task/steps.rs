@@ -6,8 +6,9 @@ use crate::model::step::{CanaryVerify, Spec, ThresholdKind, Unit, UnitKind, Veri
 use expr::Target;
 use proto::failure::{Failure, FailureKind};
 use proto::task::{
-    CanaryAnalysis, CanaryMetric, CommandSpec, CommandUnit, Comparison, DownloadSource, HttpSpec,
-    MetricProvider, NoopSpec, OutputVariable, Sensitivity, ShellScriptSpec, StepSpec, Threshold, VerifySpec,
+    CanaryAnalysis, CanaryMetric, CloudWatchScope, CommandSpec, CommandUnit, Comparison, DownloadSource,
+    HttpSpec, MetricProvider, NoopSpec, OutputVariable, Sensitivity, ShellScriptSpec, StepSpec, Threshold,
+    VerifySpec,
 };
 use proto::text::Text;
 use serde_json::Value as Json;
@@ -77,6 +78,7 @@ pub(super) fn build(
         Spec::Kubernetes(step) => {
             super::kubernetes::build(builder, step).map(|spec| StepSpec::Kubernetes(Box::new(spec)))
         }
+        Spec::Ecs(step) => super::ecs::build(builder, step).map(|spec| StepSpec::Ecs(Box::new(spec))),
         Spec::Verify(verify) => build_verify(builder, verify).map(StepSpec::Verify),
         Spec::Noop { line } => Ok(StepSpec::Noop(NoopSpec { line: builder.lenient(line)?.0 })),
         Spec::Approval(approval) => Err(bad_field(&approval.message, "the step has no task")),
@@ -177,7 +179,10 @@ fn compare_with_limit(
     let (Some(connector), Some(query)) = (&verify.connector, &verify.query) else {
         return Err(super::build::bug("a Verify step without connector or query was planned"));
     };
-    spec.provider = Some(MetricProvider::Prometheus { connector: builder.prometheus(connector)? });
+    spec.provider = Some(match verify.provider.as_deref() {
+        Some("CloudWatch") => cloud_watch(builder, verify, connector)?,
+        _ => MetricProvider::Prometheus { connector: builder.prometheus(connector)? },
+    });
     spec.threshold = match &verify.threshold {
         Some((ThresholdKind::Absolute, field)) => Some(Threshold::Absolute(number(builder, field)?)),
         Some((ThresholdKind::Percentage, field)) => Some(Threshold::Percentage(number(builder, field)?)),
@@ -196,6 +201,64 @@ fn compare_with_limit(
     spec.metric_name = builder.optional(verify.metric_name.as_ref())?.unwrap_or_default();
     spec.query = builder.strict(query)?;
     Ok(())
+}
+
+/// CloudWatch, and what of the stage the metric is of.
+fn cloud_watch(
+    builder: &mut Builder<'_>,
+    verify: &Verify,
+    connector: &Field,
+) -> Result<MetricProvider, Box<Failure>> {
+    let written = verify.cloud_watch.as_deref().cloned().unwrap_or_default();
+    let region = match builder.optional(written.region.as_ref())? {
+        Some(region) => Some(region),
+        None => builder.stage_region()?,
+    };
+    let account = builder.aws(connector, region.as_deref())?;
+    let mut scope = CloudWatchScope::default();
+    if let Some(target) = builder.target() {
+        scope.cluster = builder.optional(target.infrastructure.cluster.as_ref())?;
+        if let Some(ecs) = &target.service.definition.ecs {
+            // What cannot be resolved is a fault of the steps that deploy the service, and was theirs to tell.
+            let text = |value: &Json| {
+                let text = expr::render(value.as_str()?, &builder.context(), expr::Mode::Throw).ok()?;
+                Some(text).filter(|text| !text.trim().is_empty() && !text.contains("<+"))
+            };
+            scope.service = ecs.written("serviceName").and_then(text);
+            let group = ecs.written("loadBalancers").and_then(|all| all.get(0)?.get("targetGroupArn"));
+            scope.target_group_arn = group.and_then(text);
+        }
+    }
+    super::earlier_ecs::cloud_watch_scope(builder, &mut scope);
+    scope.namespace = builder.optional(written.namespace.as_ref())?;
+    scope.statistic = builder.optional(written.statistic.as_ref())?;
+    if let Some(field) = &written.dimensions {
+        scope.dimensions = dimensions(builder, field)?;
+    }
+    Ok(MetricProvider::CloudWatch { account, scope: Box::new(scope) })
+}
+
+/// `{name: value}`, or a list of `{name, value}` as AWS writes it.
+fn dimensions(builder: &Builder<'_>, field: &Field) -> Result<BTreeMap<String, String>, Box<Failure>> {
+    let value =
+        super::build::field_value(field, &builder.context()).map_err(|error| bad_field(field, error))?;
+    let text = |value: &Json| match crate::model::as_text(value) {
+        Json::String(text) => Some(text),
+        _ => None,
+    };
+    let pairs: Option<Vec<(String, String)>> = match &value {
+        Json::Object(map) => map.iter().map(|(name, value)| Some((name.clone(), text(value)?))).collect(),
+        Json::Array(list) => list
+            .iter()
+            .map(|one| {
+                let of = |lower: &str, upper: &str| one.get(lower).or_else(|| one.get(upper)).and_then(text);
+                Some((of("name", "Name")?, of("value", "Value")?))
+            })
+            .collect(),
+        _ => None,
+    };
+    let wrong = || bad_field(field, "expected a map of dimensions, or a list of `{name, value}`");
+    Ok(pairs.ok_or_else(wrong)?.into_iter().collect())
 }
 
 fn number(builder: &Builder<'_>, field: &Field) -> Result<f64, Box<Failure>> {
