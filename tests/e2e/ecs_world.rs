@@ -5,11 +5,13 @@
 //! subnets, the security group and the target group. The pipelines stay byte for byte.
 
 use e2e::peers::aws::{self, Ecs, Place, forward};
-use e2e::peers::prometheus::Prometheus;
+use e2e::peers::prometheus::{Prometheus, Stray};
 use e2e::world::{AgentProcess, Manager};
+use executor_api::testing::until_ok;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Cluster of the seeds.
 pub(crate) const CLUSTER: &str = "production-cluster";
@@ -26,12 +28,15 @@ pub(crate) const KEY: &str = "AKIASEED";
 /// Revision that runs before any pipeline did.
 pub(crate) const BASE: &str = "base";
 
+/// How long anything may take on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
+
 /// A folder of this package.
 pub(crate) fn package(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The whole world. Fields that begin with `_` only live as long as it.
+/// The whole world. Some fields only live as long as it.
 pub(crate) struct World {
     /// Where the production listener can be reached.
     pub(crate) prod: SocketAddr,
@@ -46,19 +51,32 @@ pub(crate) struct World {
     pub(crate) manager: Manager,
     pub(crate) agent: AgentProcess,
     pub(crate) prometheus: Prometheus,
+    /// Makes the seed's verification fail.
+    pub(crate) stray: Stray,
     pub(crate) ecs: Ecs,
     /// Dropped last: everything lies in it.
-    pub(crate) _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl World {
     /// Starts everything: three tasks of revision 10 of the family answer [`BASE`] behind the load balancer.
     pub(crate) async fn start() -> World {
+        World::made(false).await
+    }
+
+    /// The same with the seeds' entities applied, and a metric that a test can raise.
+    pub(crate) async fn with_entities() -> World {
+        World::made(true).await
+    }
+
+    async fn made(with_entities: bool) -> World {
         let dir = tempfile::tempdir().unwrap();
         let ecs = tokio::task::spawn_blocking(Ecs::start).await.unwrap();
         let region = Region::make(&ecs);
+        let stray = Stray::start("myapp-container");
+        let scraped = if with_entities { vec![ecs.port(), stray.port] } else { vec![ecs.port()] };
         let prometheus =
-            Prometheus::scraping(dir.path(), ecs.port(), "1s", "container_cpu_usage_seconds_total").await;
+            Prometheus::scraping_all(dir.path(), &scraped, "1s", "container_cpu_usage_seconds_total").await;
         let manager = Manager::start(dir.path());
         let aliases = [
             format!("{PROD_HOST}:80={}", region.prod),
@@ -72,7 +90,7 @@ impl World {
         let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let agent = AgentProcess::start(&manager, dir.path(), "zone-a", &env);
         let Region { prod, test, groups, listeners, subnets, security_group } = region;
-        World {
+        let world = World {
             prod,
             test,
             groups,
@@ -82,9 +100,64 @@ impl World {
             manager,
             agent,
             prometheus,
+            stray,
             ecs,
-            _dir: dir,
+            dir,
+        };
+        if with_entities {
+            world.apply_entities();
         }
+        world
+    }
+
+    /// The seeds' entities with this region's identifiers, and what the pipelines name beside them.
+    fn apply_entities(&self) {
+        self.manager.set_secret("aws_access_key", KEY.as_bytes());
+        self.manager.set_secret("aws_secret_key", b"aws-secret-of-the-seed");
+        for name in ["aws-connector", "ecs-entities/connectors", "ecs-entities/environment"] {
+            self.manager.ok(&["apply", package(&format!("seeds/{name}.yaml")).to_str().unwrap()]);
+        }
+        let service = std::fs::read_to_string(package("seeds/ecs-service-full.yaml")).unwrap();
+        self.manager.apply("ecs-service-full", &self.localised(&service));
+    }
+
+    /// A path in the scenario's directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What an execution wrote, for a test that fails.
+    pub(crate) fn log(&self, execution: &Value) -> String {
+        let id = execution["executionId"].as_str().unwrap();
+        self.manager.ok(&["execution", "logs", id])
+    }
+
+    /// Runs a pipeline to its end, sixty times as fast as it is written.
+    pub(crate) async fn run(&self, file: &Path) -> Value {
+        let execution = self.manager.start_pipeline(&[file.to_str().unwrap(), "--rehearse", "60"]);
+        self.manager.finished(&execution, LIMIT).await
+    }
+
+    /// From here on the seed's metric says that the containers use too much.
+    pub(crate) async fn exhausted(&self) {
+        self.stray.set_seconds(100_000);
+        let average = r#"avg(container_cpu_usage_seconds_total{container_name="myapp-container"})"#;
+        until_ok("the metric rises", LIMIT, async || {
+            let reply = self.prometheus.query(average).await;
+            let value =
+                reply["data"]["result"][0]["value"][1].as_str().and_then(|text| text.parse::<f64>().ok());
+            value.filter(|value| *value > 80.0).ok_or(reply)
+        })
+        .await;
+    }
+
+    /// Waits until this revision alone answers at the production listener.
+    pub(crate) async fn answers(&self, revision: &str) {
+        until_ok("one revision answers", LIMIT, async || {
+            let seen = aws::traffic(self.prod, "/", 60);
+            if seen.keys().eq([revision]) { Ok(()) } else { Err(format!("{seen:?} instead of {revision}")) }
+        })
+        .await;
     }
 
     /// The cluster, as the agent's calls see it.

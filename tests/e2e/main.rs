@@ -11,6 +11,7 @@ mod aws_peer;
 mod bad_input;
 mod command_line;
 mod connectors;
+mod ecs_rolling;
 mod ecs_seed;
 mod ecs_world;
 mod host_keys;

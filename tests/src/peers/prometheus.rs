@@ -55,6 +55,51 @@ impl Traffic {
     }
 }
 
+/// A container of the application that has used as much processor time as the test says; of 0 nothing is told. No real
+/// container can use minutes of it within a test.
+#[derive(Debug, Clone)]
+pub struct Stray {
+    /// Port of its `/metrics`.
+    pub port: u16,
+    seconds: Arc<AtomicU64>,
+}
+
+impl Stray {
+    /// Starts it, silent.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub fn start(container: &str) -> Stray {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let seconds = Arc::new(AtomicU64::new(0));
+        let (current, container) = (Arc::clone(&seconds), container.to_owned());
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let mut request = [0; 4096];
+                let _request_is_ignored = client.read(&mut request);
+                let body = match current.load(Ordering::SeqCst) {
+                    0 => "stray_seconds 0\n".to_owned(),
+                    seconds => format!(
+                        "# TYPE container_cpu_usage_seconds_total counter\ncontainer_cpu_usage_seconds_total{{container_name=\"{container}\",task=\"stray\"}} {seconds}\n"
+                    ),
+                };
+                let _closed_by_the_client = write!(
+                    client,
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+            }
+        });
+        Stray { port, seconds }
+    }
+
+    /// What it has used from here on.
+    pub fn set_seconds(&self, seconds: u64) {
+        self.seconds.store(seconds, Ordering::SeqCst);
+    }
+}
+
 /// A Prometheus server.
 #[derive(Debug)]
 pub struct Prometheus {
@@ -78,12 +123,22 @@ impl Prometheus {
     /// # Panics
     /// When the program is missing or no value comes within 30 s.
     pub async fn scraping(dir: &Path, target: u16, interval: &str, awaited: &str) -> Prometheus {
+        Prometheus::scraping_all(dir, &[target], interval, awaited).await
+    }
+
+    /// As [`Prometheus::scraping`], of several targets.
+    ///
+    /// # Panics
+    /// When the program is missing or no value comes within 30 s.
+    pub async fn scraping_all(dir: &Path, targets: &[u16], interval: &str, awaited: &str) -> Prometheus {
         let dir = dir.join("prometheus");
         std::fs::create_dir_all(&dir).expect("folder");
         let port = free_port();
         let config = dir.join("prometheus.yml");
+        let targets: Vec<String> = targets.iter().map(|port| format!("'127.0.0.1:{port}'")).collect();
+        let targets = targets.join(", ");
         let text = format!(
-            "global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\nscrape_configs:\n- job_name: myapp\n  static_configs:\n  - targets: ['127.0.0.1:{target}']\n"
+            "global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\nscrape_configs:\n- job_name: myapp\n  static_configs:\n  - targets: [{targets}]\n"
         );
         std::fs::write(&config, text).expect("config");
         let mut command = Command::new("prometheus");
