@@ -1,7 +1,7 @@
 //! EcsCanaryDeploy and EcsCanaryDelete.
 
 use crate::crash;
-use crate::peer::aws::{Clients, Place, get, has_share, traffic};
+use crate::peer::aws::{Clients, Place, get, has_share, traffic, until};
 use crate::peer::{definitions, executor, fail, image, place, run, spec, succeed, undo};
 use executor_api::{Executor as _, Plan, StepOutput};
 use proto::task::{EcsAction, EcsDefinitions, EcsEarlier, EcsSpec, EcsUndo, TaskCount};
@@ -50,6 +50,12 @@ async fn a_canary_grows_beside_its_service_and_goes_without_a_lost_request() {
         let (output, world) = succeed(&step(count), "e1", name).await;
         assert_eq!(out(&output, "canaryServiceName"), "\"webCanary\"".to_owned(), "{output:?}");
         assert_eq!(at.tasks(Some("webCanary"), "RUNNING").len(), tasks);
+        // A change of the count is done when its tasks run; requests come a moment later, when they have been probed.
+        until("every task gets requests", || {
+            let states = balancer.health(&group);
+            let all = states.len() == tasks + 4 && states.iter().all(|state| state == "healthy");
+            if all { Ok(()) } else { Err(format!("{states:?}")) }
+        });
         let share = tasks as f64 / (tasks as f64 + 4.0);
         has_share(door, "new", share, 400).unwrap();
         let percent = format!("about {:.0} % of the requests", share * 100.0);
