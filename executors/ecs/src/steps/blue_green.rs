@@ -136,7 +136,10 @@ async fn prepare(
     let live =
         session.services(&all).await.map_err(|fault| session.fault(fault, "look at the two services"))?;
     let (pair, join, warnings) = match memory.green.as_ref().map(|green| green.pair.clone()) {
-        Some(pair) => (pair, false, Vec::new()),
+        Some(pair) => {
+            let group = look::group(session, &pair.green_group).await?;
+            (pair, group.load_balancers.is_empty(), Vec::new())
+        }
         None => Box::pin(decide(session, &told, &names, &live)).await?,
     };
     for warning in warnings {

@@ -113,11 +113,8 @@ async fn take_back<M: Memory>(
     }
     if let Some(before) = &green.before {
         session.say(log, Level::Info, &format!("service {name} becomes what it was")).await?;
-        // It may have been replaced by one of the same name: then nothing but its definition is the same.
-        let wanted = before.desired;
-        Box::pin(serve::scale(session, name, wanted.max(1), memory, log)).await?;
-        Box::pin(serve::bring_back(session, before, wanted, memory, log)).await?;
-        Box::pin(serve::scale(session, name, wanted, memory, log)).await?;
+        Box::pin(serve::bring_back(session, before, before.desired, memory, log)).await?;
+        Box::pin(serve::scale(session, name, before.desired, memory, log)).await?;
         if let Some(scaling) = &green.scaling {
             Box::pin(serve::rescale(session, scaling, name, memory, log)).await?;
         }

@@ -14,7 +14,7 @@ use crate::session::Session;
 use crate::task_definition::{self, Source};
 use crate::traffic::pair;
 use crate::traffic::undo::{self, Green};
-use crate::traffic::{Fault, discover, find};
+use crate::traffic::{Fault, discover, find, look};
 use aws::document::{list, text, whole};
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
 use proto::result::Output;
@@ -107,7 +107,10 @@ async fn prepare(
     // What an earlier attempt decided and changed is gone on with.
     let decided = memory.green.as_ref().map(|green| green.pair.clone());
     let (pair, join) = match decided {
-        Some(pair) => (pair, false),
+        Some(pair) => {
+            let group = look::group(session, &pair.green_group).await?;
+            (pair, group.load_balancers.is_empty())
+        }
         None => {
             let declared =
                 definition.as_ref().map(|definition| find::groups_of(&definition.value)).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::session::{Session, autoscaling, ecs};
 use crate::steady;
 use crate::traffic::undo::Ended;
 use aws::Repeat;
-use aws::document::text;
+use aws::document::{flag, text};
 use executor_api::{Level, StepError, UnitLog};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -280,5 +280,17 @@ pub(crate) async fn rescale<M: Memory>(
         return Ok(());
     }
     let live = scaling::read(session, name, log).await?;
-    scaling::restore(session, before, &live, &[], false, memory, log).await
+    Box::pin(scaling::restore(session, before, &live, &[], false, memory, log)).await?;
+    // A state in which nothing was suspended is not always written down.
+    if is_suspended(&live) && !is_suspended(before) {
+        Box::pin(scaling::resume(session, before, memory, log)).await?;
+    }
+    Ok(())
+}
+
+fn is_suspended(scaling: &Scaling) -> bool {
+    let names = ["DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended"];
+    let target = scaling.target.as_ref();
+    target
+        .is_some_and(|target| names.iter().any(|name| flag(target, &["SuspendedState", name]) == Some(true)))
 }

@@ -65,7 +65,7 @@ async fn work(
     memory.tagged = true;
     Box::pin(colours::tag(&session, memory, Some(&pair.green), pair.blue.as_deref(), log)).await?;
     match &pair.blue {
-        Some(blue) if downsize => Box::pin(empty(&session, spec, memory, &pair, blue, delay, log)).await?,
+        Some(blue) if downsize => Box::pin(empty(&session, memory, &pair, blue, delay, log)).await?,
         _ => {}
     }
     Ok(StepOutput {
@@ -211,7 +211,6 @@ async fn taken_back(
 /// Empties the old service after a while, with its autoscaling suspended so that it stays empty.
 async fn empty(
     session: &Session,
-    spec: &EcsSpec,
     memory: &mut Shifted,
     pair: &Pair,
     blue: &str,
@@ -227,7 +226,9 @@ async fn empty(
                 .await?;
             session.pause(delay, &format!("service {blue} still has its tasks")).await?;
         }
-        terminate::wait_for_clients(session, spec, pair, log).await?;
+        let changed = memory.rules.iter().find(|saved| saved.rule == pair.production);
+        let since = changed.map(|saved| saved.at);
+        terminate::wait_for_clients(session, since, pair, log).await?;
         memory.emptied = Some(serve::as_it_is(session, &live, Some(&pair.blue_group), log).await?);
     }
     let actions = look::actions(session, &pair.production).await?;

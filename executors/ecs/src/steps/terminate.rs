@@ -121,16 +121,19 @@ async fn work(
         Some(live) => {
             Box::pin(no_requests(&session, pair.as_ref(), &live, log)).await?;
             if let Some(pair) = &pair {
-                Box::pin(wait_for_clients(&session, spec, pair, log)).await?;
+                let since = undo::left(spec, &pair.production)?.map(|saved| saved.at);
+                Box::pin(wait_for_clients(&session, since, pair, log)).await?;
                 // Meanwhile somebody may have sent requests back.
                 Box::pin(no_requests(&session, Some(pair), &live, log)).await?;
             }
             if memory.ended.is_none() {
                 let groups = find::groups_of(&live);
-                let mut ended =
-                    Box::pin(serve::as_it_is(&session, &live, groups.first().copied(), log)).await?;
-                if let Some(pair) = pair.as_ref().filter(|pair| pair.green != name && !pair.green.is_empty())
-                {
+                let known = pair.as_ref().map(|pair| pair.blue_group.as_str());
+                let group = known.filter(|known| groups.contains(known)).or(groups.first().copied());
+                let mut ended = Box::pin(serve::as_it_is(&session, &live, group, log)).await?;
+                let heirs =
+                    pair.as_ref().filter(|pair| pair.blue.as_ref() == Some(&name) && !pair.green.is_empty());
+                if let Some(pair) = heirs {
                     ended.handed = Box::pin(heir(&session, pair, &ended.scaling, log)).await?;
                 }
                 memory.ended = Some(ended);
@@ -210,15 +213,15 @@ async fn no_requests(
     Err(Fault::Live(text).into_step())
 }
 
-/// Waits until clients that are bound to the old group by a cookie are free.
+/// Waits until clients that are bound to the old group by a cookie are free. `since` is when its requests were taken away, epoch
+/// milliseconds; not known, they are waited for in full.
 pub(crate) async fn wait_for_clients(
     session: &Session,
-    spec: &EcsSpec,
+    since: Option<u64>,
     pair: &Pair,
     log: &dyn UnitLog,
 ) -> Result<(), StepError> {
     let Some(sticky) = look::actions(session, &pair.production).await?.sticky() else { return Ok(()) };
-    let since = undo::left(spec, &pair.production)?.map(|saved| saved.at);
     let passed = since
         .map_or(Duration::ZERO, |since| Duration::from_millis(session.cx.clock.wall().saturating_sub(since)));
     let left = session.cx.rehearsed(sticky).saturating_sub(passed);

@@ -264,3 +264,68 @@ async fn what_does_not_fit_is_refused_before_the_first_change() {
     });
     assert_eq!(changes.collect::<Vec<_>>(), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn green_is_updated_in_place_scaled_with_the_swap_and_the_old_one_stays_empty() {
+    let town = Town::new("pairsf").await;
+    let updating = || EcsAction::EcsBlueGreenCreateService {
+        routes: BlueGreenRoutes {
+            load_balancer: town.balancer.name.clone(),
+            prod_listener: town.production.clone(),
+            stage_listener: Some(town.stage.clone()),
+            ..BlueGreenRoutes::default()
+        },
+        same_as_already_running_instances: false,
+        enable_auto_scaling_in_swap_step: true,
+        update_green_service: true,
+        traffic_shift: false,
+    };
+    // Clients of production are bound to a group for two seconds.
+    let sticky = |group: &str| {
+        let mut actions = crate::peer::aws::forward(&[(group, 1)]);
+        actions[0]["ForwardConfig"]["TargetGroupStickinessConfig"] =
+            json!({"Enabled": true, "DurationSeconds": 2});
+        actions
+    };
+    let to = json!({"ListenerArn": town.production, "DefaultActions": sticky(&town.one)});
+    town.at.ecs.aws("elbv2", "ModifyListener", to);
+    let scalable = json!({"MinCapacity": 1, "MaxCapacity": 3});
+    let with_scaling = |tag: &str, execution: &str| {
+        let mut stage = town.stage(tag, execution);
+        stage.definitions.scalable_targets = vec![crate::peer::document("scalableTarget", scalable.clone())];
+        stage
+    };
+    let target = |service: &str| {
+        let which = json!({"ServiceNamespace": "ecs", "ResourceIds": [format!("service/pairsf/{service}")]});
+        let said = town.at.ecs.aws("application-autoscaling", "DescribeScalableTargets", which);
+        said["ScalableTargets"][0].clone()
+    };
+    let mut first = with_scaling("1", "first");
+    first.step("Create", updating()).await;
+    assert!(target("web__1").is_null(), "autoscaling begins with the swap");
+    first.step("Swap", swap(true)).await;
+    assert_eq!(target("web__1")["MaxCapacity"], 3);
+    let mut second = with_scaling("2", "second");
+    second.step("Create", updating()).await;
+    let made = town.at.describe("web__2")["serviceArn"].clone();
+    let mut third = with_scaling("3", "third");
+    let updated = third.step("Create", updating()).await;
+    assert_eq!(
+        (out(&updated, "serviceName"), out(&updated, "isNewServiceCreated")),
+        (json!("web__2"), json!(false))
+    );
+    assert_eq!(town.at.describe("web__2")["serviceArn"], made);
+    has_share(town.at.ecs.door(&town.stage), "3", 1.0, 5).unwrap();
+    third.step("Swap", swap(true)).await;
+    assert!(third.log.contains("is sticky"), "{}", third.log);
+    assert_eq!(town.at.describe("web__1")["desiredCount"], 0);
+    assert_eq!(target("web__1")["SuspendedState"]["DynamicScalingOutSuspended"], true, "it must stay empty");
+    has_share(town.at.ecs.door(&town.production), "3", 1.0, 20).unwrap();
+    // The way back by single steps: blue has its tasks and its autoscaling before it gets requests.
+    third.undo_all().await;
+    assert_eq!(town.live(), "production two, stage one");
+    assert_eq!(town.at.describe("web__1")["desiredCount"], 1);
+    assert_ne!(target("web__1")["SuspendedState"]["DynamicScalingOutSuspended"], true);
+    has_share(town.at.ecs.door(&town.production), "1", 1.0, 20).unwrap();
+    has_share(town.at.ecs.door(&town.stage), "2", 1.0, 5).unwrap();
+}

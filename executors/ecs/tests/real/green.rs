@@ -1,6 +1,6 @@
 //! Blue and green as the seeds write them: EcsRunTask deploys beside, shifts by weights, ends the old one; and all of it undone.
 
-use crate::peer::aws::{Balancer, Clients, Place, forward, has_share};
+use crate::peer::aws::{Balancer, Clients, Fault, Place, forward, has_share};
 use crate::peer::{definitions, document, image, place};
 use crate::stage::{Stage, out};
 use proto::task::{EcsAction, RunTaskShape};
@@ -285,4 +285,61 @@ async fn what_is_not_unique_ends_the_step_before_its_first_change() {
             && !call.contains("Simulate")
     });
     assert_eq!(changes.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_group_of_two_load_balancers_is_not_guessed_and_changes_nothing() {
+    let town = Town::new("greenh").await;
+    town.run_blue("1", 1);
+    let second = town.at.balancer("second");
+    second.listener(80, &[(&town.blue, 1)]);
+    let mut stage = town.stage("1", "first");
+    let error = stage.fails("Deploy_Green", town.deploy("2", "web")).await;
+    assert_eq!(error.code, "ECS-053", "{error}");
+    assert!(error.what.contains("there are 2") && error.what.contains("greenh-second"), "{error}");
+    assert!(!town.at.calls(0).iter().any(|call| call.contains(":Create") || call.contains(":Register")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_no_rule_names_joins_without_requests_and_leaves_again() {
+    let at = place("greeni").await;
+    let balancer = at.balancer("lb");
+    let (blue, green) = (balancer.group("blue"), balancer.group("green"));
+    let listener = balancer.listener(80, &[(&blue, 1)]);
+    let town = Town { at, balancer, blue, green, tests: listener.clone(), listener };
+    town.run_blue("1", 2);
+    let mut stage = town.stage("1", "first");
+    stage.variables.insert("ecs_bg_green_target_group_arn".into(), town.green.clone());
+    stage.step("Deploy_Green", town.deploy("2", "web")).await;
+    assert_eq!(town.weights(), pairs(&[("blue", 1), ("green", 0)]));
+    assert_eq!(town.balancer.health(&town.green), ["healthy", "healthy"]);
+    let door = town.at.ecs.door(&town.listener);
+    has_share(door, "1", 1.0, 20).unwrap();
+    stage.step("Route_10", shift(10)).await;
+    has_share(door, "2", 0.1, 300).unwrap();
+    stage.undo_all().await;
+    assert_eq!(town.weights(), pairs(&[("blue", 1)]));
+    assert_eq!(town.at.describe("web-green")["status"], "INACTIVE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_from_before_the_change_are_waited_out_and_a_rule_that_stays_as_it_was_is_told() {
+    let town = Town::new("greenj").await;
+    town.run_blue("1", 1);
+    let mut stage = town.stage("1", "first");
+    stage.step("Deploy_Green", town.deploy("2", "web")).await;
+    // Three looks before the change; those after it are answered from before for a while.
+    let old = || Fault::stale().on("elbv2", "DescribeListeners").by(&town.at.key).after(3);
+    let late = town.at.ecs.fault(old().times(2));
+    stage.step("Route_10", shift(10)).await;
+    drop(late);
+    assert_eq!(town.weights(), pairs(&[("blue", 90), ("green", 10)]));
+    let never = town.at.ecs.fault(old());
+    let error = stage.fails("Route_50", shift(50)).await;
+    drop(never);
+    assert_eq!(error.code, "ECS-055", "{error}");
+    assert_eq!(town.weights(), pairs(&[("blue", 50), ("green", 50)]));
+    // Whichever of the two it does, it is this stage's, and comes back.
+    stage.undo_all().await;
+    assert_eq!(town.weights(), pairs(&[("blue", 1)]));
 }
