@@ -18,6 +18,7 @@ mod peers;
 mod phased;
 mod rolling;
 mod rules;
+mod run_task;
 mod scale;
 mod stage;
 /// What the servers in `peers` wait with.
