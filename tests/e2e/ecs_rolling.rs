@@ -64,7 +64,6 @@ fn expected(all: [(&str, &str); 4]) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not run yet: manager and executor of ECS came together only at the end of the session"]
 async fn a_rolling_deployment_brings_the_new_revision_and_takes_back_what_is_bad() {
     let world = World::with_entities().await;
     let place = world.place();

@@ -83,7 +83,6 @@ fn failed_and_back(view: &Value, world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not run yet: manager and executor of ECS came together only at the end of the session"]
 async fn the_rolling_seed_deploys_and_rolls_back() {
     let world = World::with_entities().await;
     let place = world.place();
@@ -186,7 +185,6 @@ async fn the_blue_green_seed_shifts_by_weights_and_ends_blue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not run yet: manager and executor of ECS came together only at the end of the session"]
 async fn the_canary_seed_grows_goes_and_deploys_all() {
     let world = World::with_entities().await;
     let clients = Clients::start(world.prod);
