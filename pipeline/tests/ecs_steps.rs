@@ -268,7 +268,7 @@ fn shapes_of_run_task_are_told_by_what_is_written_and_then_by_the_name() {
     let run = json(
         "run",
         "run",
-        "{runTaskRequestDefinition: {count: 1}, taskDefinitionArn: 'app:4', overrides: {containerOverrides: []}, networkFromService: app, waitFor: Running}",
+        "{runTaskRequestDefinition: {count: 1}, taskDefinitionArn: 'app:4', overrides: {containerOverrides: []}, networkFromService: app, waitFor: Running, stopOnAbort: false}",
     );
     assert_eq!(
         (&run["type"], &run["task"]["arn"], &run["waitUntilStopped"]),
@@ -282,6 +282,7 @@ fn shapes_of_run_task_are_told_by_what_is_written_and_then_by_the_name() {
         (&run["networkFromService"], &run["overrides"]["containerOverrides"]),
         (&json!("app"), &json!([]))
     );
+    assert_eq!(run["stopOnAbort"], json!(false));
     let stored =
         "{type: Github, spec: {connectorRef: repo, gitFetchType: Branch, branch: main, paths: [run.yaml]}}";
     let run = json(
@@ -296,6 +297,7 @@ fn shapes_of_run_task_are_told_by_what_is_written_and_then_by_the_name() {
         (&json!("File"), &json!("taskDefinition"))
     );
     assert_eq!((&run["waitUntilStopped"], &run["skipSteadyStateCheck"]), (&json!(true), &json!(true)));
+    assert_eq!(run["stopOnAbort"], json!(true));
     assert_eq!(
         json("d", "d", "{taskDefinition: 'app:<+pipeline.sequenceId>'}"),
         json!({"type": "Describe", "taskDefinition": "app:3"})

@@ -98,6 +98,7 @@ fn action(cx: &mut Cx<'_>, command: EcsCommand, data: &View<'_>) -> Result<EcsAc
                 skip_steady_state_check: data.flag("skipSteadyStateCheck")?,
                 overrides: None,
                 network_from_service: None,
+                stop_on_abort: true,
             };
             EcsAction::EcsRunTask { shape: Box::new(shape) }
         }

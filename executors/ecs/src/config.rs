@@ -22,6 +22,10 @@ pub struct Settings {
     pub last_lines: usize,
     /// Successive services `<name>__<n>` without tasks that a phased deployment keeps for rollbacks.
     pub kept_revisions: usize,
+    /// A stopped task's log is read until nothing has come for so long.
+    pub log_settle: Duration,
+    /// First pause before a task that found no room is started again; doubled up to a minute.
+    pub no_room: Duration,
 }
 
 impl Default for Settings {
@@ -35,6 +39,8 @@ impl Default for Settings {
             finish: Duration::from_secs(60),
             last_lines: 20,
             kept_revisions: 1,
+            log_settle: Duration::from_secs(4),
+            no_room: Duration::from_secs(5),
         }
     }
 }

@@ -14,6 +14,7 @@ mod check;
 mod config;
 mod documents;
 mod error;
+mod logs;
 mod memory;
 mod preflight;
 pub mod rights;

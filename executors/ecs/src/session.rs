@@ -63,7 +63,30 @@ impl Session {
         if let Some((reason, _)) = cx.cancel.requested() {
             return Err(cancelled(reason, "this attempt changed nothing"));
         }
-        let aws = executor.aws.session(&spec.account, cx).await?;
+        Session::connect(executor, spec, cx, log, None).await
+    }
+
+    /// The same for a step that was asked to end and still has to put in order what an earlier life of the agent left.
+    pub(crate) async fn open_to_finish(
+        executor: &EcsExecutor,
+        spec: &EcsSpec,
+        cx: &StepContext,
+        log: &dyn UnitLog,
+    ) -> Result<Session, StepError> {
+        Session::connect(executor, spec, cx, log, Some(executor.settings.finish)).await
+    }
+
+    async fn connect(
+        executor: &EcsExecutor,
+        spec: &EcsSpec,
+        cx: &StepContext,
+        log: &dyn UnitLog,
+        finish: Option<Duration>,
+    ) -> Result<Session, StepError> {
+        let mut aws = executor.aws.session(&spec.account, cx).await?;
+        if let Some(limit) = finish {
+            aws = aws.for_undo(limit);
+        }
         for note in aws.notes() {
             log.line(Level::Info, &note).await.map_err(log_closed)?;
         }

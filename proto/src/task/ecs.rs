@@ -285,6 +285,9 @@ pub enum RunTaskShape {
         overrides: Option<Value>,
         /// Take the network configuration of this service.
         network_from_service: Option<String>,
+        /// Tasks that still run when the step fails, is aborted or runs out of time are stopped.
+        #[serde(default = "yes")]
+        stop_on_abort: bool,
     },
     /// Looks at a task definition.
     Describe {
@@ -336,6 +339,10 @@ pub enum RunTaskShape {
         /// `blue`, `green` or the name of a service.
         which: String,
     },
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl EcsAction {

@@ -78,7 +78,7 @@ impl Kind {
             Kind::ScalableTarget | Kind::ScalingPolicy => {
                 &["ServiceNamespace", "ResourceId", "ScalableDimension"]
             }
-            Kind::RunTask => &["cluster", "taskDefinition", "clientToken"],
+            Kind::RunTask => &["cluster", "taskDefinition", "clientToken", "startedBy"],
         }
     }
 }

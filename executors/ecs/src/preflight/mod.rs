@@ -73,6 +73,13 @@ pub(crate) async fn check(
     one(faults)
 }
 
+/// Looks at the caller's permissions alone.
+///
+/// **Errors**: `ECS-090`. **Cancel**, **Repeat**: safe; it only reads.
+pub(crate) async fn rights(session: &Session, log: &dyn UnitLog) -> Result<(), StepError> {
+    permissions::check(session, log).await?
+}
+
 /// One error of several: the first one's class and code, the words of all.
 fn one(mut faults: Vec<StepError>) -> Result<(), StepError> {
     if faults.is_empty() {

@@ -1,6 +1,7 @@
 //! What stands behind a rollout that does not come about: targets of load balancers, the last lines of containers.
 
 use super::tasks::Task;
+use crate::logs;
 use crate::session::{Session, elb};
 use aws::Service as Aws;
 use aws::document::{list, text};
@@ -68,21 +69,8 @@ fn place(definition: &Value, task: &Task, region: &str) -> Option<LogPlace> {
     containers.into_iter().find_map(|name| {
         let definitions = list(definition, &["taskDefinition", "containerDefinitions"]);
         let definition = definitions.iter().find(|d| text(d, &["name"]) == Some(name))?;
-        let log = definition.get("logConfiguration")?;
-        if text(log, &["logDriver"]) != Some("awslogs") {
-            return None;
-        }
-        let option = |option: &str| text(log, &["options", option]);
-        // Without a prefix the stream is named by the container's runtime id, which is known on EC2 hosts only.
-        let prefix = option("awslogs-stream-prefix")?;
-        if option("awslogs-region").is_some_and(|other| other != region) {
-            return None;
-        }
-        Some(LogPlace {
-            container: name.to_owned(),
-            group: option("awslogs-group")?.to_owned(),
-            stream: format!("{prefix}/{name}/{}", task.id()),
-        })
+        let place = logs::place(definition, task.id(), region).ok()?;
+        Some(LogPlace { container: name.to_owned(), group: place.group, stream: place.stream })
     })
 }
 

@@ -15,7 +15,7 @@ mod judge;
 mod poller;
 mod reader;
 mod roster;
-mod tasks;
+pub(crate) mod tasks;
 mod told;
 mod view;
 mod waiter;

@@ -10,6 +10,7 @@ mod command;
 mod definition;
 mod fetched;
 mod green;
+mod one_off;
 pub(crate) mod phased_rollback;
 mod phased_setup;
 mod phased_upgrade;
@@ -31,10 +32,9 @@ mod traffic_shift;
 mod undo;
 
 use crate::EcsExecutor;
-use crate::error::bad_spec;
 use executor_api::{Plan, StepContext, StepError, StepOutput};
 use futures::future::BoxFuture;
-use proto::task::{EcsAction, EcsSpec, RunTaskShape};
+use proto::task::{EcsAction, EcsSpec};
 
 /// Runs the step. Boxed: together the steps would be larger than a thread's stack likes.
 pub(crate) fn run<'a>(
@@ -58,12 +58,7 @@ pub(crate) fn run<'a>(
         EcsAction::StandAloneTrafficShiftRollback {} => {
             Box::pin(traffic_shift::run_rollback(executor, spec, cx))
         }
-        EcsAction::EcsRunTask { shape } => match &**shape {
-            RunTaskShape::Green { .. } => Box::pin(green::run(executor, spec, cx)),
-            RunTaskShape::Shift { .. } => Box::pin(shift::run(executor, spec, cx)),
-            RunTaskShape::Terminate { .. } => Box::pin(terminate::run(executor, spec, cx)),
-            _ => Box::pin(run_task::run(executor, spec, cx, shape)),
-        },
+        EcsAction::EcsRunTask { shape } => Box::pin(run_task::run(executor, spec, cx, shape)),
         EcsAction::EcsUndo { .. } => Box::pin(undo::run(executor, spec, cx)),
     }
 }
@@ -90,16 +85,7 @@ pub(crate) fn plan<'a>(
         EcsAction::StandAloneTrafficShiftRollback {} => {
             Box::pin(traffic_shift::plan_rollback(executor, spec, cx))
         }
-        EcsAction::EcsRunTask { shape } => match &**shape {
-            RunTaskShape::Green { .. } => Box::pin(green::plan(executor, spec, cx)),
-            RunTaskShape::Shift { .. } => Box::pin(shift::plan(executor, spec, cx)),
-            RunTaskShape::Terminate { .. } => Box::pin(terminate::plan(executor, spec, cx)),
-            _ => Box::pin(run_task::plan(executor, spec, cx, shape)),
-        },
+        EcsAction::EcsRunTask { shape } => Box::pin(run_task::plan(executor, spec, cx, shape)),
         EcsAction::EcsUndo { .. } => Box::pin(undo::plan(executor, spec, cx)),
     }
-}
-
-fn unsupported(action: &EcsAction) -> StepError {
-    bad_spec("ECS-008", format!("this agent does not run {} yet", action.kind()))
 }

@@ -13,6 +13,7 @@ mod crash;
 mod files;
 mod green;
 mod killed;
+mod one_off;
 mod peer;
 mod peers;
 mod phased;

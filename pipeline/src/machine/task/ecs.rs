@@ -320,6 +320,7 @@ fn shape(
             skip_steady_state_check,
             overrides,
             network_from_service,
+            stop_on_abort,
         } => Made::Run {
             task: task.as_ref().map(|task| task_definition(builder, task, &of)).transpose()?,
             request: document(builder, request, &of)?,
@@ -327,6 +328,7 @@ fn shape(
             skip_steady_state_check: *skip_steady_state_check,
             overrides: overrides.as_ref().map(|field| resolved_map(builder, field)).transpose()?,
             network_from_service: text(builder, network_from_service)?,
+            stop_on_abort: *stop_on_abort,
         },
         RunTaskShape::Describe { task_definition } => {
             Made::Describe { task_definition: named(builder, task_definition, "task definition")? }

@@ -249,6 +249,10 @@ pub enum EcsAction {
     },
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// The shapes of EcsRunTask (rule R9), before expressions are resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "shape", rename_all_fields = "camelCase")]
@@ -262,6 +266,8 @@ pub enum RunTaskShape {
         skip_steady_state_check: bool,
         overrides: Option<Field>,
         network_from_service: Option<Field>,
+        #[serde(default = "yes")]
+        stop_on_abort: bool,
     },
     Describe {
         task_definition: Field,

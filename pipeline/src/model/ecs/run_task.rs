@@ -180,6 +180,7 @@ fn read_run(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<RunTaskSha
         None => true,
     };
     let skip_steady_state_check = flag(spec, "skipSteadyStateCheck", findings);
+    let stop_on_abort = spec.flag("stopOnAbort", findings).unwrap_or(true);
     Some(RunTaskShape::Run {
         task,
         request: request?,
@@ -187,6 +188,7 @@ fn read_run(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<RunTaskSha
         skip_steady_state_check,
         overrides,
         network_from_service,
+        stop_on_abort,
     })
 }
 
