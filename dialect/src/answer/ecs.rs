@@ -2,7 +2,7 @@
 //!
 //! Undo data travels in the texts that the manager stores with the step and sends with a rollback
 //! (`createServiceRequestBuilderString`): ours say what they are and of which version, so that data which a Java
-//! delegate wrote is told apart before anything is changed.
+//! delegate wrote is told apart before anything is changed. They are Base64, because the manager looks for expressions in texts.
 
 use super::Case;
 use super::bounds::{MAX_NAME, MAX_PARTS, cut};
@@ -10,14 +10,26 @@ use super::outputs::{Outputs, field};
 use super::progress::units;
 use crate::kryo::table::*;
 use crate::request::EcsCommand;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-/// What our undo data begins with.
-pub(crate) const UNDO: &str = "delegate-undo/1 ";
+/// What undo data of this agent begins with, whatever its version is.
+pub(crate) const MARK: &str = "delegate-undo/";
+
+/// Version of the text; what is in it has a version of its own.
+const VERSION: &str = "1 ";
 
 /// The undo data of a step as a text of the manager's.
 pub(crate) fn packed(undo: &Value) -> String {
-    format!("{UNDO}{undo}")
+    format!("{MARK}{VERSION}{}", STANDARD.encode(undo.to_string()))
+}
+
+/// Undo data out of such a text; `None`: of another version, or of somebody else. **Errors**: it is damaged.
+pub(crate) fn unpacked(text: &str) -> Option<Result<Value, ()>> {
+    let packed = text.strip_prefix(MARK)?.strip_prefix(VERSION)?;
+    let bytes = STANDARD.decode(packed.trim()).map_err(drop);
+    Some(bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(drop)))
 }
 
 /// One response: all of this family have the same five fields, one of them with a name and class of its own.
@@ -41,7 +53,7 @@ pub(super) fn response(case: &Case<'_>, command: EcsCommand, region: &str, key: 
     let infrastructure_key = || Some(cut(key, MAX_NAME).into_owned());
     let text = |name: &str| outputs.text(name);
     let flag = |name: &str| outputs.flag(name).unwrap_or_default();
-    let ecs_tasks = || tasks(case, outputs.value("instances"));
+    let ecs_tasks = || tasks(case, outputs.value("instances").or(outputs.value("serverInstances")));
     match command {
         EcsCommand::RollingDeploy | EcsCommand::TaskArnRollingDeploy => {
             let result = EcsRollingDeployResult {
@@ -88,7 +100,7 @@ pub(super) fn response(case: &Case<'_>, command: EcsCommand, region: &str, key: 
         EcsCommand::BlueGreenPrepareRollbackData => {
             let result = EcsBlueGreenPrepareRollbackDataResult {
                 create_service_request_builder_string: case.result.undo.as_ref().map(packed),
-                ecs_load_balancer_config: Some(load_balancer(&outputs)),
+                ecs_load_balancer_config: load_balancer(&outputs),
                 green_service_exist: flag("greenServiceExist"),
                 green_service_name: text("greenServiceName"),
                 green_service_request_builder_string: None,
@@ -211,10 +223,16 @@ fn deployed(
     }
 }
 
-fn service(case: &Case<'_>, name: &str, region: Option<String>) -> Option<EcsServiceData> {
-    let value = Outputs(case.result).value(name).filter(|value| value.is_object())?;
-    let listed = value.get("instances");
-    Some(EcsServiceData { region, service_name: field(value, "serviceName"), tasks: tasks(case, listed) })
+/// One of the two services. The manager asks each for its name, also one that is not there.
+fn service(case: &Case<'_>, name: &str, region: Option<String>) -> EcsServiceData {
+    let outputs = Outputs(case.result);
+    let Some(value) = outputs.value(name).filter(|value| value.is_object()) else {
+        return EcsServiceData { region, service_name: None, tasks: Vec::new() };
+    };
+    // The tasks of the new service stand beside it.
+    let beside = || outputs.value("instances").filter(|_| name == "newService");
+    let listed = value.get("instances").or_else(beside);
+    EcsServiceData { region, service_name: field(value, "serviceName"), tasks: tasks(case, listed) }
 }
 
 fn load_balancer(outputs: &Outputs<'_>) -> EcsLoadBalancerConfig {

@@ -21,9 +21,9 @@ use crate::kryo::{EnumSet, Never, message};
 use crate::request::{Kind, Request};
 pub use bounds::MAX_ANSWER;
 use bounds::{MAX_MESSAGE, cut};
-pub(crate) use ecs::UNDO;
 #[cfg(test)]
 pub(crate) use ecs::packed;
+pub(crate) use ecs::{MARK, unpacked};
 use proto::failure::{Failure, FailureKind};
 use proto::result::{StepResult, StepStatus};
 

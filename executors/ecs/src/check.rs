@@ -1,7 +1,7 @@
 //! Faults that can be seen in a step without asking anybody.
 
 use executor_api::SpecFault;
-use proto::task::{EcsAction, EcsSpec, RunTaskShape, TaskCount, TrafficShift};
+use proto::task::{EcsAction, EcsSpec, EcsStrategy, RunTaskShape, TaskCount, TrafficShift};
 
 /// Largest weight of a target group.
 const MAX_WEIGHT: u32 = 999;
@@ -31,6 +31,14 @@ pub(crate) fn faults(spec: &EcsSpec) -> Vec<SpecFault> {
             if let Some(problem) = percent(*share, 100) {
                 fault("instanceSelection.spec.percentage", problem);
             }
+        }
+        EcsAction::EcsPrepareRollback { strategy: EcsStrategy::BlueGreen { routes } }
+            if routes.load_balancer.trim().is_empty() || routes.prod_listener.trim().is_empty() =>
+        {
+            fault(
+                "loadBalancer",
+                "or prodListener is empty; expected a name and the ARN of a listener".to_owned(),
+            );
         }
         EcsAction::EcsBlueGreenCreateService { routes, traffic_shift, .. } => {
             if routes.load_balancer.trim().is_empty() {

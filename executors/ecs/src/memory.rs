@@ -77,6 +77,9 @@ pub(crate) struct Deployed {
     pub(crate) target_registered: bool,
     /// Keys of the tags that it set.
     pub(crate) tags: Vec<String>,
+    /// What it did is not known: it was another task, of which this record was made before it began. Whatever the service has
+    /// become since is then taken for its work.
+    pub(crate) unrecorded: bool,
 }
 
 impl Undo {

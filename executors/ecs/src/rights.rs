@@ -74,6 +74,16 @@ const SERVE: &[Right] = &[
     ecs("ListContainerInstances"),
 ];
 
+/// Looking at services and their autoscaling.
+const LOOK: &[Right] = &[
+    ecs("DescribeServices"),
+    ecs("DescribeServiceRevisions"),
+    scaling("DescribeScalableTargets"),
+    scaling("DescribeScalingPolicies"),
+    scaling("DescribeScheduledActions"),
+    scaling("ListTagsForResource"),
+];
+
 /// Reading, suspending and restoring autoscaling.
 const SCALING: &[Right] = &[
     scaling("DescribeScalableTargets"),
@@ -126,6 +136,7 @@ fn groups(kind: &str) -> &'static [&'static [Right]] {
             &[EVERY, DEFINE, SERVE, SCALING, WAIT, ROUTES, SHIFT]
         }
         "EcsBlueGreenTrafficShift" | "StandAloneTrafficShiftRollback" => &[EVERY, SERVE, WAIT, ROUTES, SHIFT],
+        "EcsPrepareRollback" => &[EVERY, LOOK, FIND, ROUTES],
         "EcsRunTask" => &[EVERY, DEFINE, SERVE, SCALING, WAIT, ROUTES, SHIFT, TASKS, FIND],
         _ => &[EVERY, DEFINE, SERVE, SCALING, WAIT, ROUTES, SHIFT, NATIVE, FIND],
     }

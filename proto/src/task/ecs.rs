@@ -150,6 +150,21 @@ pub struct BlueGreenRoutes {
     pub stage_target_group_arn: Option<String>,
 }
 
+/// How a service is deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all_fields = "camelCase")]
+pub enum EcsStrategy {
+    /// In place.
+    Rolling,
+    /// As the other one of the pair `<name>__1`, `<name>__2`.
+    BlueGreen {
+        /// Listeners and rules.
+        routes: BlueGreenRoutes,
+    },
+    /// As the next of the services `<name>__<n>`.
+    Phased,
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
@@ -235,6 +250,12 @@ pub enum EcsAction {
     EcsRunTask {
         /// Which.
         shape: Box<RunTaskShape>,
+    },
+    /// Records what a deployment will find, and changes nothing. No step of a pipeline of ours: for a manager that has this done by
+    /// a task of its own, and whose rollback gets what that one recorded and nothing of what the deployment did (facts A9, A10).
+    EcsPrepareRollback {
+        /// Of which deployment.
+        strategy: EcsStrategy,
     },
     /// Undoes one step of an ECS stage without rollback steps (rule R25); the data stands in the task's `undo`.
     EcsUndo {
@@ -363,13 +384,14 @@ impl EcsAction {
             EcsAction::EcsBasicRollback {} => "EcsBasicRollback",
             EcsAction::EcsScale { .. } => "EcsScale",
             EcsAction::EcsRunTask { .. } => "EcsRunTask",
+            EcsAction::EcsPrepareRollback { .. } => "EcsPrepareRollback",
             EcsAction::EcsUndo { .. } => "EcsUndo",
         }
     }
 }
 
 /// Wire tags of the ECS family, as `EcsAction::kind` gives them.
-pub const ECS_KINDS: [&str; 15] = [
+pub const ECS_KINDS: [&str; 16] = [
     "EcsRollingDeploy",
     "EcsRollingRollback",
     "EcsCanaryDeploy",
@@ -384,5 +406,6 @@ pub const ECS_KINDS: [&str; 15] = [
     "EcsBasicRollback",
     "EcsScale",
     "EcsRunTask",
+    "EcsPrepareRollback",
     "EcsUndo",
 ];

@@ -100,7 +100,7 @@ classes! {
     /// What a rollback needs: the strings come back to us as they are.
     open EcsBlueGreenPrepareRollbackDataResult = 573529 {
         createServiceRequestBuilderString create_service_request_builder_string: Option<String>,
-        ecsLoadBalancerConfig ecs_load_balancer_config: Option<EcsLoadBalancerConfig>,
+        ecsLoadBalancerConfig ecs_load_balancer_config: EcsLoadBalancerConfig,
         greenServiceExist green_service_exist: bool,
         greenServiceName green_service_name: Option<String>,
         greenServiceRequestBuilderString green_service_request_builder_string: Option<String>,
@@ -251,8 +251,8 @@ classes! {
     /// The new service and the old one.
     open EcsBasicDeployData = 573657 {
         infrastructureKey infrastructure_key: Option<String>,
-        newServiceData new_service_data: Option<EcsServiceData>,
-        oldServiceData old_service_data: Option<EcsServiceData>,
+        newServiceData new_service_data: EcsServiceData,
+        oldServiceData old_service_data: EcsServiceData,
     }
 
     /// ECS_BASIC_ROLLBACK.
@@ -268,8 +268,8 @@ classes! {
     open EcsBasicRollbackData = 573656 {
         infrastructureKey infrastructure_key: Option<String>,
         isFirstDeployment is_first_deployment: bool,
-        newServiceData new_service_data: Option<EcsServiceData>,
-        oldServiceData old_service_data: Option<EcsServiceData>,
+        newServiceData new_service_data: EcsServiceData,
+        oldServiceData old_service_data: EcsServiceData,
     }
 
     /// One service.

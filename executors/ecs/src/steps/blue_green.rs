@@ -131,32 +131,10 @@ async fn prepare(
         return Ok(());
     }
     let told = told(spec)?;
-    let names = pair::names(&fetched.name);
-    let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let live =
-        session.services(&all).await.map_err(|fault| session.fault(fault, "look at the two services"))?;
-    let (pair, join, warnings) = match memory.green.as_ref().map(|green| green.pair.clone()) {
-        Some(pair) => {
-            let group = look::group(session, &pair.green_group).await?;
-            (pair, group.load_balancers.is_empty(), Vec::new())
-        }
-        None => Box::pin(decide(session, &told, &names, &live)).await?,
-    };
-    for warning in warnings {
-        session.say(log, Level::Warn, &warning).await?;
-        session.tell(format!("ecs.bluegreen.tags: {warning}"));
-    }
-    let blue_text = pair.blue.as_deref().unwrap_or("nobody yet");
-    let text = format!(
-        "blue is {blue_text} ({}), green is {} ({}); production: {}",
-        short(&pair.blue_group),
-        pair.green,
-        short(&pair.green_group),
-        pair.production
-    );
-    session.say(log, Level::Info, &text).await?;
-    let of = |name: &str| live.iter().find(|live| pair::name(live) == name && service::is_active(live));
-    let blue = pair.blue.as_deref().and_then(of);
+    let known = memory.green.as_ref().map(|green| green.pair.clone());
+    let found = Box::pin(found(session, told.routes, told.by_weights, &fetched.name, known, log)).await?;
+    let pair = &found.pair;
+    let blue = found.blue();
     let written = whole(&fetched.document, &["desiredCount"]).and_then(|count| u32::try_from(count).ok());
     memory.document = filled(&fetched.document, &pair.green_group, &fetched.place)?;
     memory.count = match blue.map(service::desired) {
@@ -173,52 +151,132 @@ async fn prepare(
     };
     memory.replace = !told.update;
     memory.force = told.update;
-    memory.join = join;
+    memory.join = found.join;
     memory.coloured = true;
     if memory.green.is_none() {
-        let mut green = Green {
-            before: None,
-            scaling: None,
-            blue: None,
-            rules: Vec::new(),
-            policies: fetched.scaling.names(),
-            scaling_later: told.scaling_later,
-            pair,
-        };
-        if let Some(live) = of(&green.pair.green).filter(|live| !service::is_ours(session, live)) {
-            let was = Box::pin(serve::as_it_is(session, live, Some(&green.pair.green_group), log)).await?;
-            green.before = Some(was.snapshot);
-            green.scaling = Some(was.scaling);
-        }
-        if let Some(live) = blue {
-            let mut was = Box::pin(serve::as_it_is(session, live, Some(&green.pair.blue_group), log)).await?;
-            was.snapshot.desired = was.snapshot.desired.max(written.unwrap_or(0));
-            green.blue = Some(was);
-        }
-        memory.green = Some(green);
+        let recorded = Box::pin(record(session, &found, written, log)).await?;
+        let (policies, scaling_later) = (fetched.scaling.names(), told.scaling_later);
+        memory.green = Some(Green { policies, scaling_later, ..recorded });
     }
     Ok(())
+}
+
+/// The two services of a pair and what sends requests to them.
+pub(crate) struct Found {
+    pub(crate) pair: Pair,
+    live: Vec<Value>,
+    /// No rule names green's target group yet.
+    join: bool,
+}
+
+impl Found {
+    fn of(&self, name: &str) -> Option<&Value> {
+        self.live.iter().find(|live| pair::name(live) == name && service::is_active(live))
+    }
+
+    fn blue(&self) -> Option<&Value> {
+        self.pair.blue.as_deref().and_then(|blue| self.of(blue))
+    }
+}
+
+/// Looks at the pair of a service that nobody has decided on yet.
+///
+/// **Errors**: `ECS-050`, `ECS-051`, `ECS-053`, `ECS-058`; those of the account. **Repeat**: safe.
+pub(crate) async fn find_pair(
+    session: &Session,
+    routes: &BlueGreenRoutes,
+    name: &str,
+    log: &dyn UnitLog,
+) -> Result<Found, StepError> {
+    let by_weights = routes.stage_listener.as_deref().unwrap_or_default().trim().is_empty();
+    found(session, routes, by_weights, name, None, log).await
+}
+
+async fn found(
+    session: &Session,
+    routes: &BlueGreenRoutes,
+    by_weights: bool,
+    name: &str,
+    known: Option<Pair>,
+    log: &dyn UnitLog,
+) -> Result<Found, StepError> {
+    let names = pair::names(name);
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let live =
+        session.services(&all).await.map_err(|fault| session.fault(fault, "look at the two services"))?;
+    let (pair, join, warnings) = match known {
+        Some(pair) => {
+            let group = look::group(session, &pair.green_group).await?;
+            (pair, group.load_balancers.is_empty(), Vec::new())
+        }
+        None => Box::pin(decide(session, routes, by_weights, &names, &live)).await?,
+    };
+    for warning in warnings {
+        session.say(log, Level::Warn, &warning).await?;
+        session.tell(format!("ecs.bluegreen.tags: {warning}"));
+    }
+    let blue_text = pair.blue.as_deref().unwrap_or("nobody yet");
+    let text = format!(
+        "blue is {blue_text} ({}), green is {} ({}); production: {}",
+        short(&pair.blue_group),
+        pair.green,
+        short(&pair.green_group),
+        pair.production
+    );
+    session.say(log, Level::Info, &text).await?;
+    Ok(Found { pair, live, join })
+}
+
+/// Everything that brings both services back. `written` is the count of the service definition: blue comes back with no fewer.
+///
+/// **Errors**: those of the account. **Repeat**: safe.
+pub(crate) async fn record(
+    session: &Session,
+    found: &Found,
+    written: Option<u32>,
+    log: &dyn UnitLog,
+) -> Result<Green, StepError> {
+    let mut green = Green {
+        before: None,
+        scaling: None,
+        blue: None,
+        rules: Vec::new(),
+        policies: Vec::new(),
+        scaling_later: false,
+        pair: found.pair.clone(),
+    };
+    if let Some(live) = found.of(&green.pair.green).filter(|live| !service::is_ours(session, live)) {
+        let was = Box::pin(serve::as_it_is(session, live, Some(&green.pair.green_group), log)).await?;
+        green.before = Some(was.snapshot);
+        green.scaling = Some(was.scaling);
+    }
+    if let Some(live) = found.blue() {
+        let mut was = Box::pin(serve::as_it_is(session, live, Some(&green.pair.blue_group), log)).await?;
+        was.snapshot.desired = was.snapshot.desired.max(written.unwrap_or(0));
+        green.blue = Some(was);
+    }
+    Ok(green)
 }
 
 /// Rules, groups and colours.
 async fn decide(
     session: &Session,
-    told: &Told<'_>,
+    routes: &BlueGreenRoutes,
+    by_weights: bool,
     names: &[String; 2],
     live: &[Value],
 ) -> Result<(Pair, bool, Vec<String>), StepError> {
     let own = |text: &Option<String>| {
         text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
     };
-    let balancer = look::balancer(session, told.routes.load_balancer.trim()).await?;
-    let rule = own(&told.routes.prod_listener_rule_arn);
-    let production =
-        look::named(session, &balancer, told.routes.prod_listener.trim(), rule.as_deref()).await?;
+    let balancer = look::balancer(session, routes.load_balancer.trim()).await?;
+    let rule = own(&routes.prod_listener_rule_arn);
+    let production = look::named(session, &balancer, routes.prod_listener.trim(), rule.as_deref()).await?;
     let actions = look::actions(session, &production).await?;
     let blue_group = actions.only_group().map_err(Fault::into_step)?;
-    let stage = match own(&told.routes.stage_listener).filter(|_| !told.by_weights) {
+    let stage = match own(&routes.stage_listener).filter(|_| !by_weights) {
         Some(listener) => {
-            let rule = own(&told.routes.stage_listener_rule_arn);
+            let rule = own(&routes.stage_listener_rule_arn);
             Some(look::named(session, &balancer, &listener, rule.as_deref()).await?)
         }
         None => None,
@@ -227,7 +285,7 @@ async fn decide(
     let green_group = match &stage {
         Some(rule) => look::actions(session, rule).await?.only_group().map_err(Fault::into_step)?,
         None => {
-            let written = own(&told.routes.stage_target_group_arn);
+            let written = own(&routes.stage_target_group_arn);
             let (group, warning) =
                 other_group(&actions, &blue_group, written.as_deref()).map_err(Fault::into_step)?;
             warnings.extend(warning);

@@ -7,6 +7,7 @@ use crate::memory::{Memory, Undo, recall};
 use crate::scaling;
 use crate::service;
 use crate::session::Session;
+use crate::steady;
 use crate::traffic::undo::{self, Ended, Green, Restoring, Shifted};
 use crate::traffic::{Fault, SavedRule, find, look};
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
@@ -57,7 +58,12 @@ pub(crate) async fn run(
         let mut memory: Restoring = recall(cx)?.unwrap_or_default();
         let result = Box::pin(roll_back(&session, &mut memory, &left, unit.log())).await;
         result.map_err(|error| undo::as_left(cx, error, &undo::rules_shown(&memory.rules)))?;
-        Ok(StepOutput { outputs: swap::outputs(&left.green.pair, false), ..StepOutput::default() })
+        let mut outputs = swap::outputs(&left.green.pair, false);
+        if let Some(blue) = &left.green.pair.blue {
+            let instances = steady::instances(&session, blue).await?;
+            outputs.insert("instances".to_owned(), Value::from(instances).into());
+        }
+        Ok(StepOutput { outputs, ..StepOutput::default() })
     };
     let result = work.await;
     unit.end(result).await

@@ -55,6 +55,17 @@ impl Fetched {
         Ok(fetched)
     }
 
+    /// Loads the scaling documents alone, for a step that deploys nothing.
+    ///
+    /// **Errors**: as [`Fetched::load`].
+    pub(crate) async fn of_scaling(reader: &Reader<'_>) -> Result<Fetched, StepError> {
+        let targets = all(reader, Kind::ScalableTarget, &reader.spec.definitions.scalable_targets).await?;
+        let policies = all(reader, Kind::ScalingPolicy, &reader.spec.definitions.scaling_policies).await?;
+        let fetched = Fetched { targets, policies, ..Fetched::default() };
+        fetched.scaling()?;
+        Ok(fetched)
+    }
+
     /// What the scaling documents ask for.
     ///
     /// **Errors**: `ECS-022`.

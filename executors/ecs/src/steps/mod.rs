@@ -16,6 +16,7 @@ mod phased_setup;
 mod phased_upgrade;
 pub(crate) mod phases;
 mod planned;
+mod prepare_rollback;
 mod rollback;
 mod rolling;
 mod rollout;
@@ -59,6 +60,7 @@ pub(crate) fn run<'a>(
             Box::pin(traffic_shift::run_rollback(executor, spec, cx))
         }
         EcsAction::EcsRunTask { shape } => Box::pin(run_task::run(executor, spec, cx, shape)),
+        EcsAction::EcsPrepareRollback { .. } => Box::pin(prepare_rollback::run(executor, spec, cx)),
         EcsAction::EcsUndo { .. } => Box::pin(undo::run(executor, spec, cx)),
     }
 }
@@ -86,6 +88,7 @@ pub(crate) fn plan<'a>(
             Box::pin(traffic_shift::plan_rollback(executor, spec, cx))
         }
         EcsAction::EcsRunTask { shape } => Box::pin(run_task::plan(executor, spec, cx, shape)),
+        EcsAction::EcsPrepareRollback { .. } => Box::pin(prepare_rollback::plan()),
         EcsAction::EcsUndo { .. } => Box::pin(undo::plan(executor, spec, cx)),
     }
 }

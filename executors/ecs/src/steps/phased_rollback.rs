@@ -48,7 +48,7 @@ pub(crate) async fn undo<M: Memory>(
         return Ok(None);
     };
     let count = bring_back(session, old, memory, log).await?;
-    if phased.suspended && old.scaling.target.is_some() {
+    if (phased.suspended || phased.unrecorded) && old.scaling.target.is_some() {
         scaling::resume(session, &old.scaling, memory, log).await?;
     }
     session
@@ -85,9 +85,12 @@ async fn remove_scaling<M: Memory>(
     memory: &M,
     log: &dyn UnitLog,
 ) -> Result<(), StepError> {
-    let Some(policies) = &phased.scaled else { return Ok(()) };
+    if phased.scaled.is_none() && !phased.unrecorded {
+        return Ok(());
+    }
     let live = scaling::read(session, &phased.new, log).await?;
     let none = Scaling { resource: live.resource.clone(), v: live.v, ..Scaling::default() };
+    let policies = phased.scaled.as_ref().unwrap_or(&live.ours);
     scaling::restore(session, &none, &live, policies, true, memory, log).await
 }
 
@@ -109,7 +112,7 @@ async fn work(
     let memory = Rollback { new: phased.new.clone() };
     let count = undo(&session, &phased, &memory, log).await?;
     let old = match (&phased.old, count) {
-        (Some(old), Some(count)) => phases::shown(&old.name, count),
+        (Some(old), Some(count)) => phases::shown_running(&session, &old.name, count).await?,
         _ => Value::Null,
     };
     let outputs = outputs([

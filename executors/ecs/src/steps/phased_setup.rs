@@ -67,25 +67,7 @@ async fn prepare(
     if memory.phased.is_some() {
         return Ok(found);
     }
-    let old = match phases::current(&found) {
-        None => {
-            session
-                .say(log, Level::Info, &format!("no service {name}__n has tasks: this is the first"))
-                .await?;
-            None
-        }
-        Some(current) => {
-            service::check::controlled_by_ecs(current.name(), &current.live)?;
-            let old = Old {
-                name: current.name().to_owned(),
-                count: size::desired(&current.live),
-                snapshot: service::snapshot(session, &current.live, log).await?,
-                scaling: scaling::read(session, current.name(), log).await?,
-            };
-            session.say(log, Level::Info, &format!("{} serves with {} tasks", old.name, old.count)).await?;
-            Some(old)
-        }
-    };
+    let old = old(session, &name, &found, log).await?;
     let new_count = match &old {
         Some(old) if same => old.count,
         _ => memory.fetched.count().unwrap_or(1),
@@ -93,6 +75,31 @@ async fn prepare(
     let new = phases::name_of(&name, phases::next(&found));
     memory.phased = Some(Phased { new, new_count, old, resize, ..Phased::default() });
     Ok(found)
+}
+
+/// The service that serves, with everything that brings it back.
+///
+/// **Errors**: it is not deployed by ECS itself; those of the account. **Repeat**: safe.
+pub(crate) async fn old(
+    session: &Session,
+    name: &str,
+    found: &[Numbered],
+    log: &dyn UnitLog,
+) -> Result<Option<Old>, StepError> {
+    let Some(current) = phases::current(found) else {
+        let text = format!("no service {name}__n has tasks: this is the first");
+        session.say(log, Level::Info, &text).await?;
+        return Ok(None);
+    };
+    service::check::controlled_by_ecs(current.name(), &current.live)?;
+    let old = Old {
+        name: current.name().to_owned(),
+        count: size::desired(&current.live),
+        snapshot: service::snapshot(session, &current.live, log).await?,
+        scaling: scaling::read(session, current.name(), log).await?,
+    };
+    session.say(log, Level::Info, &format!("{} serves with {} tasks", old.name, old.count)).await?;
+    Ok(Some(old))
 }
 
 fn phased(memory: &Setup) -> Phased {
@@ -219,7 +226,10 @@ pub(crate) async fn run(
     let result = set_up(&session, spec, &mut memory, &found, unit.log()).await;
     unit.end(result).await?;
     let state = phased(&memory);
-    let old = state.old.as_ref().map_or(Value::Null, |old| phases::shown(&old.name, old.count));
+    let old = match &state.old {
+        Some(old) => phases::shown_running(&session, &old.name, old.count).await?,
+        None => Value::Null,
+    };
     let outputs = outputs([("newService", phases::shown(&state.new, 0)), ("oldService", old)]);
     let undo = memory.undo().map(|undo| undo.to_value());
     Ok(StepOutput { outputs, undo, ..StepOutput::default() })

@@ -75,8 +75,8 @@ async fn work(
     let sizes = *memory.sizes.get_or_insert_with(|| phases::sizes(&memory.phased, new, old));
     // The size that serves in the end brings its autoscaling with it.
     let whole = sizes.0 >= memory.phased.new_count;
-    if whole && memory.fetched.is_none() && spec.definitions.service.is_some() {
-        memory.fetched = Some(Fetched::load(&Reader { executor, spec, cx, log }).await?);
+    if whole && memory.fetched.is_none() {
+        memory.fetched = Some(Fetched::of_scaling(&Reader { executor, spec, cx, log }).await?);
     }
     let mut instances = Vec::new();
     let mut done = String::from("nothing was changed");
@@ -93,7 +93,7 @@ async fn work(
     }
     let phased = &memory.phased;
     let old = match (&phased.old, sizes.1) {
-        (Some(old), Some(size)) => phases::shown(&old.name, size),
+        (Some(old), Some(size)) => phases::shown_running(&session, &old.name, size).await?,
         _ => Value::Null,
     };
     let outputs = outputs([

@@ -6,6 +6,7 @@ use crate::memory::Undo;
 use crate::scaling::Scaling;
 use crate::service::{self, Snapshot};
 use crate::session::{Session, ecs};
+use crate::steady;
 use aws::document::text;
 use executor_api::StepError;
 use proto::task::{EcsSpec, ResizeStrategy, TaskCount};
@@ -31,6 +32,8 @@ pub(crate) struct Phased {
     pub(crate) suspended: bool,
     /// Names of scaling policies that the new service got, once it has its autoscaling.
     pub(crate) scaled: Option<Vec<String>>,
+    /// What the steps did is not known: this record was made before them, and they left none.
+    pub(crate) unrecorded: bool,
 }
 
 /// The service that ran before.
@@ -57,9 +60,14 @@ impl Numbered {
     }
 }
 
+/// What the names of all services of a name begin with.
+pub(crate) fn prefix(name: &str) -> String {
+    format!("{name}__")
+}
+
 /// `web__3`.
 pub(crate) fn name_of(name: &str, number: u32) -> String {
-    format!("{name}__{number}")
+    format!("{}{number}", prefix(name))
 }
 
 fn number(name: &str, service: &str) -> Option<u32> {
@@ -172,6 +180,12 @@ pub(crate) fn earlier(spec: &EcsSpec) -> Result<Option<Phased>, StepError> {
 /// A service in an outcome.
 pub(crate) fn shown(name: &str, count: u32) -> Value {
     json!({"serviceName": name, "desiredCount": count})
+}
+
+/// The same with the tasks that run.
+pub(crate) async fn shown_running(session: &Session, name: &str, count: u32) -> Result<Value, StepError> {
+    let instances = steady::instances(session, name).await?;
+    Ok(json!({"serviceName": name, "desiredCount": count, "instances": instances}))
 }
 
 #[cfg(test)]

@@ -178,6 +178,15 @@ fn deployed(one: &Undone) -> Deployed {
     one.deployed.clone().unwrap_or_default()
 }
 
+/// The scaling policies that the deployment put, and whether it made the target.
+fn scaled<'a>(one: &Undone, deployed: &'a Deployed, live: &'a Scaling) -> (&'a [String], bool) {
+    match deployed.unrecorded {
+        // Policies of documents are marked; a target that was not there before is taken for the deployment's.
+        true => (&live.ours, one.scaling.target.is_none()),
+        false => (&deployed.policies, deployed.target_registered),
+    }
+}
+
 /// The first deployment of a service is undone by deleting it.
 async fn remove(session: &Session, one: &Undone, memory: &Back, log: &dyn UnitLog) -> Result<(), StepError> {
     let name = &one.name;
@@ -194,7 +203,7 @@ async fn remove(session: &Session, one: &Undone, memory: &Back, log: &dyn UnitLo
         session.say(log, Level::Info, &text).await?;
     }
     let scaling = scaling::read(session, name, log).await?;
-    let (put, made) = (&deployed.policies, deployed.target_registered);
+    let (put, made) = scaled(one, &deployed, &scaling);
     scaling::restore(session, &one.scaling, &scaling, put, made, memory, log).await?;
     if live.as_ref().is_some_and(service::is_active) {
         service::delete(session, name, memory).await?;
@@ -219,6 +228,7 @@ async fn bring_back(
         let runs = live.as_ref().and_then(primary).and_then(|now| text(now, &["taskDefinition"]));
         let ours = |revision: &str| {
             revision == snapshot.task_definition
+                || deployed.unrecorded
                 || revision == deployed.task_definition
                 || memory.revision.as_deref() == Some(revision)
         };
@@ -248,8 +258,12 @@ async fn bring_back(
         let restored =
             service::restore(session, snapshot, &revision, memory.count, tags, memory, log).await?;
         let mut target = restored.target;
-        if deployed.task_definition != target.task_definition {
-            target.previous_task_definition = Some(deployed.task_definition.clone());
+        let undone = match deployed.unrecorded {
+            true => runs.unwrap_or_default(),
+            false => &deployed.task_definition,
+        };
+        if undone != target.task_definition {
+            target.previous_task_definition = Some(undone.to_owned());
         }
         memory.target = Some(target);
         session.announce(format!("wait for service {}", one.name), &[], memory).await?;
@@ -262,7 +276,7 @@ async fn bring_back(
     }
     rollout::resume(session, memory, log).await?;
     let live = scaling::read(session, &one.name, log).await?;
-    let (put, made) = (&deployed.policies, deployed.target_registered);
+    let (put, made) = scaled(one, &deployed, &live);
     scaling::restore(session, &one.scaling, &live, put, made, memory, log).await?;
     steady::instances(session, &one.name).await
 }

@@ -8,13 +8,14 @@ use crate::memory::{Memory, Undo};
 use crate::scaling;
 use crate::service;
 use crate::session::Session;
+use crate::steady;
 use crate::traffic::pair::Pair;
 use crate::traffic::undo::{self, Shifted};
 use crate::traffic::{self, Actions, Expect, Fault, look};
 use executor_api::{Class, Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
 use proto::result::Output;
 use proto::task::{EcsAction, EcsSpec};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -68,11 +69,10 @@ async fn work(
         Some(blue) if downsize => Box::pin(empty(&session, memory, &pair, blue, delay, log)).await?,
         _ => {}
     }
-    Ok(StepOutput {
-        outputs: outputs(&pair, true),
-        undo: memory.undo().map(|undo| undo.to_value()),
-        ..StepOutput::default()
-    })
+    let mut outputs = outputs(&pair, true);
+    let instances = steady::instances(&session, &pair.green).await?;
+    outputs.insert("instances".to_owned(), Value::from(instances).into());
+    Ok(StepOutput { outputs, undo: memory.undo().map(|undo| undo.to_value()), ..StepOutput::default() })
 }
 
 /// Whether the create-service step left green's autoscaling to this one.

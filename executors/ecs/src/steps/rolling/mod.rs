@@ -57,6 +57,7 @@ impl Memory for Rolling {
             policies: if self.scaled { self.policies() } else { Vec::new() },
             target_registered: self.scaled && self.registers_target(),
             tags: self.tagged.clone(),
+            unrecorded: false,
         });
         self.prepared.then(|| Undo::Service {
             name,
