@@ -11,9 +11,10 @@ use proto::task::StepTask;
 use serde_json::Value;
 
 /// Packages that decode, and pieces to put into them.
-const PACKAGES: &str = include_str!("../peers/kryo/requests.json");
+const PACKAGES: [&str; 2] =
+    [include_str!("../peers/kryo/requests.json"), include_str!("../peers/kryo/requests-ecs.json")];
 
-const PIECES: [&str; 26] = [
+const PIECES: [&str; 31] = [
     "null",
     "true",
     "-1",
@@ -39,12 +40,20 @@ const PIECES: [&str; 26] = [
     "\"KUSTOMIZE\"",
     "\"HELM_CHART\"",
     "\"ECS_CANARY_DEPLOY\"",
+    "\"ECS_UPGRADE_CONTAINER\"",
+    "\"ECS_BLUE_GREEN_ROLLBACK\"",
+    "\"delegate-undo/1 eyJ2IjoxLCJ1bmRvIjp7ImtpbmQiOiJncmVlbiJ9fQ==\"",
+    "\"delegate-undo/1 e30=\"",
+    "\"arn:aws:elasticloadbalancing:eu-west-1:1:listener/app/a/b/c\"",
     "\"Download Artifact\"",
 ];
 
 fn samples() -> Vec<Value> {
-    let all: Value = serde_json::from_str(PACKAGES).expect("the samples are JSON");
-    all["packages"].as_array().expect("a list").clone()
+    let of = |text: &str| -> Vec<Value> {
+        let all: Value = serde_json::from_str(text).expect("the samples are JSON");
+        all["packages"].as_array().expect("a list").clone()
+    };
+    PACKAGES.into_iter().flat_map(of).collect()
 }
 
 /// Puts pieces into places of a package, by turns.

@@ -18,16 +18,20 @@ use serde_json::Value;
 pub(crate) const MARK: &str = "delegate-undo/";
 
 /// Version of the text; what is in it has a version of its own.
-const VERSION: &str = "1 ";
+const VERSION: &str = "1";
 
 /// The undo data of a step as a text of the manager's.
 pub(crate) fn packed(undo: &Value) -> String {
-    format!("{MARK}{VERSION}{}", STANDARD.encode(undo.to_string()))
+    format!("{MARK}{VERSION} {}", STANDARD.encode(undo.to_string()))
 }
 
 /// Undo data out of such a text; `None`: of another version, or of somebody else. **Errors**: it is damaged.
 pub(crate) fn unpacked(text: &str) -> Option<Result<Value, ()>> {
-    let packed = text.strip_prefix(MARK)?.strip_prefix(VERSION)?;
+    let text = text.strip_prefix(MARK)?;
+    let (version, packed) = text.split_once(' ').unwrap_or((text, ""));
+    if version != VERSION {
+        return None;
+    }
     let bytes = STANDARD.decode(packed.trim()).map_err(drop);
     Some(bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(drop)))
 }

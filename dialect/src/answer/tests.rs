@@ -356,7 +356,8 @@ fn ecs_answers_carry_what_the_rollback_needs() {
     result.undo = Some(json!({"v": 1, "service": "shop"}));
     let told = told_by(&of(EcsCommand::PrepareRollbackData), &result);
     let text = told["ecsPrepareRollbackDataResult"]["createServiceRequestBuilderString"].as_str().unwrap();
-    assert_eq!(text, r#"delegate-undo/1 {"v":1,"service":"shop"}"#);
+    assert_eq!(text, "delegate-undo/1 eyJ2IjoxLCJzZXJ2aWNlIjoic2hvcCJ9");
+    assert_eq!(unpacked(text), Some(Ok(json!({"v": 1, "service": "shop"}))));
     let told = told_by(&of(EcsCommand::RollingDeploy), &result);
     let told = &told["ecsRollingDeployResult"];
     assert_eq!((&told["region"], &told["ecsTasks"][0]["startedAt"]), (&json!("eu-west-1"), &json!(5_250)));
@@ -369,6 +370,109 @@ fn ecs_answers_carry_what_the_rollback_needs() {
     }
     let told = told_by(&Request::of_type("t", "ECS_COMMAND_TASK_NG"), &failed(FailureKind::BadSpec, "no"));
     assert_eq!(told["@"], "ErrorNotifyResponseData");
+}
+
+#[test]
+fn every_ecs_answer_says_what_the_later_tasks_are_built_from() {
+    let of = |command: EcsCommand| {
+        let key = "9f3c".to_owned();
+        of(Kind::Ecs { command: Some(command), region: "eu-west-1".into(), infrastructure_key: key })
+    };
+    let task = |name: &str| json!({"taskArn": format!("arn:{name}"), "serviceName": name});
+    let routes = json!({"loadBalancer": "lb", "prodListenerArn": "pl", "prodListenerRuleArn": null, "prodTargetGroupArn": "pg",
+        "stageListenerArn": "sl", "stageListenerRuleArn": "sr", "stageTargetGroupArn": "sg"});
+    let with = |more: Value| {
+        let mut all = routes.as_object().unwrap().clone();
+        all.extend(more.as_object().unwrap().clone());
+        let undo = Some(json!({"v": 1, "undo": {}}));
+        StepResult { undo, ..ended(StepStatus::Success, Value::Object(all)) }
+    };
+    let result =
+        with(json!({"isFirstDeployment": false, "serviceName": "shop__1", "greenServiceName": "shop__2",
+        "greenServiceExist": true, "trafficShifted": false}));
+    let told = told_by(&of(EcsCommand::BlueGreenPrepareRollbackData), &result);
+    let told = &told["ecsBlueGreenPrepareRollbackDataResult"];
+    assert_eq!((&told["serviceName"], &told["isFirstDeployment"]), (&json!("shop__1"), &json!(false)));
+    assert_eq!((&told["greenServiceName"], &told["greenServiceExist"]), (&json!("shop__2"), &json!(true)));
+    for (name, value) in routes.as_object().unwrap() {
+        assert_eq!(told["ecsLoadBalancerConfig"][name], *value, "{name}");
+    }
+    assert_eq!(
+        unpacked(told["createServiceRequestBuilderString"].as_str().unwrap()),
+        Some(Ok(json!({"v": 1, "undo": {}})))
+    );
+    let result = with(
+        json!({"isNewServiceCreated": true, "serviceName": "shop__2", "listenerArn": "sl", "listenerRuleArn": "sr",
+        "targetGroupArn": "sg", "serverInstances": [task("shop__2")]}),
+    );
+    let told = &told_by(&of(EcsCommand::BlueGreenCreateService), &result)["ecsBlueGreenCreateServiceResult"];
+    assert_eq!((&told["isNewServiceCreated"], &told["serviceName"]), (&json!(true), &json!("shop__2")));
+    assert_eq!((&told["targetGroupArn"], &told["listenerArn"]), (&json!("sg"), &json!("sl")));
+    assert_eq!(told["ecsTasks"][0]["taskArn"], "arn:shop__2");
+    let result =
+        with(json!({"trafficShifted": true, "isFirstDeployment": false, "instances": [task("shop__2")]}));
+    let told =
+        &told_by(&of(EcsCommand::BlueGreenSwapTargetGroups), &result)["ecsBlueGreenSwapTargetGroupsResult"];
+    assert_eq!((&told["trafficShifted"], &told["prodTargetGroupArn"]), (&json!(true), &json!("pg")));
+    assert_eq!(
+        (&told["infrastructureKey"], &told["ecsTasks"][0]["serviceName"]),
+        (&json!("9f3c"), &json!("shop__2"))
+    );
+    let told = &told_by(&of(EcsCommand::BlueGreenRollback), &result)["ecsBlueGreenRollbackResult"];
+    assert_eq!((&told["isFirstDeployment"], &told["stageListenerRuleArn"]), (&json!(false), &json!("sr")));
+
+    let result = with(json!({"servicePrefix": "shop__", "nextRevision": 4, "currentServiceName": "shop__3",
+        "currentServiceInstanceCount": 3, "newServiceThresholdInstanceCount": 2, "isFirstDeployment": false}));
+    let told = &told_by(&of(EcsCommand::BasicPrepareRollback), &result)["prepareRollbackData"];
+    assert_eq!((&told["servicePrefix"], &told["nextRevision"]), (&json!("shop__"), &json!(4)));
+    assert_eq!(
+        (&told["currentServiceName"], &told["currentServiceInstanceCount"]),
+        (&json!("shop__3"), &json!(3))
+    );
+    assert_eq!(told["newServiceThresholdInstanceCount"], 2);
+    assert!(told["createServiceRequestYaml"].as_str().unwrap().starts_with("delegate-undo/1 "));
+    let result = with(json!({"newService": {"serviceName": "shop__4"}, "instances": [task("shop__4")],
+        "oldService": {"serviceName": "shop__3", "instances": [task("shop__3"), task("shop__3")]}}));
+    for (command, key) in [
+        (EcsCommand::ServiceSetup, "deployData"),
+        (EcsCommand::UpgradeContainer, "deployData"),
+        (EcsCommand::BasicRollback, "rollbackData"),
+    ] {
+        let told = &told_by(&of(command), &result)[key];
+        let (new, old) = (&told["newServiceData"], &told["oldServiceData"]);
+        assert_eq!((&new["serviceName"], &old["serviceName"]), (&json!("shop__4"), &json!("shop__3")));
+        assert_eq!(
+            (&new["tasks"][0]["taskArn"], &new["region"]),
+            (&json!("arn:shop__4"), &json!("eu-west-1"))
+        );
+        assert_eq!(old["tasks"].as_array().unwrap().len(), 2);
+        // The manager asks the old service for its name also when there was none.
+        let told = told_by(
+            &of(command),
+            &with(json!({"newService": {"serviceName": "shop__1"}, "oldService": null})),
+        );
+        assert_eq!(told[key]["oldServiceData"]["@"], "EcsServiceData");
+        assert_eq!(told[key]["oldServiceData"]["serviceName"], Value::Null);
+    }
+}
+
+#[test]
+fn ten_thousand_tasks_are_told_and_no_more() {
+    let task = |n: usize| {
+        json!({"taskArn": format!("arn:aws:ecs:eu-west-1:1:task/c/{n:032}"), "serviceName": "shop", "startedAt": 1.5,
+            "containers": [{"name": "web", "image": "shop:1", "containerArn": format!("arn:{n}"), "runtimeId": "r"}]})
+    };
+    let tasks: Vec<Value> = (0..10_500).map(task).collect();
+    let result = ended(StepStatus::Success, json!({"instances": tasks, "serviceName": "shop"}));
+    let told = told_by(
+        &of(Kind::Ecs {
+            command: Some(EcsCommand::RollingDeploy),
+            region: "r".into(),
+            infrastructure_key: "k".into(),
+        }),
+        &result,
+    );
+    assert_eq!(told["ecsRollingDeployResult"]["ecsTasks"].as_array().unwrap().len(), 10_000);
 }
 
 #[test]

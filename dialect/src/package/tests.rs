@@ -1,4 +1,6 @@
-//! Packages as a manager would hand them out (`tests/peers/kryo/requests.json`), what they become, and what is refused.
+//! Packages as a manager would hand them out (`tests/peers/kryo/requests*.json`), what they become, and what is refused.
+
+mod ecs;
 
 use super::*;
 use crate::answer::{Agent, answer};
@@ -13,9 +15,12 @@ use std::path::PathBuf;
 const SECRET: &str = "s3cr3t-value";
 
 fn samples() -> Vec<Value> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/kryo/requests.json");
-    let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    all["packages"].as_array().unwrap().clone()
+    let of = |file: &str| -> Vec<Value> {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/kryo").join(file);
+        let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        all["packages"].as_array().unwrap().clone()
+    };
+    [of("requests.json"), of("requests-ecs.json")].concat()
 }
 
 fn sample(id: &str) -> Value {
@@ -557,154 +562,6 @@ fn connector_checks_become_connector_tests() {
         (access_key.as_str(), revealed(&all, secret_key).as_str(), account.region.as_str()),
         ("AKIAEXAMPLE", SECRET, "eu-west-1")
     );
-}
-
-fn ecs(changes: &[(&str, Value)]) -> (Decoded, EcsSpec) {
-    let decoded = decoded(&with("t-ecs", changes));
-    let StepSpec::Ecs(spec) = &decoded.task.step.spec else { panic!() };
-    let spec = (**spec).clone();
-    (decoded, spec)
-}
-
-fn content(document: Option<&EcsDocument>) -> String {
-    let Some(EcsDocument::File { store: FileStore::Inline { content, .. }, .. }) = document else {
-        panic!("{document:?}")
-    };
-    content.as_str().to_owned()
-}
-
-#[test]
-fn an_ecs_package_becomes_its_step() {
-    let (all, spec) = ecs(&[
-        ("/data/forceNewDeployment", json!(true)),
-        ("/data/ecsScalableTargetManifestContentList", json!(["minCapacity: 1", ""])),
-    ]);
-    assert_eq!((spec.cluster.as_str(), spec.account.region.as_str()), ("c1", "eu-west-1"));
-    let AwsCredential::ManualConfig { access_key, secret_key, session_token } = &spec.account.credential
-    else {
-        panic!()
-    };
-    assert_eq!(
-        (access_key.as_str(), revealed(&all, secret_key).as_str(), session_token),
-        ("AKIAEXAMPLE", SECRET, &None)
-    );
-    assert!(content(spec.definitions.task.as_ref().unwrap().document.as_ref()).starts_with("family: shop"));
-    assert!(content(spec.definitions.service.as_ref()).contains("desiredCount: 2"));
-    assert_eq!(spec.definitions.scalable_targets.len(), 1);
-    assert!(matches!(
-        spec.action,
-        EcsAction::EcsRollingDeploy {
-            force_new_deployment: true,
-            same_as_already_running_instances: false,
-            ..
-        }
-    ));
-    let kind = Kind::Ecs {
-        command: Some(crate::EcsCommand::RollingDeploy),
-        region: "eu-west-1".into(),
-        infrastructure_key: "9f3c".into(),
-    };
-    assert_eq!((&all.request.kind, all.request.units.as_slice()), (&kind, &["Deploy".to_owned()][..]));
-    let command = |name: &str| ("/data/ecsCommandType", json!(name));
-    let (_, spec) = ecs(&[
-        command("ECS_CANARY_DEPLOY"),
-        ("/data/ecsServiceNameSuffix", json!("Canary")),
-        ("/data/desiredCountOverride", json!(1)),
-    ]);
-    assert_eq!(
-        spec.action,
-        EcsAction::EcsCanaryDeploy { instances: Some(TaskCount::Count(1)), replace_existing: true }
-    );
-    let (_, spec) = ecs(&[command("ECS_CANARY_DELETE"), ("/data/ecsServiceNameSuffix", json!("Canary"))]);
-    assert_eq!(spec.action, EcsAction::EcsCanaryDelete {});
-    assert_eq!(spec.earlier.undo[0].kind, "EcsCanaryDeploy");
-    assert_eq!(
-        spec.earlier.undo[0].data,
-        json!({"v": 1, "undo": {"kind": "canary", "service": "shopCanary"}})
-    );
-    for manifest in ["desiredCount: 2", "a: [", "7"] {
-        let changes =
-            [command("ECS_CANARY_DELETE"), ("/data/ecsServiceDefinitionManifestContent", json!(manifest))];
-        assert_eq!(refused(&with("t-ecs", &changes)).code, "HRN-003", "{manifest}");
-    }
-    let (_, spec) = ecs(&[
-        command("ECS_TASK_ARN_ROLLING_DEPLOY"),
-        ("/data/ecsTaskDefinitionArn", json!("arn:aws:ecs:x:1:task-definition/a:1")),
-        ("/data/ecsTaskDefinitionManifestContent", json!(null)),
-    ]);
-    assert_eq!(spec.definitions.task.unwrap().arn.unwrap(), "arn:aws:ecs:x:1:task-definition/a:1");
-    let (_, spec) = ecs(&[
-        command("ECS_RUN_TASK"),
-        ("/data/ecsRunTaskRequestDefinitionManifestContent", json!("count: 1")),
-    ]);
-    let EcsAction::EcsRunTask { shape } = spec.action else { panic!() };
-    assert!(matches!(*shape, RunTaskShape::Run { task: Some(_), wait_until_stopped: true, .. }));
-    assert_eq!(refused(&with("t-ecs", &[command("ECS_RUN_TASK")])).code, "HRN-003");
-    for name in [
-        "ECS_PREPARE_ROLLBACK_DATA",
-        "ECS_BLUE_GREEN_CREATE_SERVICE",
-        "ECS_BLUE_GREEN_SWAP_TARGET_GROUPS",
-        "ECS_UPGRADE_CONTAINER",
-        "ECS_NEWEST",
-    ] {
-        let failure = refused(&with("t-ecs", &[command(name)]));
-        assert!(failure.code == "HRN-004" && failure.message.contains(name), "{}", failure.message);
-    }
-}
-
-#[test]
-fn aws_accounts_are_signed_for_as_the_connector_says() {
-    let credential = "/data/ecsInfraConfig/awsConnectorDTO/credential";
-    for (kind, expected) in
-        [("InheritFromDelegate", AwsCredential::InheritFromDelegate), ("Irsa", AwsCredential::Irsa)]
-    {
-        let access = json!({"crossAccountRoleArn": "arn:aws:iam::1:role/r", "externalId": "x"});
-        let (_, spec) = ecs(&[(
-            credential,
-            json!({"type": kind, "crossAccountAccess": access, "region": null, "spec": null}),
-        )]);
-        assert_eq!(spec.account.credential, expected);
-        let role = spec.account.assume_role.unwrap();
-        assert_eq!(
-            (role.role_arn.as_str(), role.external_id.unwrap().as_str()),
-            ("arn:aws:iam::1:role/r", "x")
-        );
-    }
-    let failure = refused(&with("t-ecs", &[(credential, json!({"type": "OidcAuthentication", "spec": {}}))]));
-    assert!(
-        failure.code == "HRN-004" && failure.message.contains("OidcAuthentication"),
-        "{}",
-        failure.message
-    );
-}
-
-#[test]
-fn a_rollback_takes_only_undo_data_of_ours() {
-    let of = |written: Value| {
-        with(
-            "t-ecs",
-            &[
-                ("/data/ecsCommandType", json!("ECS_ROLLING_ROLLBACK")),
-                (
-                    "/data/ecsRollingRollbackConfig",
-                    json!({"firstDeployment": false, "serviceName": "shop", "createServiceRequestBuilderString": written}),
-                ),
-            ],
-        )
-    };
-    let undo = json!({"v": 1, "service": {"name": "shop"}});
-    let all = decoded(&of(crate::answer::packed(&undo).into()));
-    let StepSpec::Ecs(spec) = &all.task.step.spec else { panic!() };
-    assert_eq!((spec.earlier.undo[0].kind.as_str(), &spec.earlier.undo[0].data), ("EcsRollingDeploy", &undo));
-    for foreign in [json!("{\"serviceName\":\"shop\"}"), json!(null), json!("delegate-undo/2 {}")] {
-        let failure = refused(&of(foreign));
-        assert!(
-            failure.code == "HRN-007" && failure.message.contains("nothing was changed"),
-            "{}",
-            failure.message
-        );
-    }
-    assert_eq!(refused(&of(json!("delegate-undo/1 {\"v\":"))).code, "HRN-003");
 }
 
 #[test]
