@@ -177,7 +177,7 @@ pub(super) fn response(case: &Case<'_>, command: EcsCommand, region: &str, key: 
             response!(case, EcsBlueGreenRollbackResponse { ecs_blue_green_rollback_result: result })
         }
         EcsCommand::RunTask | EcsCommand::RunTaskArn => {
-            let result = EcsRunTaskResult { ecs_tasks: ecs_tasks(), region: region() };
+            let result = EcsRunTaskResult { ecs_tasks: one_off(case), region: region() };
             response!(case, EcsRunTaskResponse { ecs_run_task_result: result })
         }
         EcsCommand::BasicPrepareRollback => {
@@ -259,6 +259,12 @@ fn tasks(case: &Case<'_>, listed: Option<&Value>) -> Vec<EcsTask> {
     listed.take(super::bounds::MAX_INSTANCES).map(task).collect()
 }
 
+/// One-off tasks have ended: what is known of them is their names.
+fn one_off(case: &Case<'_>) -> Vec<EcsTask> {
+    let listed = Outputs(case.result).list("taskArns");
+    listed.map(|arn| task(&serde_json::json!({"taskArn": arn}))).collect()
+}
+
 /// A time of AWS, which are seconds with a fraction, as the manager counts.
 fn milliseconds(seconds: &Value) -> Option<i64> {
     let milliseconds = seconds.as_f64()? * 1000.0;
@@ -279,7 +285,8 @@ fn task(task: &Value) -> EcsTask {
             .collect(),
         launch_type: field(task, "launchType"),
         service_name: field(task, "serviceName"),
-        started_at: task.get("startedAt").and_then(milliseconds),
+        // A manager unboxes it without asking.
+        started_at: Some(task.get("startedAt").and_then(milliseconds).unwrap_or_default()),
         started_by: field(task, "startedBy"),
         task_arn: field(task, "taskArn"),
         task_definition_arn: field(task, "taskDefinitionArn"),

@@ -421,6 +421,10 @@ fn every_ecs_answer_says_what_the_later_tasks_are_built_from() {
     let told = &told_by(&of(EcsCommand::BlueGreenRollback), &result)["ecsBlueGreenRollbackResult"];
     assert_eq!((&told["isFirstDeployment"], &told["stageListenerRuleArn"]), (&json!(false), &json!("sr")));
 
+    let told = told_by(&of(EcsCommand::RunTask), &with(json!({"taskArns": ["arn:1", "arn:2"]})));
+    let told = &told["ecsRunTaskResult"]["ecsTasks"];
+    assert_eq!((&told[1]["taskArn"], &told[1]["startedAt"]), (&json!("arn:2"), &json!(0)));
+
     let result = with(json!({"servicePrefix": "shop__", "nextRevision": 4, "currentServiceName": "shop__3",
         "currentServiceInstanceCount": 3, "newServiceThresholdInstanceCount": 2, "isFirstDeployment": false}));
     let told = &told_by(&of(EcsCommand::BasicPrepareRollback), &result)["prepareRollbackData"];
