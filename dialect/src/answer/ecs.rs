@@ -261,7 +261,8 @@ fn tasks(case: &Case<'_>, listed: Option<&Value>) -> Vec<EcsTask> {
 
 /// One-off tasks have ended: what is known of them is their names.
 fn one_off(case: &Case<'_>) -> Vec<EcsTask> {
-    let listed = Outputs(case.result).list("taskArns");
+    let outputs = Outputs(case.result);
+    let listed = outputs.list("taskArns");
     listed.map(|arn| task(&serde_json::json!({"taskArn": arn}))).collect()
 }
 
