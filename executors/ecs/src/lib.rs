@@ -7,11 +7,10 @@
 //!                                    scaling: suspend ◄──────────────────────────────────► resume
 //! ```
 
-#![allow(dead_code)]
-
 mod changes;
 mod check;
 mod config;
+mod cover;
 mod documents;
 mod error;
 mod logs;
@@ -45,6 +44,8 @@ pub struct EcsExecutor {
     pub(crate) sources: Option<sources::Client>,
     /// What the one step that this value runs has to say to people beside its own notices.
     pub(crate) told: Arc<Mutex<Vec<String>>>,
+    /// The accounts that this one step has opened.
+    pub(crate) accounts: cover::Accounts,
     /// Who looks at services, for all steps together.
     pub(crate) pollers: steady::Pollers,
 }
@@ -54,7 +55,20 @@ impl EcsExecutor {
     pub fn new(aws: aws::Client, settings: Settings) -> EcsExecutor {
         let pace = steady::Pace { young: settings.poll, old: settings.slow_poll };
         let pollers = steady::Pollers::new(pace, Arc::new(SystemClock), rand::random::<f64>);
-        EcsExecutor { aws, settings, probe: Arc::new(NoProbe), sources: None, told: Arc::default(), pollers }
+        EcsExecutor {
+            aws,
+            settings,
+            probe: Arc::new(NoProbe),
+            sources: None,
+            told: Arc::default(),
+            accounts: Arc::default(),
+            pollers,
+        }
+    }
+
+    /// Steps share the executor; each has lists of its own.
+    fn for_one_step(&self) -> EcsExecutor {
+        EcsExecutor { told: Arc::default(), accounts: Arc::default(), ..self.clone() }
     }
 
     /// Fetches definitions with this client, which knows the agent's own CA.
@@ -92,7 +106,12 @@ impl Executor for EcsExecutor {
     }
 
     async fn plan(&self, spec: &EcsSpec, cx: &StepContext) -> Result<Plan, StepError> {
-        steps::plan(self, spec, cx).await.map_err(|error| located(error, spec))
+        let executor = self.for_one_step();
+        let cover = cover::Cover::new(cx, executor.accounts.clone());
+        match steps::plan(&executor, spec, &cover.cx).await {
+            Ok(plan) => Ok(cover.plan(plan)),
+            Err(error) => Err(cover.error(located(error, spec))),
+        }
     }
 
     async fn run(&self, spec: &EcsSpec, cx: &StepContext) -> Result<StepOutput, StepError> {
@@ -101,10 +120,12 @@ impl Executor for EcsExecutor {
         {
             return Err(error::cancelled(reason, "nothing was changed"));
         }
-        // Steps share the executor; each has a list of its own.
-        let executor = EcsExecutor { told: Arc::default(), ..self.clone() };
-        let mut output = steps::run(&executor, spec, cx).await.map_err(|error| located(error, spec))?;
+        let executor = self.for_one_step();
+        let cover = cover::Cover::new(cx, executor.accounts.clone());
+        let result = steps::run(&executor, spec, &cover.cx).await;
+        let mut output = result.map_err(|error| cover.error(located(error, spec)))?;
         output.notices.append(&mut executor.told.lock().unwrap_or_else(PoisonError::into_inner));
+        output.notices = output.notices.iter().map(|notice| cover.hidden(notice)).collect();
         Ok(output)
     }
 

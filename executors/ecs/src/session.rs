@@ -6,7 +6,7 @@ use crate::error::{bad_spec, cancelled, log_closed, not_recorded};
 use crate::memory::{self, Memory};
 use crate::steady::Pollers;
 use aws::{Fault, Operation, Repeat, Service};
-use executor_api::{Level, StepContext, StepError, TransportProbe, UnitLog};
+use executor_api::{CancelStage, Level, StepContext, StepError, TransportProbe, UnitLog};
 use proto::task::EcsSpec;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,10 +60,15 @@ impl Session {
         cx: &StepContext,
         log: &dyn UnitLog,
     ) -> Result<Session, StepError> {
-        if let Some((reason, _)) = cx.cancel.requested() {
+        // A step that has begun is opened all the same: what an earlier life of the agent suspended is to be resumed. No
+        // call of it but those that leave things in order is sent any more.
+        let begun = !cx.checkpoints.history().is_empty();
+        if let Some((reason, _)) =
+            cx.cancel.requested().filter(|(_, stage)| !begun || *stage == CancelStage::Kill)
+        {
             return Err(cancelled(reason, "this attempt changed nothing"));
         }
-        Session::connect(executor, spec, cx, log, None).await
+        Session::connect(executor, spec, cx, log).await
     }
 
     /// The same for a step that was asked to end and still has to put in order what an earlier life of the agent left.
@@ -73,7 +78,7 @@ impl Session {
         cx: &StepContext,
         log: &dyn UnitLog,
     ) -> Result<Session, StepError> {
-        Session::connect(executor, spec, cx, log, Some(executor.settings.finish)).await
+        Ok(Session::connect(executor, spec, cx, log).await?.finishing())
     }
 
     async fn connect(
@@ -81,16 +86,14 @@ impl Session {
         spec: &EcsSpec,
         cx: &StepContext,
         log: &dyn UnitLog,
-        finish: Option<Duration>,
     ) -> Result<Session, StepError> {
-        let mut aws = executor.aws.session(&spec.account, cx).await?;
-        if let Some(limit) = finish {
-            aws = aws.for_undo(limit);
-        }
+        let aws = executor.aws.session(&spec.account, cx).await?;
+        // What it has to tell later stands in front of the next line of a unit (`cover`).
+        executor.accounts.lock().unwrap_or_else(PoisonError::into_inner).push(aws.clone());
         for note in aws.notes() {
             log.line(Level::Info, &note).await.map_err(log_closed)?;
         }
-        let mut session = Session {
+        let session = Session {
             aws,
             cx: cx.clone(),
             settings: executor.settings.clone(),
@@ -102,8 +105,11 @@ impl Session {
             told: executor.told.clone(),
             pollers: executor.pollers.clone(),
         };
-        session.find_cluster(&spec.cluster).await?;
-        Ok(session)
+        // The one question that is asked also when the step was asked to end.
+        let mut asking = if cx.cancel.requested().is_some() { session.finishing() } else { session.clone() };
+        asking.find_cluster(&spec.cluster).await?;
+        asking.aws = session.aws;
+        Ok(asking)
     }
 
     async fn find_cluster(&mut self, named: &str) -> Result<(), StepError> {

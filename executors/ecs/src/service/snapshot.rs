@@ -1,5 +1,6 @@
 //! Everything that is needed to make a service anew, or to bring it back (facts A3).
 
+#[cfg(test)]
 use super::compare::equal;
 use crate::documents::names;
 use serde::{Deserialize, Serialize};
@@ -152,6 +153,7 @@ impl Snapshot {
     }
 
     /// Whether the service is as it was when the snapshot was taken, but for its count and its tags.
+    #[cfg(test)]
     pub(crate) fn is_like(&self, live: &Value, revision: Option<&Value>) -> bool {
         let now = described(live, revision);
         names("Service")

@@ -174,11 +174,6 @@ impl Judge {
         self.steady_since
     }
 
-    /// What AWS said when it gave our deployment up.
-    pub(crate) fn given_up(&self) -> Option<&str> {
-        self.failed.as_ref().map(|(reason, _)| reason.as_str())
-    }
-
     /// Takes in what is new at `now`, and says what it has come to.
     pub(crate) fn apply(&mut self, news: News<'_>, now: Duration) -> (Verdict, Wants) {
         self.now = self.now.max(now);

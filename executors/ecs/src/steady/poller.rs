@@ -77,6 +77,7 @@ pub(crate) enum Sight {
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
     /// When AWS was asked.
+    #[cfg_attr(not(test), allow(dead_code, reason = "What tests of the pace measure."))]
     pub(crate) asked: Instant,
     pub(crate) sight: Sight,
 }

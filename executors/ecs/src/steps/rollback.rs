@@ -267,6 +267,8 @@ async fn bring_back(
         }
         memory.target = Some(target);
         session.announce(format!("wait for service {}", one.name), &[], memory).await?;
+    } else {
+        rollout::suspend_again(session, memory, log).await?;
     }
     match memory.target.as_ref().filter(|_| !skip_wait) {
         Some(target) => {

@@ -8,7 +8,7 @@ use crate::session::{Session, ecs};
 use crate::steady;
 use aws::Repeat;
 use aws::document::text;
-use executor_api::{Class, Level, StepError, UnitLog};
+use executor_api::{CancelReason, Class, Level, StepError, UnitLog};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -95,7 +95,22 @@ pub(crate) async fn resume<M: Suspending>(
     Ok(())
 }
 
-/// Resumes autoscaling however the step ended. When the agent only goes away, the step goes on later and resumes it then.
+/// Suspends autoscaling once more in a later life of the agent: an earlier one that ended in order has resumed it.
+///
+/// **Errors**: those of the account; `ECS-002`. **Repeat**: safe.
+pub(crate) async fn suspend_again<M: Suspending>(
+    session: &Session,
+    memory: &M,
+    log: &dyn UnitLog,
+) -> Result<(), StepError> {
+    match memory.suspended() {
+        Some(scaling) => scaling::suspend(session, scaling, memory, log).await,
+        None => Ok(()),
+    }
+}
+
+/// Resumes autoscaling however the step ended, also when the agent only goes away: nobody knows when the step goes on, and
+/// whether. An agent that lost the task leaves everything to whoever has it now.
 ///
 /// **Errors**: that of the step; `ECS-023` when autoscaling stays suspended. Either says what to do by hand.
 pub(crate) async fn finish<T, M: Suspending>(
@@ -105,7 +120,7 @@ pub(crate) async fn finish<T, M: Suspending>(
     log: &dyn UnitLog,
 ) -> Result<T, StepError> {
     let Some(scaling) = memory.suspended().cloned() else { return result };
-    if session.cx.cancel.requested().is_some_and(|(reason, _)| !reason.ends_the_target()) {
+    if session.cx.cancel.requested().is_some_and(|(reason, _)| reason == CancelReason::LeaseLost) {
         return result;
     }
     let Err(error) = resume(&session.finishing(), memory, log).await else { return result };

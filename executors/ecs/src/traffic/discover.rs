@@ -147,8 +147,6 @@ async fn balancer_of(session: &Session, groups: &[&str]) -> Result<String, StepE
 pub(crate) struct Discovered {
     /// The decision.
     pub(crate) pair: Pair,
-    /// Where production requests go.
-    pub(crate) weights: Weights,
     /// Whether no rule names green's target group yet.
     pub(crate) unattached: bool,
     /// For people.
@@ -228,7 +226,6 @@ pub(crate) async fn for_green(
             stage,
             balancer: routing.balancer,
         },
-        weights,
         warnings,
     })
 }

@@ -71,22 +71,6 @@ impl Weights {
         self.iter().map(|(_, weight)| weight).sum()
     }
 
-    /// Share of the requests that a group gets, 0 to 1.
-    pub(crate) fn share(&self, group: &str) -> f64 {
-        match self.total() {
-            0 => 0.0,
-            total => f64::from(self.of(group)) / f64::from(total),
-        }
-    }
-
-    /// Share in whole percent.
-    pub(crate) fn percent(&self, group: &str) -> u32 {
-        match self.total() {
-            0 => 0,
-            total => (self.of(group) * 100 + total / 2) / total,
-        }
-    }
-
     /// Groups that get requests.
     pub(crate) fn receiving(&self) -> Vec<&str> {
         self.iter().filter(|(_, weight)| *weight > 0).map(|(group, _)| group).collect()
@@ -132,7 +116,7 @@ mod tests {
     fn percents_make_a_hundred_and_bad_weights_are_named() {
         let split = Weights::split(BLUE, GREEN, 10).unwrap();
         assert_eq!(split.shown(), "blue 90, green 10");
-        assert_eq!((split.percent(GREEN), split.of("other")), (10, 0));
+        assert_eq!((split.of(GREEN), split.of("other")), (10, 0));
         assert_eq!(split.receiving(), [BLUE, GREEN]);
         for (weights, words) in [
             (Weights::split(BLUE, GREEN, 101), "101 percent"),
@@ -154,7 +138,6 @@ mod tests {
         let third = Weights::read([(BLUE.to_owned(), 2), (GREEN.to_owned(), 1)]);
         assert_eq!(third.raised(&before), [GREEN]);
         assert_eq!(before.raised(&third), [BLUE]);
-        assert_eq!(third.percent(GREEN), 33);
         assert!(Weights::default().raised(&before).is_empty());
     }
 }

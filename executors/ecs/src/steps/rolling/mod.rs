@@ -220,6 +220,8 @@ async fn deploy(
         };
         // The deployment is known now: whoever goes on after a crash waits for the same one.
         session.announce(format!("wait for service {name}"), &[], memory).await?;
+    } else if !memory.arrived {
+        rollout::suspend_again(session, memory, log).await?;
     }
     if !memory.arrived {
         if let Some(target) = memory.target.as_ref().filter(|_| !asked.skip_steady) {
