@@ -38,6 +38,8 @@ const EVERY: &[Right] = &[ecs("DescribeClusters"), sts("GetCallerIdentity")];
 const ASKED: &[Right] = &[
     Right { service: Service::Iam, operation: "SimulatePrincipalPolicy" },
     Right { service: Service::ServiceQuotas, operation: "GetServiceQuota" },
+    ecr("DescribePullThroughCacheRules"),
+    ecr("GetDownloadUrlForLayer"),
 ];
 
 /// Waiting for a rollout, with evidence.

@@ -1,8 +1,9 @@
-//! What can be known to go wrong before the first change: permissions, quotas, room.
+//! What can be known to go wrong before the first change: permissions, quotas, images, room.
 //!
 //! Everything that is found is told at once. What cannot be looked at (no right to ask, an endpoint that does not know the
 //! question) is said in the log and does not stop the step: AWS decides in the end.
 
+mod images;
 mod permissions;
 mod quotas;
 mod room;
@@ -38,8 +39,8 @@ pub(crate) struct Wanted<'a> {
 
 /// Looks at everything that can be known beforehand.
 ///
-/// **Errors**: `ECS-090`: permissions are missing; `ECS-091`: more tasks than the quota; `ECS-092`: no room; several of
-/// them together under the first one's code. **Cancel**, **Repeat**: safe; it only reads.
+/// **Errors**: `ECS-090`: permissions are missing; `ECS-091`: more tasks than the quota; `ECS-093`: an image is not there or
+/// not for the platform; `ECS-092`: no room; several of them together under the first one's code. **Cancel**, **Repeat**: safe; it only reads.
 pub(crate) async fn check(
     session: &Session,
     wanted: &Wanted<'_>,
@@ -50,6 +51,9 @@ pub(crate) async fn check(
         faults.push(error);
     }
     if let Err(error) = quotas::check(session, wanted, log).await? {
+        faults.push(error);
+    }
+    if let Err(error) = images::check(session, wanted, log).await? {
         faults.push(error);
     }
     if needs_room(wanted) {

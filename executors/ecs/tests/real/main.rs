@@ -6,6 +6,7 @@
     reason = "Tests may panic and print."
 )]
 
+mod beforehand;
 mod canary;
 mod colours;
 mod conformance;
@@ -17,11 +18,13 @@ mod one_off;
 mod peer;
 mod peers;
 mod phased;
+mod refusals;
 mod rolling;
 mod rules;
 mod run_task;
 mod scale;
 mod stage;
+mod states;
 /// What the servers in `peers` wait with.
 mod wait {
     pub(crate) use executor_api::testing::{free_port, until};
