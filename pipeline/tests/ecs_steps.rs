@@ -1050,6 +1050,33 @@ fn inputs_are_asked_for_where_they_stand_in_a_document() {
 }
 
 #[test]
+fn a_log_check_names_its_groups_and_asks_in_the_stage_s_region() {
+    let verify = |more: &str| {
+        format!(
+            "- step: {{type: Verify, identifier: v, name: v, spec: {{type: CloudWatchLogs, duration: 5m, spec: {{connectorRef: aws, metricName: errors, query: '?ERROR ?FATAL', threshold: {{type: Absolute, spec: {{value: 3}}}}{more}}}}}}}\n"
+        )
+    };
+    let scope = |more: &str| {
+        let mut world = started(&verify(more), "");
+        let task = world.answer(success());
+        let StepSpec::Verify(spec) = &task.task.step.spec else { panic!("no Verify") };
+        let Some(MetricProvider::CloudWatchLogs { account, scope }) = &spec.provider else {
+            panic!("{spec:?}")
+        };
+        assert_eq!(account.region, "eu-west-1");
+        assert_eq!(spec.query, "?ERROR ?FATAL");
+        scope.clone()
+    };
+    assert_eq!(
+        scope(", logGroup: '/ecs/<+service.name>', logStreamPrefix: web").stream_prefix.as_deref(),
+        Some("web")
+    );
+    assert_eq!(scope(", logGroup: [/ecs/a, /ecs/b]").groups, ["/ecs/a", "/ecs/b"]);
+    let faults = made(&verify(""), "").unwrap_err();
+    assert!(faults.contains("`logGroup` of the verification is missing"), "{faults}");
+}
+
+#[test]
 fn outcomes_are_expressions_and_a_metric_is_of_what_was_deployed_last() {
     let verify = |id: &str| {
         format!(

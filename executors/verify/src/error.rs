@@ -100,6 +100,14 @@ pub enum Error {
         /// What was found.
         problem: String,
     },
+    /// A log group is not there, or the pattern is none.
+    #[error("{problem}")]
+    Logs {
+        #[expect(missing_docs, reason = "See the enum.")]
+        target: String,
+        /// What was found.
+        problem: String,
+    },
     /// CloudWatch has not all samples, and gives no further page.
     #[error("CloudWatch gives the samples of `{metric}` only as `{status}`{}", said(.messages))]
     Incomplete {
@@ -200,6 +208,9 @@ impl From<Error> for StepError {
             Error::Aws(error) => *error,
             Error::Place { target, .. } => step(Class::BadSpec, "VER-012").target(target).hint(
                 "Write `dimensions` in the step, or in the query: `avg(AWS/ApplicationELB:TargetResponseTime{TargetGroup=…, LoadBalancer=…})`.",
+            ),
+            Error::Logs { target, .. } => step(Class::BadSpec, "VER-014").target(target).hint(
+                "`aws logs filter-log-events --log-group-name G --filter-pattern P` shows what the step asks for.",
             ),
             Error::Incomplete { target, status, .. } => {
                 let class = if status == FORBIDDEN { Class::Authorization } else { Class::Connectivity };

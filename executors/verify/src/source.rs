@@ -1,7 +1,7 @@
 //! Where samples come from: one face for every provider.
 
 use crate::VerifyExecutor;
-use crate::cloudwatch::{Metrics, Periods, Samples, periods};
+use crate::cloudwatch::{Logs, Metrics, Periods, Samples, periods};
 use crate::error::Error;
 use crate::judge::Point;
 use crate::prometheus::Server;
@@ -14,6 +14,7 @@ use std::time::Duration;
 pub(crate) enum Source {
     Prometheus(Box<Server>),
     CloudWatch(Box<Metrics>),
+    Logs(Box<Logs>),
 }
 
 /// The times of a window's samples, epoch milliseconds.
@@ -48,6 +49,12 @@ impl Source {
                 let (server, alias) = executor.connector.open(connector, cx).await?;
                 Ok((Source::Prometheus(Box::new(server)), alias.into_iter().collect()))
             }
+            (MetricProvider::CloudWatchLogs { account, scope }, _) => {
+                let place = (account, scope.as_ref());
+                let logs = Logs::open(&executor.aws, place, &analysis.query, analysis.step, cx).await?;
+                let lines = logs.notes().into_iter().chain(logs.shown()).collect();
+                Ok((Source::Logs(Box::new(logs)), lines))
+            }
             (MetricProvider::CloudWatch { .. }, None) => {
                 let problem = "asks for nothing that CloudWatch knows".to_owned();
                 Err(Error::Spec(vec![SpecFault { field: "query".into(), problem }]))
@@ -60,6 +67,7 @@ impl Source {
         match self {
             Source::Prometheus(server) => server.target(),
             Source::CloudWatch(metrics) => metrics.target(),
+            Source::Logs(logs) => logs.target(),
         }
     }
 
@@ -68,13 +76,14 @@ impl Source {
         match self {
             Source::Prometheus(_) => Vec::new(),
             Source::CloudWatch(metrics) => metrics.notes(),
+            Source::Logs(logs) => logs.notes(),
         }
     }
 
     /// Whether samples come with those of a control at the same times.
     pub(crate) fn has_control(&self) -> bool {
         match self {
-            Source::Prometheus(_) => false,
+            Source::Prometheus(_) | Source::Logs(_) => false,
             Source::CloudWatch(metrics) => metrics.has_control(),
         }
     }
@@ -83,7 +92,7 @@ impl Source {
     pub(crate) fn lag(&self, configured: Duration) -> Duration {
         match self {
             Source::Prometheus(_) => Duration::ZERO,
-            Source::CloudWatch(_) => configured,
+            Source::CloudWatch(_) | Source::Logs(_) => configured,
         }
     }
 
@@ -94,7 +103,7 @@ impl Source {
                 let count = usize::try_from(span / step.max(1) + 1).unwrap_or(usize::MAX);
                 Window { from: start, until: start.saturating_add(span), inclusive: true, early: 0, count }
             }
-            Source::CloudWatch(_) => window_of(periods(start, span, step), step),
+            Source::CloudWatch(_) | Source::Logs(_) => window_of(periods(start, span, step), step),
         }
     }
 
@@ -105,7 +114,7 @@ impl Source {
                 let span = window.until.saturating_sub(window.from);
                 Window { from: end.saturating_sub(span), until: end, ..*window }
             }
-            Source::CloudWatch(_) => {
+            Source::CloudWatch(_) | Source::Logs(_) => {
                 let periods = Periods { from: window.from, until: window.until, early: 0 };
                 window_of(periods.before(end, step), step)
             }
@@ -125,6 +134,7 @@ impl Source {
                 Ok(Samples { judged, control: None })
             }
             Source::CloudWatch(metrics) => metrics.samples(window.from, closed(window, upto, analysis)).await,
+            Source::Logs(logs) => logs.samples(window.from, closed(window, upto, analysis), upto).await,
         }
     }
 
@@ -135,13 +145,14 @@ impl Source {
                 server.range(&analysis.query, window.from, window.until, analysis.step).await
             }
             Source::CloudWatch(metrics) => metrics.judged(window.from, window.until).await,
+            Source::Logs(logs) => Ok(logs.samples(window.from, window.until, window.until).await?.judged),
         }
     }
 
     /// How many requests there were in the window, for counts of answers to them.
     pub(crate) async fn requests(&self, window: &Window) -> Result<Option<f64>, Error> {
         match self {
-            Source::Prometheus(_) => Ok(None),
+            Source::Prometheus(_) | Source::Logs(_) => Ok(None),
             Source::CloudWatch(metrics) => metrics.requests(window.from, window.until).await,
         }
     }

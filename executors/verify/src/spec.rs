@@ -99,6 +99,18 @@ pub(crate) fn check(spec: &VerifySpec, factor: u32) -> Result<(), Vec<SpecFault>
                 Err(found) => faults.extend(found),
             }
         }
+        Some(MetricProvider::CloudWatchLogs { account, scope }) => {
+            if account.region.trim().is_empty() {
+                faults
+                    .push(fault("connectorRef", "names no region; expected for example `us-east-1`".into()));
+            }
+            if scope.groups.iter().all(|group| group.trim().is_empty()) {
+                faults.push(fault("logGroup", "is empty; expected the name of a log group".into()));
+            }
+            if spec.query.trim().is_empty() {
+                faults.push(fault("query", "is empty; expected a pattern, for example `ERROR`".into()));
+            }
+        }
     }
     match spec.threshold {
         None => faults.push(fault(
@@ -162,6 +174,7 @@ pub(crate) fn decide(spec: &VerifySpec, factor: u32) -> Option<Analysis> {
     let (span, step) = (real / factor.max(1), step_of(real, factor));
     let base = match &spec.provider {
         Some(MetricProvider::CloudWatch { scope, .. }) => cloudwatch(spec, scope, (span, step), factor)?,
+        Some(MetricProvider::CloudWatchLogs { .. }) => logs(spec, (span, step), factor),
         _ => prometheus(spec, (span, step)),
     };
     let (formula, reading) = match spec.threshold? {
@@ -233,6 +246,23 @@ fn cloudwatch(
     let wanted = Some(wanted);
     let analysis = Analysis { rule, because, span, step, query, absent_is_zero, wanted, notices };
     Some(Base { label, beside, analysis })
+}
+
+/// Events that match are counted; a period without one has 0.
+fn logs(spec: &VerifySpec, (span, step): (Duration, Duration), factor: u32) -> Base {
+    let query = fill(&spec.query, &spec.variables, step);
+    let (direction, because) = match spec.comparison {
+        None => (Direction::HigherIsWorse, "events that match are taken for bad ones".to_owned()),
+        written => direction_by(written, &spec.metric_name, &query),
+    };
+    let step = period(step, false);
+    let span = if factor > 1 { span.max(step.saturating_mul(10)) } else { span };
+    let rule = Rule { direction, formula: Formula::Value { limit: 0.0 }, aggregate: Aggregate::Total };
+    let notices = Vec::new();
+    let analysis =
+        Analysis { rule, because, span, step, query, absent_is_zero: false, wanted: None, notices };
+    // A percentage of a count is always a deviation, whatever the check is called.
+    Base { label: String::new(), beside: false, analysis }
 }
 
 /// A tenth of the window, within 1 s and 60 s, divided by the rehearsal factor; not below 250 ms, because scrapes are

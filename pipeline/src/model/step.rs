@@ -170,7 +170,7 @@ pub enum Spec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
-    /// `Prometheus`, `CloudWatch`, `Canary`, or `None`: nothing to ask, the step is skipped with a notice.
+    /// `Prometheus`, `CloudWatch`, `CloudWatchLogs`, `Canary`, or `None`: nothing to ask, the step is skipped with a notice.
     pub provider: Option<String>,
     /// Where to ask.
     pub connector: Option<Field>,
@@ -191,7 +191,7 @@ pub struct Verify {
     /// `type: Canary`: nodes against the rest.
     #[serde(default)]
     pub canary: Option<CanaryVerify>,
-    /// `type: CloudWatch`: what the metric is of, where that is written.
+    /// `type: CloudWatch` and `CloudWatchLogs`: what the metric is of and where events lie, where that is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_watch: Option<Box<CloudWatchVerify>>,
 }
@@ -208,6 +208,12 @@ pub struct CloudWatchVerify {
     pub statistic: Option<Field>,
     /// Region, instead of the infrastructure's.
     pub region: Option<Field>,
+    /// Log groups: a name or a list of names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_group: Option<Field>,
+    /// How the names of log streams begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_stream_prefix: Option<Field>,
 }
 
 /// What a Verify step of `type: Canary` says.

@@ -144,6 +144,7 @@ fn step_fields<'a>(spec: &'a Spec, name: &Field, fields: &mut Vec<&'a Field>, ma
                 fields.extend(
                     [&own.namespace, &own.dimensions, &own.statistic, &own.region].into_iter().flatten(),
                 );
+                fields.extend([&own.log_group, &own.log_stream_prefix].into_iter().flatten());
             }
             if let Some(canary) = &verify.canary {
                 fields.extend(&canary.sensitivity);

@@ -129,7 +129,7 @@ fn step_connectors(spec: &Spec, index: usize, wanted: &mut Vec<Wanted>) {
             wanted.extend(step.connectors().into_iter().map(|(field, aws)| Wanted { aws, ..any(field) }));
         }
         Spec::Verify(verify) => {
-            let aws = verify.provider.as_deref() == Some("CloudWatch");
+            let aws = matches!(verify.provider.as_deref(), Some("CloudWatch" | "CloudWatchLogs"));
             wanted.extend(verify.connector.iter().map(|field| Wanted { aws, ..any(field) }));
             let metrics = verify.canary.iter().flat_map(|canary| &canary.metrics);
             wanted.extend(metrics.map(|metric| any(&metric.connector)));

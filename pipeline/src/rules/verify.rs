@@ -7,7 +7,7 @@ use crate::model::step::{CanaryVerify, CloudWatchVerify, Spec, ThresholdKind, Ve
 use crate::yaml::Node;
 
 /// Metric providers of the inline form, and those that come later.
-const PROVIDERS: [&str; 2] = ["Prometheus", "CloudWatch"];
+const PROVIDERS: [&str; 3] = ["Prometheus", "CloudWatch", "CloudWatchLogs"];
 const LATER: [&str; 2] = ["Datadog", "NewRelic"];
 
 /// Harness' own kinds of verification: they need a monitored service, which this manager does not have yet.
@@ -109,9 +109,12 @@ pub fn r10_r11_verify(
         });
     }
     if verify.provider.is_some() {
+        let lacks_group = verify.provider.as_deref() == Some("CloudWatchLogs")
+            && verify.cloud_watch.as_ref().is_none_or(|own| own.log_group.is_none());
         for (what, missing) in [
             ("connectorRef", verify.connector.is_none()),
             ("query", verify.query.is_none()),
+            ("logGroup", lacks_group),
             ("threshold", verify.threshold.is_none()),
             ("duration", verify.duration.is_none()),
         ] {
@@ -188,6 +191,8 @@ fn read_inner(verify: &mut Verify, node: &Node, path: &str, findings: &mut Findi
         dimensions: inner.any("dimensions"),
         statistic: inner.field("statistic", findings),
         region: inner.field("region", findings),
+        log_group: inner.any("logGroup"),
+        log_stream_prefix: inner.field("logStreamPrefix", findings),
     };
     verify.cloud_watch = Some(of_metric).filter(|own| *own != CloudWatchVerify::default()).map(Box::new);
     verify.connector = inner.field("connectorRef", findings);

@@ -141,6 +141,24 @@ pub enum MetricProvider {
         #[serde(default)]
         scope: Box<CloudWatchScope>,
     },
+    /// Events of CloudWatch Logs that match a pattern, counted.
+    CloudWatchLogs {
+        /// The account.
+        account: AwsAccount,
+        /// Where they are looked for.
+        scope: Box<LogScope>,
+    },
+}
+
+/// Where events are looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LogScope {
+    /// Names of log groups.
+    pub groups: Vec<String>,
+    /// How the names of their streams begin; every stream when it is not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_prefix: Option<String>,
 }
 
 /// What a CloudWatch metric is of: the stage's service and target groups, as far as they are known when the step starts.

@@ -6,10 +6,12 @@
 //! ```
 
 mod answer;
+mod logs;
 mod metric;
 mod query;
 mod window;
 
+pub(crate) use logs::Logs;
 pub(crate) use metric::Wanted;
 pub(crate) use query::Statistic;
 pub(crate) use window::{Periods, period, periods};

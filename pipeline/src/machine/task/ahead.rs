@@ -86,7 +86,7 @@ impl<'a> Builder<'a> {
                 Spec::Verify(verify) => {
                     let connector = verify.connector.as_ref()?;
                     match verify.provider.as_deref() {
-                        Some("CloudWatch") => drop(builder.aws(connector, Some(""))),
+                        Some("CloudWatch" | "CloudWatchLogs") => drop(builder.aws(connector, Some(""))),
                         _ => drop(builder.prometheus(connector)),
                     }
                     "DELEGATE_VERIFY_TASK"

@@ -2,13 +2,13 @@
 
 use super::build::{Builder, bad_field};
 use crate::model::Field;
-use crate::model::step::{CanaryVerify, Spec, ThresholdKind, Unit, UnitKind, Verify};
+use crate::model::step::{CanaryVerify, CloudWatchVerify, Spec, ThresholdKind, Unit, UnitKind, Verify};
 use expr::Target;
 use proto::failure::{Failure, FailureKind};
 use proto::task::{
-    CanaryAnalysis, CanaryMetric, CloudWatchScope, CommandSpec, CommandUnit, Comparison, DownloadSource,
-    HttpSpec, MetricProvider, NoopSpec, OutputVariable, Sensitivity, ShellScriptSpec, StepSpec, Threshold,
-    VerifySpec,
+    AwsAccount, CanaryAnalysis, CanaryMetric, CloudWatchScope, CommandSpec, CommandUnit, Comparison,
+    DownloadSource, HttpSpec, LogScope, MetricProvider, NoopSpec, OutputVariable, Sensitivity,
+    ShellScriptSpec, StepSpec, Threshold, VerifySpec,
 };
 use proto::text::Text;
 use serde_json::Value as Json;
@@ -181,6 +181,7 @@ fn compare_with_limit(
     };
     spec.provider = Some(match verify.provider.as_deref() {
         Some("CloudWatch") => cloud_watch(builder, verify, connector)?,
+        Some("CloudWatchLogs") => cloud_watch_logs(builder, verify, connector)?,
         _ => MetricProvider::Prometheus { connector: builder.prometheus(connector)? },
     });
     spec.threshold = match &verify.threshold {
@@ -203,6 +204,51 @@ fn compare_with_limit(
     Ok(())
 }
 
+/// The account of a connector, in the region that the step says, else in the infrastructure's.
+fn account_of(
+    builder: &mut Builder<'_>,
+    written: &CloudWatchVerify,
+    connector: &Field,
+) -> Result<AwsAccount, Box<Failure>> {
+    let region = match builder.optional(written.region.as_ref())? {
+        Some(region) => Some(region),
+        None => builder.stage_region()?,
+    };
+    builder.aws(connector, region.as_deref())
+}
+
+/// CloudWatch Logs, and where the events lie.
+fn cloud_watch_logs(
+    builder: &mut Builder<'_>,
+    verify: &Verify,
+    connector: &Field,
+) -> Result<MetricProvider, Box<Failure>> {
+    let written = verify.cloud_watch.as_deref().cloned().unwrap_or_default();
+    let account = account_of(builder, &written, connector)?;
+    let mut groups = Vec::new();
+    if let Some(field) = &written.log_group {
+        let value =
+            super::build::field_value(field, &builder.context()).map_err(|error| bad_field(field, error))?;
+        let all = match &value {
+            Json::Array(all) => all.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for group in all {
+            match group.as_str().map(str::trim).filter(|name| !name.is_empty()) {
+                Some(name) => groups.push(name.to_owned()),
+                None => {
+                    let text =
+                        format!("expected the name of a log group, or a list of names; found `{group}`");
+                    return Err(bad_field(field, text));
+                }
+            }
+        }
+    }
+    let stream_prefix = builder.optional(written.log_stream_prefix.as_ref())?;
+    let stream_prefix = stream_prefix.filter(|prefix| !prefix.trim().is_empty());
+    Ok(MetricProvider::CloudWatchLogs { account, scope: Box::new(LogScope { groups, stream_prefix }) })
+}
+
 /// CloudWatch, and what of the stage the metric is of.
 fn cloud_watch(
     builder: &mut Builder<'_>,
@@ -210,11 +256,7 @@ fn cloud_watch(
     connector: &Field,
 ) -> Result<MetricProvider, Box<Failure>> {
     let written = verify.cloud_watch.as_deref().cloned().unwrap_or_default();
-    let region = match builder.optional(written.region.as_ref())? {
-        Some(region) => Some(region),
-        None => builder.stage_region()?,
-    };
-    let account = builder.aws(connector, region.as_deref())?;
+    let account = account_of(builder, &written, connector)?;
     let mut scope = CloudWatchScope::default();
     if let Some(target) = builder.target() {
         scope.cluster = builder.optional(target.infrastructure.cluster.as_ref())?;
