@@ -6,7 +6,7 @@
 
 use crate::client::VERSION;
 use crate::config::Config;
-use crate::dialect::own_task_types;
+use crate::dialect::{foreign_task_types, own_task_types};
 use crate::supervisor::state::{AgentState, LeaseVerdict};
 use proto::register::{AgentExt, DelegateParams, HeartbeatResponse, Held, UnregisterRequest, Verdict};
 
@@ -38,7 +38,7 @@ impl Identity {
             immutable: false,
             proxy: config.proxy.is_some(),
             tags: config.tags.clone(),
-            supported_task_types: config.foreign_task_types.clone(),
+            supported_task_types: foreign_task_types(config),
             description: Some(config.description.clone()).filter(|text| !text.is_empty()),
             org_identifier: config.org.clone(),
             project_identifier: config.project.clone(),

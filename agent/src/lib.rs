@@ -3,12 +3,13 @@
 //! [`run`] is the whole of it: it opens key, journal and spool, registers, and then lets the supervisor work until it is
 //! told to go down. The modules, from outside in: `config`, `client` (the manager over HTTP), `supervisor` (the one owner
 //! of task state), `dispatch` (step to executor), `journal` (durable memory), `logship` (logs), `lease`, `secrets`,
-//! `shutdown`, `health`, `telemetry`, `dialect`.
+//! `shutdown`, `health`, `telemetry`, `dialect`, `harness`.
 
 mod client;
 pub mod config;
 mod dialect;
 mod dispatch;
+mod harness;
 mod health;
 mod journal;
 mod key;
@@ -19,7 +20,8 @@ pub mod shutdown;
 mod supervisor;
 mod telemetry;
 
-pub use config::{Config, ConfigFault, ConfigFile, Flags};
+pub use config::{Config, ConfigFault, ConfigFile, Flags, ForeignTasks};
+pub use harness::explain_package;
 pub use shutdown::ShutdownHandle;
 
 use client::{LogClient, ManagerClient, Refusal};
@@ -77,6 +79,15 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The folder for recordings cannot be used.
+    #[error("`record` {path} cannot be used (AGT-023)")]
+    Record {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The manager refuses the token.
     #[error("the manager does not know this token (AGT-021)")]
     TokenRefused,
@@ -95,6 +106,7 @@ impl AgentError {
             AgentError::Journal(error) => error.code(),
             AgentError::Client(_) | AgentError::Executors(_) => "AGT-019",
             AgentError::HealthListen { .. } => "AGT-020",
+            AgentError::Record { .. } => "AGT-023",
             AgentError::TokenRefused => "AGT-021",
             AgentError::Deleted => "AGT-022",
         }
@@ -123,6 +135,7 @@ async fn run_with(
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
+    harness::announce(&config);
     // Several parts of the tree bring TLS; one provider serves all (DESIGN D14). An earlier call set it already.
     let _unused = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let data = config.data_dir.clone();
@@ -162,6 +175,11 @@ async fn run_with(
     let cache = data.join("cache");
     let executors = dispatch::Executors::new(&config, &cache)?;
     executors.prune().await;
+    let recorder = config.record.clone().map(|path| {
+        harness::Recorder::new(path.clone()).map_err(|source| AgentError::Record { path, source })
+    });
+    let recorder = recorder.transpose()?;
+    let aliases = Arc::new(config.host_aliases.clone());
     let address = config.health_listen;
     let listener =
         health::bind(address).await.map_err(|source| AgentError::HealthListen { address, source })?;
@@ -181,11 +199,13 @@ async fn run_with(
         key,
         executors,
         features,
-        clock,
+        clock: clock.clone(),
         telemetry,
         pulse,
         masker: masked_everywhere(&config),
-        aliases: Arc::new(config.host_aliases.clone()),
+        prover: harness::Prover::new(&config, aliases.clone(), clock.clone()),
+        recorder,
+        aliases,
         scratch: data.join("scratch"),
         cache,
         config,

@@ -2,7 +2,7 @@
 
 use crate::commands::{
     agent, agents, apply, approval, completion, connector, credential, entities, execution, expression,
-    hostkey, init, manager, pipeline, policy, probe, secret, trigger, user,
+    harness, hostkey, init, manager, pipeline, policy, probe, secret, trigger, user,
 };
 use crate::quickstart;
 use clap::Parser;
@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Try out expressions
     #[command(subcommand)]
     Expression(expression::Action),
+    /// Tasks of a Harness manager
+    #[command(subcommand)]
+    Harness(harness::Action),
     /// Send no-op tasks through the queue and time them
     Probe(probe::Args),
     /// Start manager, agent and a sample host, and deploy to it

@@ -89,6 +89,7 @@ async fn dispatch(command: Command, env: &Env) -> Result<Exit, CliError> {
         Command::Connector(action) => commands::connector::run(action, env).await,
         Command::Policy(action) => commands::policy::run(action).await,
         Command::Expression(action) => commands::expression::run(action),
+        Command::Harness(action) => commands::harness::run(action),
         Command::Probe(args) => commands::probe::run(&args, env).await,
         Command::Quickstart(args) => quickstart::run(&args, env).await,
         Command::Init(action) => commands::init::run(&action),

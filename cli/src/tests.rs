@@ -14,6 +14,8 @@ fn the_documented_commands_are_parsed() {
         "delegate manager --data-dir d",
         "delegate manager --data-dir d --listen 127.0.0.1:0 --agent-wait 30s --host-keys strict --tls-cert c --tls-key k",
         "delegate agent",
+        "delegate agent --record d",
+        "delegate harness check p.json --output json",
         "delegate agent --config f --data-dir d --health-listen 127.0.0.1:0",
         "delegate apply a.yaml dir",
         "delegate get pipeline",

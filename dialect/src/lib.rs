@@ -4,9 +4,15 @@
 
 pub mod answer;
 pub mod capability;
+mod explain;
 pub mod kryo;
 mod package;
+mod proven;
+mod recording;
 mod request;
 
+pub use explain::explain;
 pub use package::{Decoded, Refused, decode};
+pub use proven::{PROOF, PROVEN};
+pub use recording::{recorded_package, recorded_result};
 pub use request::{EcsCommand, K8sTask, Kind, Request};

@@ -351,13 +351,24 @@ pub struct AgentProcess {
 impl AgentProcess {
     /// Starts an agent of `manager` under `dir`; `extra` adds or replaces environment variables.
     pub fn start(manager: &Manager, dir: &Path, name: &str, extra: &[(&str, &str)]) -> AgentProcess {
+        AgentProcess::at(&manager.url, (&manager.account, &manager.token), dir, name, extra)
+    }
+
+    /// Starts an agent of any manager: its URL, account and token.
+    pub fn at(
+        url: &str,
+        (account, token): (&str, &str),
+        dir: &Path,
+        name: &str,
+        extra: &[(&str, &str)],
+    ) -> AgentProcess {
         let data = dir.join(format!("agent-{name}"));
         std::fs::create_dir_all(&data).expect("data directory");
         let mut env: BTreeMap<String, String> = [
-            ("ACCOUNT_ID", manager.account.as_str()),
-            ("MANAGER_HOST_AND_PORT", &manager.url),
+            ("ACCOUNT_ID", account),
+            ("MANAGER_HOST_AND_PORT", url),
             ("DELEGATE_NAME", name),
-            ("DELEGATE_TOKEN", &manager.token),
+            ("DELEGATE_TOKEN", token),
             ("DELEGATE_DATA_DIR", data.to_str().expect("UTF-8 path")),
             ("DELEGATE_HEALTH_LISTEN", "127.0.0.1:0"),
             ("HOME", data.to_str().expect("UTF-8 path")),

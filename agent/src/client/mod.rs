@@ -11,6 +11,7 @@ mod tests;
 
 pub(crate) use logs::{LogClient, LogFault};
 pub(crate) use retry::RetryPolicy;
+pub(crate) use tasks::Acquired;
 
 use crate::config::Config;
 use batch::Batch;

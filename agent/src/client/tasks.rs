@@ -3,24 +3,39 @@
 
 use super::batch::{Outcome, Together, body_of};
 use super::{Fault, ManagerClient, REPORT_LIMIT, segment};
+use ::dialect::capability::{Verdict, report};
 use bytes::Bytes;
 use executor_api::Checkpoint;
 use proto::calls::{TaskCall, TaskReply, TaskVerb};
 use proto::limits::{self, MAX_TASK_CALLS};
 use proto::package::TaskPackage;
 use proto::result::UnitProgress;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 
+/// What came of asking for a task.
+pub(crate) enum Acquired {
+    /// It is ours.
+    Ours(TaskPackage, Bytes),
+    /// The manager wants capabilities proven before it gives the task away.
+    Asked(TaskPackage),
+    /// Somebody else's, or gone.
+    NotOurs,
+}
+
+/// Replaces the content type: `header` would send both.
+fn typed(call: reqwest::RequestBuilder, content_type: &'static str) -> reqwest::RequestBuilder {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    call.headers(headers)
+}
+
 impl ManagerClient {
-    /// Takes a task. `None`: it is not ours.
+    /// Takes a task.
     ///
     /// **Repeat**: safe; the same instance gets the same package.
-    pub(crate) async fn acquire(
-        &self,
-        task: &str,
-        instance: &str,
-    ) -> Result<Option<(TaskPackage, Bytes)>, Fault> {
+    pub(crate) async fn acquire(&self, task: &str, instance: &str) -> Result<Acquired, Fault> {
         let together = self.together(TaskVerb::Acquire, task, Some(instance), None, None).await;
         let asked = match together {
             // Too large for a reply with others.
@@ -28,17 +43,40 @@ impl ManagerClient {
             Some(reply) => reply,
         };
         let body = match asked {
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok(Acquired::NotOurs),
             Ok(Some(body)) => body,
             // The real manager answers a task that is gone with 500 (protocol.md §4.4).
-            Err(Fault::Status { status: 404 | 409 | 410 | 500, .. }) => return Ok(None),
+            Err(Fault::Status { status: 404 | 409 | 410 | 500, .. }) => return Ok(Acquired::NotOurs),
             Err(fault) => return Err(fault),
         };
         let package = TaskPackage::decode(&body).map_err(|e| Fault::Unreadable(e.to_string()))?;
-        if !package.is_assigned_to(instance) {
-            return Ok(None);
+        if package.is_assigned_to(instance) {
+            return Ok(Acquired::Ours(package, body));
         }
-        Ok(Some((package, body)))
+        let asks = package.delegate.instance_id.is_none() && !package.capabilities.is_empty();
+        Ok(if asks { Acquired::Asked(package) } else { Acquired::NotOurs })
+    }
+
+    /// Tells what was found about the capabilities of a task. The reply may hold the package in a form that this agent does
+    /// not read, so it is left unread; the next acquire gives it (protocol.md §4.5).
+    pub(crate) async fn capabilities(
+        &self,
+        task: &str,
+        instance: &str,
+        verdicts: &[Verdict],
+    ) -> Result<(), Fault> {
+        let id = self.delegate_id();
+        let path = format!("/api/agent/delegates/{id}/tasks/{}/report/v2", segment(task));
+        let body = written(&report(&self.account, &id, verdicts))?;
+        let call = self.call(Method::POST, &path)?.query(&[("delegateInstanceId", instance)]).body(body);
+        self.send_gated(call, limits::MAX_PACKAGE_BODY_BYTES).await.map(|_| ())
+    }
+
+    /// Tells a Harness manager how far the units of a task are.
+    pub(crate) async fn harness_progress(&self, body: Bytes) -> Result<(), Fault> {
+        let call = self.call(Method::PUT, "/api/agent/delegates/task-progress/progress-update/v2")?;
+        let call = typed(call, ::dialect::answer::PROGRESS_CONTENT_TYPE).body(body);
+        self.send_gated(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
     }
 
     async fn acquire_alone(&self, task: &str, instance: &str) -> Result<Option<Bytes>, Fault> {
@@ -60,12 +98,13 @@ impl ManagerClient {
         content_type: &'static str,
         body: Bytes,
     ) -> Result<(), Fault> {
-        if let Some(done) = self.together(TaskVerb::Respond, task, None, None, Some(&body)).await {
+        if content_type == "application/json"
+            && let Some(done) = self.together(TaskVerb::Respond, task, None, None, Some(&body)).await
+        {
             return done.map(drop);
         }
         let call = self.call(Method::POST, path)?.timeout(REPORT_LIMIT);
-        // Set once more: the content type belongs to the dialect.
-        let call = call.header("Content-Type", content_type).body(body);
+        let call = typed(call, content_type).body(body);
         self.send_gated(call, limits::MAX_REGISTER_BODY_BYTES).await.map(|_| ())
     }
 

@@ -1,6 +1,6 @@
 //! Reading and checking.
 
-use super::{Config, ConfigFault, ConfigFile, Flags, Proxy, SETTINGS, Setting, SpoolLimits};
+use super::{Config, ConfigFault, ConfigFile, Flags, ForeignTasks, Proxy, SETTINGS, Setting, SpoolLimits};
 use executor_api::HostAliases;
 
 use proto::task::HostKeyMode;
@@ -316,7 +316,8 @@ impl Reader {
             data_dir: PathBuf::from(self.text("data_dir").unwrap_or_else(|| "/var/lib/delegate".to_owned())),
             health_listen,
             host_aliases,
-            foreign_task_types: self.list("foreign_task_types"),
+            foreign_task_types: self.parsed("foreign_task_types", ForeignTasks::None, foreign_tasks),
+            record: self.text("record").map(PathBuf::from),
             block_shell_task: self.parsed("block_shell_task", false, boolean),
             drain_limit,
             spool,
@@ -354,6 +355,24 @@ fn flatten(setting: &Setting, value: toml::Value) -> Result<String, String> {
             Ok(parts.join(","))
         }
         other => Err(format!("is a {}; expected a single value", other.type_str())),
+    }
+}
+
+/// `harness-cd`, or types of our own form.
+fn foreign_tasks(text: &str) -> Result<ForeignTasks, String> {
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|one| !one.is_empty()).collect();
+    match parts.as_slice() {
+        [] | ["none"] => return Ok(ForeignTasks::None),
+        ["harness-cd"] => return Ok(ForeignTasks::HarnessCd),
+        _ => {}
+    }
+    let known = &crate::dialect::TASK_TYPES;
+    match parts.iter().find(|part| !known.contains(part)) {
+        None => Ok(ForeignTasks::Own(parts.into_iter().map(str::to_owned).collect())),
+        Some(&("harness-cd" | "none")) => Err(format!("is `{text}`; harness-cd and none stand alone")),
+        Some(other) => {
+            Err(format!("holds `{other}`; expected none, harness-cd, or types out of {}", known.join(", ")))
+        }
     }
 }
 

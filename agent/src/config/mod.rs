@@ -64,8 +64,10 @@ pub struct Config {
     pub health_listen: SocketAddr,
     /// Where to connect instead (D17).
     pub host_aliases: HostAliases,
-    /// Task types offered to a manager that does not know our extensions (D1).
-    pub foreign_task_types: Vec<String>,
+    /// What is offered to a manager that does not know our extensions (D1).
+    pub foreign_task_types: ForeignTasks,
+    /// Where packages and answers of a Harness manager are kept, without their secrets. `None`: nowhere.
+    pub record: Option<PathBuf>,
     /// Scripts that run on the agent itself are not taken; those on hosts are.
     pub block_shell_task: bool,
     /// How long a drain waits for running steps.
@@ -78,6 +80,18 @@ pub struct Config {
     pub known_hosts_mode: Option<HostKeyMode>,
     /// Things a person should read once: settings that mean something else here than with Harness.
     pub notices: Vec<String>,
+}
+
+/// What an agent offers to a manager that does not know our extensions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ForeignTasks {
+    /// Nothing.
+    #[default]
+    None,
+    /// These types, in our own form.
+    Own(Vec<String>),
+    /// Harness' own CD tasks (ADR 0010).
+    HarnessCd,
 }
 
 /// How much disk unsent logs may take.

@@ -157,7 +157,14 @@ pub const SETTINGS: &[Setting] = &[
         &["DELEGATE_FOREIGN_TASK_TYPES"],
         None,
         "none",
-        "Task types offered to a manager without our extensions, comma-separated.",
+        "What a manager without our extensions is offered: none, harness-cd (Harness' own CD tasks, docs/harness.md), or types in our own form, comma-separated.",
+    ),
+    setting(
+        "record",
+        &["DELEGATE_RECORD_DIR"],
+        Some("record"),
+        "",
+        "Folder in which tasks of a Harness manager and their answers are kept without their secrets, the newest 500 files.",
     ),
     setting(
         "block_shell_task",

@@ -29,7 +29,27 @@ fn harness_names_and_defaults() {
     assert_eq!(config.health_listen.to_string(), "0.0.0.0:3460");
     assert_eq!(config.notices.len(), 1);
     assert_eq!(config.cache_limit, 2 << 30);
-    assert!(config.foreign_task_types.is_empty());
+    assert_eq!(config.foreign_task_types, ForeignTasks::None);
+}
+
+#[test]
+fn foreign_tasks_are_named_or_refused_by_name() {
+    let load = |text: &str| Config::load(&env(&[("DELEGATE_FOREIGN_TASK_TYPES", text)]), None, &Flags::new());
+    let types = |text: &str| load(text).unwrap().foreign_task_types;
+    assert_eq!(types("none"), ForeignTasks::None);
+    assert_eq!(types("harness-cd"), ForeignTasks::HarnessCd);
+    assert_eq!(
+        types("HTTP_TASK_NG, DELEGATE_NOOP_TASK"),
+        ForeignTasks::Own(vec!["HTTP_TASK_NG".into(), "DELEGATE_NOOP_TASK".into()])
+    );
+    for (wrong, said) in [
+        ("harness", "holds `harness`; expected none, harness-cd, or types out of COMMAND_TASK_NG"),
+        ("harness-cd,HTTP_TASK_NG", "harness-cd and none stand alone"),
+    ] {
+        let faults = load(wrong).unwrap_err();
+        let text = faults[0].to_string();
+        assert!(text.contains("DELEGATE_FOREIGN_TASK_TYPES") && text.contains(said), "{text}");
+    }
 }
 
 #[test]

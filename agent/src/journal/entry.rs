@@ -1,5 +1,6 @@
 //! What the journal says of a task, and what follows from it. Pure: live and replay use the same function.
 
+use crate::dialect::Dialect;
 use executor_api::Checkpoint;
 use proto::result::StepResult;
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,11 @@ pub(crate) enum Entry {
         task_type: String,
         /// Milliseconds; 0 is none.
         timeout: u64,
-        /// The acquire reply as it arrived.
+        /// The acquire reply as it arrived. Everything that its answer needs is made of it again.
         package: String,
+        /// In which form it came, and its answer goes.
+        #[serde(default, skip_serializing_if = "Dialect::is_ours")]
+        dialect: Dialect,
     },
     /// An executor is about to change something.
     Checkpoint { checkpoint: Checkpoint },
@@ -62,6 +66,7 @@ pub(crate) struct Record {
     pub(crate) task_type: String,
     pub(crate) timeout: u64,
     pub(crate) package: String,
+    pub(crate) dialect: Dialect,
     pub(crate) checkpoints: Vec<Checkpoint>,
 }
 
@@ -87,32 +92,34 @@ impl TaskState {
     pub(crate) fn apply(self, entry: Entry) -> Result<TaskState, IllegalEntry> {
         let illegal = IllegalEntry { kind: entry.kind(), state: self.name() };
         match (self, entry) {
-            (TaskState::Unknown, Entry::Accepted { fence, at, task_type, timeout, package }) => {
+            (TaskState::Unknown, Entry::Accepted { fence, at, task_type, timeout, package, dialect }) => {
                 Ok(TaskState::Open(Record {
                     fence,
                     at,
                     task_type,
                     timeout,
                     package,
+                    dialect,
                     checkpoints: Vec::new(),
                 }))
             }
-            (TaskState::Open(old), Entry::Accepted { fence, at, task_type, timeout, package })
+            (TaskState::Open(old), Entry::Accepted { fence, at, task_type, timeout, package, dialect })
                 if fence > old.fence =>
             {
                 let checkpoints = old.checkpoints;
-                Ok(TaskState::Open(Record { fence, at, task_type, timeout, package, checkpoints }))
+                Ok(TaskState::Open(Record { fence, at, task_type, timeout, package, dialect, checkpoints }))
             }
             // Reported under an older fence and given out once more: a new run.
             (
                 TaskState::Reported { fence: old },
-                Entry::Accepted { fence, at, task_type, timeout, package },
+                Entry::Accepted { fence, at, task_type, timeout, package, dialect },
             ) if fence > old => Ok(TaskState::Open(Record {
                 fence,
                 at,
                 task_type,
                 timeout,
                 package,
+                dialect,
                 checkpoints: Vec::new(),
             })),
             (TaskState::Open(mut record), Entry::Checkpoint { checkpoint }) => {
@@ -138,7 +145,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn accepted(fence: u64) -> Entry {
-        Entry::Accepted { fence, at: 1, task_type: "T".into(), timeout: 0, package: "{}".into() }
+        let dialect = Dialect::Ours;
+        Entry::Accepted { fence, at: 1, task_type: "T".into(), timeout: 0, package: "{}".into(), dialect }
     }
 
     fn checkpoint() -> Entry {

@@ -23,7 +23,8 @@ impl Bench {
 
 fn accepted(fence: u64) -> Entry {
     let package = r#"{"id":"t","secret":"in-the-package"}"#.to_owned();
-    Entry::Accepted { fence, at: 7, task_type: "T".into(), timeout: 1000, package }
+    let dialect = crate::dialect::Dialect::HarnessCd;
+    Entry::Accepted { fence, at: 7, task_type: "T".into(), timeout: 1000, package, dialect }
 }
 
 #[tokio::test]
@@ -42,7 +43,9 @@ async fn entries_survive_a_restart_and_a_report_leaves_only_its_mark() {
 
     let (journal, tasks) = bench.open().unwrap();
     assert_eq!(journal.instance(), instance);
-    assert!(matches!(&tasks["a"], TaskState::Open(record) if record.fence == 1 && record.timeout == 1000));
+    assert!(
+        matches!(&tasks["a"], TaskState::Open(record) if record.fence == 1 && record.timeout == 1000 && record.dialect == crate::dialect::Dialect::HarnessCd)
+    );
     assert!(matches!(&tasks["b"], TaskState::Ended(record, _) if record.fence == 2));
     assert_eq!(tasks["c"], TaskState::Reported { fence: 3 });
     journal.close();

@@ -389,11 +389,16 @@ impl TaskLogs {
 }
 
 /// What executors see.
-pub(crate) struct Sink(pub(crate) Arc<TaskLogs>);
+pub(crate) struct Sink {
+    pub(crate) logs: Arc<TaskLogs>,
+    /// Units that the manager knows by another name than the executor: the executor's and the manager's.
+    pub(crate) renamed: Vec<(&'static str, String)>,
+}
 
 impl LogSink for Sink {
     fn unit(&self, name: &str) -> Arc<dyn UnitLog> {
-        self.0.unit_of(name)
+        let renamed = self.renamed.iter().find(|(own, _)| *own == name);
+        self.logs.unit_of(renamed.map_or(name, |(_, theirs)| theirs))
     }
 }
 

@@ -9,6 +9,10 @@ use executor_api::{Level, Stream, SystemClock};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+fn sink(logs: &Arc<TaskLogs>) -> Sink {
+    Sink { logs: logs.clone(), renamed: vec![("Init", "Initialize".to_owned())] }
+}
+
 /// A log service with the extensions.
 #[derive(Default)]
 struct Service {
@@ -191,7 +195,7 @@ async fn lines_are_masked_numbered_and_shipped_and_the_spool_goes() {
     let bench = Bench::new(Service::default()).await;
     let ship = bench.ship(LIMITS);
     let logs = bench.logs(&ship).await;
-    let unit = Sink(logs.clone()).unit("Execute");
+    let unit = sink(&logs).unit("Execute");
     unit.line(Level::Info, "start hunter2-secret").await.unwrap();
     unit.write(Stream::Stdout, Bytes::from_static(b"out 1\nhunter2")).await.unwrap();
     unit.write(Stream::Stderr, Bytes::from_static(b"err 1\n")).await.unwrap();
@@ -214,7 +218,7 @@ async fn calls_of_many_units_share_requests_and_a_service_without_them_is_asked_
     let logs = bench.logs(&ship).await;
     for n in 0..60 {
         // No lines: the units only open and close their streams.
-        let _unit = Sink(logs.clone()).unit(&format!("u{n}"));
+        let _unit = sink(&logs).unit(&format!("u{n}"));
     }
     logs.end().await;
     assert!(logs.shipped(LIMIT).await);
@@ -229,7 +233,7 @@ async fn calls_of_many_units_share_requests_and_a_service_without_them_is_asked_
     let bench = Bench { base, service, ..bench };
     let ship = bench.ship(LIMITS);
     let logs = bench.logs(&ship).await;
-    Sink(logs.clone()).unit("Execute").line(Level::Info, "one").await.unwrap();
+    sink(&logs).unit("Execute").line(Level::Info, "one").await.unwrap();
     logs.end().await;
     assert!(logs.shipped(LIMIT).await);
     assert_eq!(bench.lines(), ["one"]);
@@ -248,7 +252,7 @@ async fn a_crash_at_any_line_loses_and_doubles_nothing() {
         bench.service.lose.store(life % 3, Ordering::SeqCst);
         let ship = bench.ship(LIMITS);
         let logs = bench.logs(&ship).await;
-        let unit = Sink(logs.clone()).unit("Execute");
+        let unit = sink(&logs).unit("Execute");
         let resume = usize::try_from(unit.resume_at(Stream::Stdout)).unwrap();
         assert!(
             resume <= at.max(resume)
@@ -280,7 +284,7 @@ async fn a_crash_at_any_line_loses_and_doubles_nothing() {
     bench.service.lose.store(0, Ordering::SeqCst);
     let ship = bench.ship(LIMITS);
     let logs = bench.logs(&ship).await;
-    let unit = Sink(logs.clone()).unit("Execute");
+    let unit = sink(&logs).unit("Execute");
     let resume = usize::try_from(unit.resume_at(Stream::Stdout)).unwrap();
     unit.write(Stream::Stdout, Bytes::copy_from_slice(&source[resume..])).await.unwrap();
     logs.end().await;
@@ -296,7 +300,7 @@ async fn a_full_spool_holds_the_producer_back_until_lines_are_shipped() {
     bench.service.down.store(true, Ordering::SeqCst);
     let ship = bench.ship(SpoolLimits { agent_bytes: 6 * MIB, unit_bytes: 6 * MIB });
     let logs = bench.logs(&ship).await;
-    let unit = Sink(logs.clone()).unit("Execute");
+    let unit = sink(&logs).unit("Execute");
     let producer = tokio::spawn(async move {
         let mut n = 0_u64;
         for _ in 0..400 {
@@ -327,7 +331,7 @@ async fn a_killed_step_is_not_held_back_and_the_gap_is_marked() {
     bench.service.down.store(true, Ordering::SeqCst);
     let ship = bench.ship(SpoolLimits { agent_bytes: MIB, unit_bytes: MIB });
     let logs = bench.logs(&ship).await;
-    let unit = Sink(logs.clone()).unit("Execute");
+    let unit = sink(&logs).unit("Execute");
     let line = Bytes::from(format!("{}\n", "y".repeat(60_000)));
     while ship.spooled() < MIB {
         unit.write(Stream::Stdout, line.clone()).await.unwrap();
@@ -355,7 +359,7 @@ async fn a_spool_that_cannot_be_written_cuts_lines_and_says_so_later() {
     std::fs::create_dir_all(bench.dir.path().join("spool")).unwrap();
     let logs = bench.logs(&ship).await;
     std::fs::write(&task, b"in the way").unwrap();
-    let unit = Sink(logs.clone()).unit("Execute");
+    let unit = sink(&logs).unit("Execute");
     unit.write(Stream::Stdout, Bytes::from_static(b"lost\n")).await.unwrap();
     std::fs::remove_file(&task).unwrap();
     unit.write(Stream::Stdout, Bytes::from_static(b"kept\n")).await.unwrap();
@@ -372,7 +376,7 @@ async fn a_service_that_refuses_does_not_keep_the_spool_for_ever() {
     bench.service.refuse.store(true, Ordering::SeqCst);
     let ship = bench.ship(LIMITS);
     let logs = bench.logs(&ship).await;
-    Sink(logs.clone()).unit("Execute").line(Level::Info, "x").await.unwrap();
+    sink(&logs).unit("Execute").line(Level::Info, "x").await.unwrap();
     logs.end().await;
     assert!(logs.shipped(LIMIT).await);
     assert!(bench.spool_is_empty());
@@ -385,7 +389,7 @@ async fn a_torn_record_is_dropped_and_numbers_go_on() {
     {
         let ship = bench.ship(LIMITS);
         let logs = bench.logs(&ship).await;
-        let unit = Sink(logs.clone()).unit("Execute");
+        let unit = sink(&logs).unit("Execute");
         unit.write(Stream::Stdout, Bytes::from_static(b"one\ntwo\n")).await.unwrap();
         ship.stop.cancel();
     }
@@ -395,7 +399,7 @@ async fn a_torn_record_is_dropped_and_numbers_go_on() {
     std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(length - 2).unwrap();
     let ship = bench.ship(LIMITS);
     let logs = bench.logs(&ship).await;
-    let unit = Sink(logs.clone()).unit("Execute");
+    let unit = sink(&logs).unit("Execute");
     assert_eq!(unit.resume_at(Stream::Stdout), 4);
     unit.write(Stream::Stdout, Bytes::from_static(b"two\nthree\n")).await.unwrap();
     bench.service.down.store(false, Ordering::SeqCst);
@@ -442,7 +446,7 @@ async fn speed_of_the_whole_pipeline() {
     let bench = Bench::new(Service { count_only: true, ..Service::default() }).await;
     let ship = bench.ship(LIMITS);
     let logs = bench.logs(&ship).await;
-    let unit = Sink(logs.clone()).unit("Execute");
+    let unit = sink(&logs).unit("Execute");
     let begin = std::time::Instant::now();
     let mut total = 0;
     let mut n = 0_u64;

@@ -1,5 +1,6 @@
 //! What belongs to one held task beside its state: package, result, cancellation, logs.
 
+use crate::dialect::Dialect;
 use crate::logship::TaskLogs;
 use bytes::Bytes;
 use executor_api::{CancelHandle, Checkpoint};
@@ -17,6 +18,7 @@ pub(super) struct Held {
     pub(super) timeout_ms: u64,
     pub(super) package: Option<Arc<TaskPackage>>,
     pub(super) body: Bytes,
+    pub(super) dialect: Dialect,
     pub(super) history: Vec<Checkpoint>,
     pub(super) result: Option<Arc<StepResult>>,
     pub(super) cancel: Option<CancelHandle>,
@@ -36,6 +38,7 @@ impl Held {
         timeout_ms: u64,
         package: Option<Arc<TaskPackage>>,
         body: Bytes,
+        dialect: Dialect,
     ) -> Held {
         Held {
             fence,
@@ -44,6 +47,7 @@ impl Held {
             timeout_ms,
             package,
             body,
+            dialect,
             history: Vec::new(),
             result: None,
             cancel: None,

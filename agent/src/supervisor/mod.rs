@@ -15,6 +15,7 @@ mod step;
 use crate::client::{Features, ManagerClient, Refusal as ClientRefusal};
 use crate::config::Config;
 use crate::dispatch::{ABANDON_AFTER, Executors};
+use crate::harness::{Prover, Recorder};
 use crate::health::Pulse;
 use crate::journal::{Entry, Journal, TaskState};
 use crate::key::AgentKey;
@@ -67,6 +68,8 @@ pub(crate) struct Deps {
     pub(crate) aliases: Arc<HostAliases>,
     pub(crate) scratch: PathBuf,
     pub(crate) cache: PathBuf,
+    pub(crate) prover: Prover,
+    pub(crate) recorder: Option<Recorder>,
 }
 
 /// What the futures of the shell report.
@@ -121,7 +124,8 @@ pub(crate) async fn run<R: FnOnce(&str, &str) + Send>(
 ) -> Ended {
     let (sender, mut receiver) = mpsc::channel(QUEUE);
     let own = crate::dialect::own_task_types(&deps.config);
-    let state = AgentState::new(deps.config.capacity.get(), own, deps.config.foreign_task_types.clone());
+    let foreign = crate::dialect::foreign_task_types(&deps.config);
+    let state = AgentState::new(deps.config.capacity.get(), own, foreign);
     let mut shell = Shell {
         state,
         held: HashMap::new(),
@@ -212,8 +216,15 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
             events.push(Replayed { task: task.clone(), fence: record.fence, has_result: result.is_some() });
             let body = Bytes::from(record.package);
             let package = TaskPackage::decode(&body).ok().map(Arc::new);
-            let mut held =
-                Held::new(record.fence, record.task_type, record.at, record.timeout, package, body);
+            let mut held = Held::new(
+                record.fence,
+                record.task_type,
+                record.at,
+                record.timeout,
+                package,
+                body,
+                record.dialect,
+            );
             held.history = record.checkpoints;
             held.result = result;
             self.held.insert(task, held);
@@ -234,28 +245,7 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
             Message::HeartbeatDue => self.heartbeat(),
             Message::HeartbeatDone(outcome) => self.on_heartbeat(outcome),
             Message::Refused(refusal) => self.on_refused(refusal),
-            Message::Acquired { task, package, body } => {
-                let fence = package.fence();
-                let known = self.reported.get(&task).is_some_and(|old| *old >= fence);
-                if known {
-                    tracing::info!(task, "the manager offered a task whose result it has");
-                }
-                if let Some(held) = self.held.get_mut(&task) {
-                    // Replayed: what was done so far stays.
-                    if fence > held.fence {
-                        held.fence = fence;
-                        held.package = Some(package);
-                        held.body = body;
-                    }
-                } else {
-                    let timeout = u64::try_from(package.timeout).unwrap_or(0);
-                    let task_type = package.task_type.clone();
-                    let now = self.deps.clock.wall();
-                    self.held
-                        .insert(task.clone(), Held::new(fence, task_type, now, timeout, Some(package), body));
-                }
-                self.apply(Event::Acquired { task, fence, known });
-            }
+            Message::Acquired { task, package, body } => self.on_acquired(task, package, body),
             Message::StepEnded { task, outcome } => {
                 let keep = matches!(outcome, step::Outcome::Keep);
                 if let (step::Outcome::Result(result), Some(held)) = (outcome, self.held.get_mut(&task)) {
@@ -435,6 +425,7 @@ impl<R: FnOnce(&str, &str) + Send> Shell<R> {
             task: task.clone(),
             fence: held.fence,
             package,
+            dialect: held.dialect,
             history: held.history.clone(),
             recover,
             cancel,

@@ -2,9 +2,10 @@
 
 use super::Deps;
 use crate::client::Features;
-use crate::dialect::{Dialect, Json};
+use crate::dialect::{Dialect, Opened};
 use crate::journal::{Entry, Journal};
 use crate::logship::{Sink, TaskLogs, TaskStream};
+use ::dialect::{Request, answer};
 use executor_api::{
     Cancel, CancelReason, Checkpoint, CheckpointError, Checkpoints, Class, Clock, LearnedHostKeys,
     StepContext, StepError, StepOutput,
@@ -33,6 +34,7 @@ pub(super) struct Run {
     pub(super) task: String,
     pub(super) fence: u64,
     pub(super) package: Arc<TaskPackage>,
+    pub(super) dialect: Dialect,
     pub(super) history: Vec<Checkpoint>,
     pub(super) recover: bool,
     pub(super) cancel: Cancel,
@@ -62,19 +64,25 @@ pub(super) fn stream_of(task: &str, package: &TaskPackage) -> TaskStream {
 
 /// Runs a step to its end. Never panics and always answers, whatever the package holds.
 pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
-    let task = match Json.decode(&run.package) {
-        Ok(task) => task,
+    let Opened { mut task, secrets, request, notices } = match run.dialect.open(&run.package) {
+        Ok(opened) => opened,
         Err(failure) => {
+            tracing::warn!(
+                task = run.task,
+                code = failure.code,
+                message = failure.message,
+                "a task is refused"
+            );
             return Outcome::Result(Box::new(finish(&deps, &run, StepResult::failed(failure))));
         }
     };
+    let token = task.secret_token;
     let secrets =
-        Arc::new(crate::secrets::of_task(&deps.masker, &run.package, task.secret_token, &deps.key.pair));
+        Arc::new(crate::secrets::of_task(&deps.masker, &run.package, token, secrets, &deps.key.pair));
     let masker = secrets.masker().clone();
     let logs = deps.ship.task(stream_of(&run.task, &run.package), masker.clone()).await;
     // Only one run exists for a task, so nobody filled it before.
     let _unused = run.logs.set(logs.clone());
-    let mut task = task;
     deps.executors.adjust(&mut task);
     let handed_over = run.package.ext.iter().flat_map(|ext| &ext.checkpoints);
     let handed_over: Vec<Checkpoint> =
@@ -91,7 +99,10 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
         cancel: run.cancel.clone(),
         clock: deps.clock.clone(),
         checkpoints: checkpoints.clone(),
-        logs: Arc::new(Sink(logs.clone())),
+        logs: Arc::new(Sink {
+            logs: logs.clone(),
+            renamed: request.as_ref().map(|one| one.renamed.clone()).unwrap_or_default(),
+        }),
         secrets,
         aliases: deps.aliases.clone(),
         learned: LearnedHostKeys::default(),
@@ -102,7 +113,7 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
     let units = logs.watch_progress();
     let step = AssertUnwindSafe(deps.executors.run(&cx, recover)).catch_unwind();
     let telling = async {
-        tokio::join!(tell_progress(&deps, &run.task, units, &features), upload);
+        tokio::join!(tell_progress(&deps, &run, request.as_ref(), units, &features), upload);
         std::future::pending::<()>().await;
     };
     let outcome = tokio::select! {
@@ -123,6 +134,7 @@ pub(super) async fn run(deps: Arc<Deps>, run: Run) -> Outcome {
     let mut result = judge(outcome, reason);
     result.undo = result.undo.or(undo);
     result.learned_host_keys = cx.learned.all();
+    result.notices.extend(notices);
     result.units = logs.progress();
     if let Some(failure) = result.failure.as_mut().filter(|one| one.kind == FailureKind::RemoteFailed)
         && let Some(line) = logs.last_error().await
@@ -227,17 +239,27 @@ pub(super) fn scratch_name(task: &str) -> String {
 /// Tells the manager of unit progress, newest state only, until dropped.
 async fn tell_progress(
     deps: &Deps,
-    task: &str,
+    run: &Run,
+    request: Option<&Request>,
     mut units: watch::Receiver<Vec<UnitProgress>>,
     features: &Features,
 ) {
-    if !features.progress {
+    let task = run.task.as_str();
+    let callback = run.package.delegate.token.as_str();
+    if !features.progress && (request.is_none() || callback.is_empty()) {
         return;
     }
     while units.changed().await.is_ok() {
         deps.clock.sleep(PROGRESS_LINGER).await;
         let now = units.borrow_and_update().clone();
-        if let Err(fault) = deps.client.progress(task, &now).await {
+        let told = match request {
+            Some(request) => {
+                let body = answer::progress_call(&deps.config.account_id, request, callback, &now);
+                deps.client.harness_progress(body.into()).await
+            }
+            None => deps.client.progress(task, &now).await,
+        };
+        if let Err(fault) = told {
             // The result carries the units once more.
             tracing::debug!(task, %fault, "progress could not be told");
         }

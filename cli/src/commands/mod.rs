@@ -10,6 +10,7 @@ pub(crate) mod credential;
 pub(crate) mod entities;
 pub(crate) mod execution;
 pub(crate) mod expression;
+pub(crate) mod harness;
 pub(crate) mod hostkey;
 pub(crate) mod init;
 pub(crate) mod manager;

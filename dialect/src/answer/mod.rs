@@ -14,7 +14,7 @@ mod scripts;
 #[cfg(test)]
 mod tests;
 
-pub use progress::progress;
+pub use progress::{PROGRESS_CONTENT_TYPE, progress, progress_call};
 
 use crate::kryo::table::*;
 use crate::kryo::{EnumSet, Never, message};

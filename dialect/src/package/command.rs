@@ -34,8 +34,11 @@ pub(super) fn read(cx: &mut Cx<'_>, data: &View<'_>) -> Result<StepTask, Fault> 
     let listed = data.list("commandUnits")?;
     let names = listed.iter().map(|unit| Ok(unit.maybe_str("name")?.unwrap_or_default().to_owned()));
     cx.request.units = names.collect::<Result<_, Fault>>()?;
-    let on_agent = data.flag("executeOnDelegate")?;
-    let target = if on_agent { None } else { Some(target(cx, data)?) };
+    if data.flag("executeOnDelegate")? {
+        return Err(Fault::unsupported("a Command step that runs on the delegate itself")
+            .hint("use a ShellScript step for that, or name the hosts of the step"));
+    }
+    let target = Some(target(cx, data)?);
     let mut units: Vec<CommandUnit> = Vec::new();
     for (index, unit) in listed.iter().enumerate() {
         let name = cx.plain(unit, "name")?;

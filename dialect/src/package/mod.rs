@@ -11,7 +11,7 @@ mod ecs;
 mod fault;
 mod http;
 mod kubernetes;
-mod local;
+pub(crate) mod local;
 mod manifest;
 mod secrets;
 mod shell;

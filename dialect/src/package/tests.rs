@@ -160,9 +160,8 @@ fn a_command_package_becomes_units_on_its_host() {
     assert_eq!(all.request.unit_name("Init"), "Initialize");
     assert_eq!(all.request.units, ["Initialize", "deploy", "Cleanup"]);
     assert_eq!(all.request.kind, Kind::Command { host: Some("10.0.0.21".into()) });
-    let on_agent = decoded(&with("t-cmd", &[("/data/executeOnDelegate", json!(true))]));
-    let StepSpec::Command(spec) = &on_agent.task.step.spec else { panic!() };
-    assert_eq!(spec.target, None);
+    let failure = refused(&with("t-cmd", &[("/data/executeOnDelegate", json!(true))]));
+    assert_eq!(failure.code, "HRN-004");
     let failure = refused(&with("t-cmd", &[("/data/host", Value::Null)]));
     assert!(failure.hint.unwrap().contains("repeat"), "{}", failure.message);
 }

@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod https;
+pub mod kryo;
 pub mod kube;
 pub mod owned;
 pub mod pod_metrics;

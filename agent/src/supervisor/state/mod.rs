@@ -3,6 +3,7 @@
 //! ```text
 //! offer -> permit -> Acquiring -> Accepting -> Running -> Ending -> Reporting -> Closing -> permit back
 //!                        (acquire)   (journal)   (step)    (journal)  (respond)   (journal)
+//! a Harness manager may ask first: Acquiring -> Proving (capabilities, reported, acquire again) -> Accepting
 //! restart: replayed task -> Reopening (re-acquire, or a timer) -> [Accepting] -> Running (recover)
 //! ```
 //! **Invariants**, held by the tests under random event orders: nothing is acquired without a permit; a (task, fence) is
@@ -33,6 +34,10 @@ pub(crate) enum Event {
         task: String,
         fence: u64,
         known: bool,
+    },
+    /// The manager asks for capabilities first; one of the events above and below follows.
+    Asked {
+        task: String,
     },
     NotOurs {
         task: String,
@@ -219,6 +224,8 @@ impl Permits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Acquiring,
+    /// Capabilities are being proven: it takes seconds, and polls go on meanwhile.
+    Proving,
     Accepting {
         recover: bool,
     },
@@ -293,7 +300,7 @@ impl AgentState {
     pub(crate) fn held(&self) -> impl Iterator<Item = (&str, u64)> {
         self.tasks
             .iter()
-            .filter(|(_, task)| !matches!(task.stage, Stage::Acquiring))
+            .filter(|(_, task)| !matches!(task.stage, Stage::Acquiring | Stage::Proving))
             .map(|(id, task)| (id.as_str(), task.fence))
     }
 
@@ -318,6 +325,11 @@ impl AgentState {
                 self.useful = false;
             }
             Event::Acquired { task, fence, known } => self.acquired(&task, fence, known, &mut actions),
+            Event::Asked { task } => {
+                if let Some(one) = self.tasks.get_mut(&task).filter(|one| one.stage == Stage::Acquiring) {
+                    one.stage = Stage::Proving;
+                }
+            }
             Event::NotOurs { task } => self.not_ours(&task, &mut actions),
             Event::AcquireFailed { task } => self.acquire_failed(&task, &mut actions),
             Event::Written { task, mark, ok } => self.written(&task, mark, ok, &mut actions),

@@ -8,11 +8,11 @@ impl AgentState {
         let Some(task) = self.tasks.get_mut(id) else { return };
         match task.stage {
             // It was over before: the manager asks once more for what it has had. Do not run it again.
-            Stage::Acquiring if known => {
+            Stage::Acquiring | Stage::Proving if known => {
                 self.useful = false;
                 self.forget(id, actions);
             }
-            Stage::Acquiring => {
+            Stage::Acquiring | Stage::Proving => {
                 task.stage = Stage::Accepting { recover: false };
                 task.fence = fence;
                 actions.push(Action::WriteAccepted { task: id.to_owned() });
@@ -30,7 +30,7 @@ impl AgentState {
     pub(super) fn not_ours(&mut self, id: &str, actions: &mut Vec<Action>) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         match task.stage {
-            Stage::Acquiring => {
+            Stage::Acquiring | Stage::Proving => {
                 // Without a pause an offer that nobody can take would be asked for without end.
                 self.useful = false;
                 self.forget(id, actions);
@@ -49,7 +49,8 @@ impl AgentState {
 
     pub(super) fn acquire_failed(&mut self, id: &str, actions: &mut Vec<Action>) {
         // It is offered again. A replayed task waits for its timer: the manager may be away for long.
-        if self.tasks.get(id).map(|task| task.stage) == Some(Stage::Acquiring) {
+        let stage = self.tasks.get(id).map(|task| task.stage);
+        if matches!(stage, Some(Stage::Acquiring | Stage::Proving)) {
             self.useful = false;
             self.forget(id, actions);
         }

@@ -115,6 +115,28 @@ fn cancellation_asks_then_kills_then_gives_up_and_keeps_its_first_reason() {
 }
 
 #[test]
+fn a_task_whose_capabilities_are_proven_holds_its_permit_and_keeps_no_poll_back() {
+    let mut state = agent(1);
+    state.apply(Event::Registered { extended: true });
+    assert!(!state.apply(Event::Polled(vec![offer("a")])).contains(&Action::Poll { pause: false }));
+    let actions = state.apply(Event::Asked { task: t("a") });
+    assert!(actions.iter().any(|action| matches!(action, Action::Poll { .. })));
+    assert_eq!((state.load(), state.held().count()), ((1, 0), 0));
+    // Listed again, and aborted, while it is not ours yet.
+    state.apply(Event::Polled(vec![offer("a"), Offer::Abort { task: t("a"), reason: CancelReason::User }]));
+    let actions = state.apply(Event::Acquired { task: t("a"), fence: 0, known: false });
+    assert!(actions.contains(&Action::WriteAccepted { task: t("a") }));
+    let actions = state.apply(Event::Written { task: t("a"), mark: Mark::Accepted, ok: true });
+    assert_eq!(actions, [Action::Skip { task: t("a"), reason: CancelReason::User }]);
+    let mut refused = agent(1);
+    refused.apply(Event::Registered { extended: true });
+    refused.apply(Event::Polled(vec![offer("a")]));
+    refused.apply(Event::Asked { task: t("a") });
+    assert!(refused.apply(Event::NotOurs { task: t("a") }).contains(&Action::Forget { task: t("a") }));
+    assert_eq!(refused.load(), (0, 1));
+}
+
+#[test]
 fn an_abort_before_the_start_starts_nothing() {
     let mut state = agent(1);
     state.apply(Event::Registered { extended: true });
@@ -176,6 +198,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => offers.prop_map(Event::Polled),
         1 => Just(Event::PollFailed),
         6 => (task.clone(), 0u64..3, any::<bool>()).prop_map(|(task, fence, known)| Event::Acquired { task, fence, known: known && fence == 0 }),
+        1 => task.clone().prop_map(|task| Event::Asked { task }),
         1 => task.clone().prop_map(|task| Event::NotOurs { task }),
         1 => task.clone().prop_map(|task| Event::AcquireFailed { task }),
         8 => (task.clone(), mark, prop::bool::weighted(0.9)).prop_map(|(task, mark, ok)| Event::Written { task, mark, ok }),

@@ -3,6 +3,8 @@ package kryocheck;
 import com.esotericsoftware.kryo.Kryo;
 import com.esotericsoftware.kryo.io.Input;
 import com.esotericsoftware.kryo.io.Output;
+import com.google.gson.Gson;
+import com.google.gson.GsonBuilder;
 import java.io.*;
 import java.lang.reflect.Field;
 import java.lang.reflect.Modifier;
@@ -12,11 +14,12 @@ import java.util.*;
 /**
  * One process for many messages: reads each with the real Kryo and tells what it read.
  *
- * <p>Request: 'r' or 'x', length as int, the message; 'f' flushes the replies. Reply to 'r': a byte (1 = read to its last
+ * <p>Request: 'r', 'x' or 'j', length as int, the message; 'f' flushes the replies. Reply to 'r': a byte (1 = read to its last
  * byte), the FNV-1a hash of the text of the object, the hash of the bytes that Kryo writes for it again. Reply to 'x': length and
- * text, for a person.
+ * text, for a person; to 'j': length and the object as JSON ({@link Main#dump}), empty when it was not read to its last byte.
  */
 final class Serve {
+  private static final Gson GSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
   private final Kryo kryo = Main.kryo(false);
   private final Output output = new Output(4096, -1);
   private final Map<Class<?>, Field[]> fields = new HashMap<>();
@@ -35,11 +38,13 @@ final class Serve {
       in.readFully(message);
       text.setLength(0);
       boolean whole = false;
+      String json = "";
       byte[] again = new byte[0];
       try {
         Input input = new Input(message);
         Object root = kryo.readClassAndObject(input);
         whole = input.available() == 0 && input.position() == message.length;
+        if (op == 'j' && whole) json = GSON.toJson(Main.dump(root, Object.class));
         show(root);
         output.clear();
         kryo.writeClassAndObject(output, root);
@@ -53,6 +58,10 @@ final class Serve {
         out.writeByte(whole ? 1 : 0);
         out.writeLong(fnv(shown));
         out.writeLong(fnv(again));
+      } else if (op == 'j') {
+        byte[] all = json.getBytes(StandardCharsets.UTF_8);
+        out.writeInt(all.length);
+        out.write(all);
       } else {
         byte[] all = (text + "\nwhole: " + whole + "\nagain: " + HexFormat.of().formatHex(again)).getBytes(StandardCharsets.UTF_8);
         out.writeInt(all.length);

@@ -1,0 +1,316 @@
+//! K8S_COMMAND_TASK_NG of a Harness manager on a real control plane: a rolling deployment, a canary and its deletion, the next release and its
+//! rollback, where each package says what the answer before it said, as Harness builds them.
+
+use crate::harness_manager::{HarnessManager, LIMIT, detail, units};
+use e2e::peers::kube::ControlPlane;
+use e2e::wait::until;
+use serde_json::{Value, json};
+
+const K8S: &str = "K8S_COMMAND_TASK_NG";
+
+/// URL of the API server.
+pub(crate) fn server(plane: &ControlPlane) -> String {
+    plane
+        .kubectl(&["config", "view", "--raw", "-o", "jsonpath={.clusters[0].cluster.server}"])
+        .trim()
+        .to_owned()
+}
+
+/// Certificate of its authority.
+pub(crate) fn authority(plane: &ControlPlane) -> String {
+    std::fs::read_to_string(plane.dir().join("pki/ca.crt")).unwrap()
+}
+
+/// A token of a service account that may do everything.
+pub(crate) fn robot(plane: &ControlPlane, namespace: &str) -> String {
+    let name = format!("robot-{}", e2e::wait::free_port());
+    plane.kubectl(&["create", "serviceaccount", &name, "-n", namespace]);
+    let account = format!("--serviceaccount={namespace}:{name}");
+    plane.kubectl(&["create", "clusterrolebinding", &name, "--clusterrole=cluster-admin", &account]);
+    plane.kubectl(&["create", "token", &name, "-n", namespace]).trim().to_owned()
+}
+
+struct World {
+    plane: &'static ControlPlane,
+    namespace: String,
+    token: String,
+    manager: HarnessManager,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn start(name: &str) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let plane = tokio::task::spawn_blocking(ControlPlane::shared).await.unwrap();
+        let namespace = format!("harness-{name}");
+        plane.kubectl(&["create", "namespace", &namespace]);
+        let token = robot(plane, &namespace);
+        let manager = HarnessManager::start(dir.path()).await;
+        World { plane, namespace, token, manager, dir }
+    }
+
+    /// What every request of the family holds.
+    fn request(&self, task: &str, more: Value) -> Value {
+        let mut all = json!({
+            "taskType": task, "commandName": task, "accountId": "acct1", "releaseName": "release-7", "timeoutIntervalInMin": 10,
+            "k8sInfraDelegateConfig": {"namespace": self.namespace, "connectorType": "K8sCluster", "kubernetesClusterConfigDTO": {
+                    "credential": {"type": "ManualConfig", "spec": {"masterUrl": server(self.plane), "auth": {"type": "ServiceAccount",
+                        "spec": {"serviceAccountTokenRef": "account.k8s_token", "caCertRef": "account.k8s_ca"}}}}, "delegateSelectors": []},
+                "encryptionDataDetails": [detail("serviceAccountTokenRef", &self.token), detail("caCertRef", &authority(self.plane))],
+                "useSocketCapability": false},
+            "serviceHooks": [], "valuesYamlList": [], "kustomizePatchesList": [], "openshiftParamList": [], "k8sCommandFlags": {},
+        });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    }
+
+    /// A request with the manifest of this version.
+    fn deploy(&self, task: &str, image: &str, more: Value) -> Value {
+        let manifest = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: shop-settings}}\ndata: {{image: \"{image}\"}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: shop, labels: {{app: shop}}}}\nspec:\n  replicas: 2\n  selector: {{matchLabels: {{app: shop}}}}\n  template:\n    metadata: {{labels: {{app: shop}}}}\n    spec:\n      containers:\n      - {{name: app, image: \"{image}\", envFrom: [{{configMapRef: {{name: shop-settings}}}}]}}\n"
+        );
+        let mut all = self.request(task, more);
+        all["manifestDelegateConfig"] = json!({"manifestType": "K8S_MANIFEST", "storeDelegateConfig": {"type": "INLINE",
+            "identifier": "shop", "files": [{"name": "shop.yaml", "content": manifest}]}});
+        all
+    }
+
+    async fn ok(&mut self, id: &str, data: Value) -> Value {
+        let response = self.manager.run(self.manager.package(id, K8S, data)).await;
+        assert_eq!(
+            (&response["@"], &response["commandExecutionStatus"]),
+            (&json!("K8sDeployResponse"), &json!("SUCCESS")),
+            "{id}: {response:#}"
+        );
+        assert!(response["errorMessage"].is_null(), "{response:#}");
+        let told = units(&response["commandUnitsProgress"]["unitProgresses"]);
+        assert!(
+            !told.is_empty() && told.iter().all(|(_, status)| status == "SUCCESS" || status == "SKIPPED"),
+            "{told:?}"
+        );
+        self.manager.answered_once(id);
+        response["k8sNGTaskResponse"].clone()
+    }
+
+    fn image(&self, deployment: &str) -> String {
+        let path = "jsonpath={.spec.template.spec.containers[0].image}";
+        self.plane.kubectl(&["get", "deployment", deployment, "-n", &self.namespace, "-o", path])
+    }
+
+    fn pods(&self) -> Vec<String> {
+        let listed = self.plane.kubectl(&["get", "pods", "-n", &self.namespace, "-o", "json"]);
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let alive = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+        let mut names: Vec<String> = listed["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(alive)
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// Names of the pods of an answer; what holds of each of them is checked here.
+fn told_pods(told: &Value, namespace: &str, image: &str) -> Vec<String> {
+    let pods = told["k8sPodList"].as_array().unwrap_or_else(|| panic!("no pods in {told:#}"));
+    let mut names = Vec::new();
+    for pod in pods {
+        assert_eq!(
+            (&pod["@"], &pod["namespace"], &pod["releaseName"]),
+            (&json!("K8sPod"), &json!(namespace), &json!("release-7")),
+            "{pod:#}"
+        );
+        assert_eq!(pod["containerList"][0]["@"], "K8sContainer", "{pod:#}");
+        assert_eq!(pod["containerList"][0]["image"], image, "{pod:#}");
+        assert!(pod["uid"].is_string() && pod["labels"].is_object(), "{pod:#}");
+        names.push(pod["name"].as_str().unwrap().to_owned());
+    }
+    names.sort_unstable();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rolling_canary_and_rollback_build_on_what_the_answers_said() {
+    let mut world = World::start("sequence").await;
+    let _agent = world.manager.agent(world.dir.path(), &[]);
+    let (one, two) = ("registry.example/shop:1", "registry.example/shop:2");
+    let flags = || json!({"skipDryRun": false, "inCanaryWorkflow": false, "pruningEnabled": false, "skipResourceVersioning": false});
+
+    let first = world.ok("roll-1", world.deploy("DEPLOYMENT_ROLLING", one, flags())).await;
+    assert_eq!(
+        (&first["@"], &first["releaseNumber"]),
+        (&json!("K8sRollingDeployResponse"), &json!(1)),
+        "{first:#}"
+    );
+    assert_eq!(told_pods(&first, &world.namespace, one), world.pods());
+    assert_eq!((world.image("shop").as_str(), world.pods().len()), (one, 2));
+    let lines = world.manager.lines("roll-1", "Apply").await.join("\n");
+    assert!(lines.contains("shop"), "{lines}");
+    assert!(!world.manager.all_lines().contains(&world.token));
+
+    let canary =
+        json!({"instances": 1, "instanceUnitType": "COUNT", "maxInstances": null, "skipDryRun": false});
+    let canary = world.ok("canary", world.deploy("CANARY_DEPLOY", two, canary)).await;
+    assert_eq!(
+        (&canary["@"], &canary["canaryWorkloadDeployed"]),
+        (&json!("K8sCanaryDeployResponse"), &json!(true)),
+        "{canary:#}"
+    );
+    assert_eq!(canary["currentInstances"], 1, "{canary:#}");
+    let workload = canary["canaryWorkload"].as_str().unwrap();
+    assert_eq!(world.image(workload.rsplit('/').next().unwrap()), two);
+    assert_eq!(world.pods().len(), 3);
+
+    let told =
+        world.ok("canary-delete", world.request("CANARY_DELETE", json!({"canaryWorkloads": workload}))).await;
+    assert!(told.is_null(), "{told:#}");
+    until("the canary is gone", LIMIT, || std::future::ready((world.pods().len() == 2).then_some(()))).await;
+
+    let mut more = flags();
+    more["inCanaryWorkflow"] = json!(true);
+    let second = world.ok("roll-2", world.deploy("DEPLOYMENT_ROLLING", two, more)).await;
+    let number = second["releaseNumber"].as_u64().unwrap();
+    assert!(number > 1, "{second:#}");
+    assert_eq!(told_pods(&second, &world.namespace, two), world.pods());
+    assert_eq!(world.image("shop"), two);
+
+    let back = world
+        .request("DEPLOYMENT_ROLLING_ROLLBACK", json!({"releaseNumber": number, "pruningEnabled": false}));
+    let back = world.ok("back", back).await;
+    assert_eq!(back["@"], "K8sRollingDeployRollbackResponse", "{back:#}");
+    assert_eq!(world.image("shop"), one);
+    assert_eq!(told_pods(&back, &world.namespace, one), world.pods());
+
+    let scale = json!({"workload": "Deployment/shop", "instances": 3, "instanceUnitType": "COUNT", "maxInstances": null, "skipSteadyStateCheck": false});
+    let scaled = world.ok("scale", world.request("SCALE", scale)).await;
+    assert_eq!(scaled["@"], "K8sScaleResponse", "{scaled:#}");
+    assert_eq!(world.pods().len(), 3);
+    let delete = json!({"resources": "Deployment/shop", "deleteNamespacesForRelease": false, "deleteResourcesType": "ResourceName"});
+    world.ok("delete", world.request("DELETE", delete)).await;
+    assert!(
+        !world.plane.try_kubectl(&["get", "deployment", "shop", "-n", &world.namespace]).status.success()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failure_timeout_abort_and_a_kill_in_the_middle() {
+    let mut world = World::start("trouble").await;
+    let mut agent = world.manager.agent(world.dir.path(), &[]);
+    let image = "registry.example/shop:1";
+    // Pods count as available only after so many seconds: until then the step waits.
+    let slow = |world: &World, seconds: u32| {
+        let flags = json!({"skipDryRun": false, "inCanaryWorkflow": false, "pruningEnabled": false});
+        let mut data = world.deploy("DEPLOYMENT_ROLLING", image, flags);
+        let content = &mut data["manifestDelegateConfig"]["storeDelegateConfig"]["files"][0]["content"];
+        let text = content
+            .as_str()
+            .unwrap()
+            .replace("replicas: 2", &format!("replicas: 2\n  minReadySeconds: {seconds}"));
+        *content = json!(text);
+        data
+    };
+
+    let mut late = world.manager.package("late", K8S, slow(&world, 600));
+    late["timeout"] = json!(12_000);
+    let response = world.manager.run(late).await;
+    assert_eq!(
+        (&response["@"], &response["failureTypes"]),
+        (&json!("ErrorNotifyResponseData"), &json!(["TIMEOUT_ERROR"])),
+        "{response:#}"
+    );
+
+    world.manager.offer(world.manager.package("gone", K8S, slow(&world, 600)));
+    waits(&world, "gone").await;
+    world.manager.abort("gone");
+    let response = world.manager.answer("gone").await["response"].clone();
+    assert_eq!(
+        (&response["@"], &response["commandExecutionStatus"]),
+        (&json!("K8sDeployResponse"), &json!("FAILURE")),
+        "{response:#}"
+    );
+    let told = units(&response["commandUnitsProgress"]["unitProgresses"]);
+    assert!(told.contains(&("Wait for Steady State".to_owned(), "FAILURE".to_owned())), "{told:?}");
+
+    world.manager.offer(world.manager.package("kill", K8S, slow(&world, 20)));
+    waits(&world, "kill").await;
+    agent.kill9();
+    agent.launch();
+    let response = world.manager.answer("kill").await["response"].clone();
+    assert_eq!(response["commandExecutionStatus"], "SUCCESS", "{response:#}");
+    let told = &response["k8sNGTaskResponse"];
+    assert_eq!(told_pods(told, &world.namespace, image), world.pods());
+    // One release for one task, however often it was begun.
+    let number = told["releaseNumber"].as_u64().unwrap();
+    assert_eq!(number, 3, "{told:#}");
+
+    let mut wrong = slow(&world, 0);
+    wrong["manifestDelegateConfig"]["storeDelegateConfig"]["files"][0]["content"] =
+        json!("apiVersion: v9\nkind: Nonsense\nmetadata: {name: x}\n");
+    let response = world.manager.run(world.manager.package("wrong", K8S, wrong)).await;
+    assert_eq!(
+        (&response["@"], &response["commandExecutionStatus"]),
+        (&json!("K8sDeployResponse"), &json!("FAILURE")),
+        "{response:#}"
+    );
+    assert!(response["errorMessage"].as_str().unwrap().contains("Nonsense"), "{response:#}");
+    for task in ["late", "gone", "kill", "wrong"] {
+        world.manager.answered_once(task);
+    }
+}
+
+/// Waits until a rolling deployment waits for its pods.
+async fn waits(world: &World, id: &str) {
+    until("it waits for a steady state", LIMIT, || {
+        std::future::ready(
+            world.manager.lines_now(id, "Wait for Steady State").filter(|lines| !lines.is_empty()),
+        )
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_answered_with_a_failure_and_touch_no_cluster() {
+    let mut world = World::start("bad").await;
+    let _agent = world.manager.agent(world.dir.path(), &[]);
+    let fine = || world.deploy("DEPLOYMENT_ROLLING", "registry.example/shop:1", json!({}));
+    let mut all = Vec::new();
+    let mut add = |id: &'static str, code: &'static str, change: fn(&mut Value)| {
+        let mut data = fine();
+        change(&mut data);
+        all.push((id, code, data));
+    };
+    add("newer", "HRN-004", |data| data["taskType"] = json!("TELEPORT"));
+    add("typeless", "HRN-003", |data| drop(data.as_object_mut().unwrap().remove("taskType")));
+    add("cloud", "HRN-004", |data| {
+        data["k8sInfraDelegateConfig"] = json!({"namespace": "x", "gcpConnectorDTO": {}})
+    });
+    add("hooks", "HRN-004", |data| data["serviceHooks"] = json!([{"identifier": "h"}]));
+    add("store", "HRN-004", |data| {
+        data["manifestDelegateConfig"]["storeDelegateConfig"]["type"] = json!("S3_HELM")
+    });
+    add("empty", "HRN-003", |data| {
+        data["manifestDelegateConfig"]["storeDelegateConfig"]["files"] = json!([])
+    });
+    add("leaves", "HRN-003", |data| {
+        data["manifestDelegateConfig"]["storeDelegateConfig"]["files"][0]["name"] = json!("../x.yaml")
+    });
+    add("number", "HRN-003", |data| data["k8sInfraDelegateConfig"]["namespace"] = json!(7));
+    for (id, code, data) in all {
+        let response = world.manager.run(world.manager.package(id, K8S, data)).await;
+        assert_eq!(
+            (&response["@"], &response["commandExecutionStatus"]),
+            (&json!("K8sDeployResponse"), &json!("FAILURE")),
+            "{id}: {response:#}"
+        );
+        assert!(response["commandUnitsProgress"].is_object(), "{id}: the manager uses it without asking");
+        let text = response["errorMessage"].as_str().unwrap();
+        assert!(text.ends_with(&format!("[{code}]")), "{id}: {text}");
+        world.manager.answered_once(id);
+    }
+    let left =
+        world.plane.kubectl(&["get", "deployments,configmaps,secrets", "-n", &world.namespace, "-o", "name"]);
+    assert!(!left.contains("shop") && !left.contains("release-7"), "{left}");
+}
