@@ -170,6 +170,14 @@ pub(crate) async fn read(session: &Session, service: &str, log: &dyn UnitLog) ->
     Ok(scaling)
 }
 
+/// The same as it is now, without a word: for whoever suspended it itself.
+///
+/// **Errors**: those of the account. **Cancel**, **Repeat**: safe.
+pub(crate) async fn now(session: &Session, service: &str) -> Result<Scaling, StepError> {
+    let found = read_all(session, &resource(session, service)).await;
+    found.map_err(|fault| session.fault(fault, &format!("look at the autoscaling of {service}")))
+}
+
 async fn read_all(session: &Session, resource: &str) -> Result<Scaling, Fault> {
     let input = json!({"ServiceNamespace": "ecs", "ResourceIds": [resource], "ScalableDimension": DIMENSION});
     let targets = session.pages(autoscaling("DescribeScalableTargets"), input, "ScalableTargets").await?;

@@ -279,7 +279,7 @@ pub(crate) async fn rescale<M: Memory>(
     if before.target.is_none() {
         return Ok(());
     }
-    let live = scaling::read(session, name, log).await?;
+    let live = scaling::now(session, name).await?;
     Box::pin(scaling::restore(session, before, &live, &[], false, memory, log)).await?;
     // A state in which nothing was suspended is not always written down.
     if is_suspended(&live) && !is_suspended(before) {

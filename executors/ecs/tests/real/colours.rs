@@ -326,6 +326,7 @@ async fn green_is_updated_in_place_scaled_with_the_swap_and_the_old_one_stays_em
     assert_eq!(town.live(), "production two, stage one");
     assert_eq!(town.at.describe("web__1")["desiredCount"], 1);
     assert_ne!(target("web__1")["SuspendedState"]["DynamicScalingOutSuspended"], true);
+    assert!(!third.log.contains("it stays so"), "{}", third.log);
     has_share(town.at.ecs.door(&town.production), "1", 1.0, 20).unwrap();
     has_share(town.at.ecs.door(&town.stage), "2", 1.0, 5).unwrap();
 }

@@ -5,7 +5,9 @@ use crate::peer::{definitions, document, fail, image, place, rolling, run, secre
 use executor_api::testing::World;
 use executor_api::{Class, StepError};
 use executor_ecs::rights;
-use proto::task::{EcsAction, EcsDefinitions, EcsDocument, EcsSpec, TaskCount, TrafficShift};
+use proto::task::{
+    BlueGreenRoutes, EcsAction, EcsDefinitions, EcsDocument, EcsSpec, TaskCount, TrafficShift,
+};
 use proto::text::{SecretRef, placeholder};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -182,6 +184,56 @@ async fn a_shift_that_may_not_do_one_thing_leaves_the_rule() {
     println!("a shift goes on without {without:?}");
     assert!(!without.contains(&"elasticloadbalancing:ModifyListener".to_owned()));
     assert!(!without.contains(&"elasticloadbalancing:DescribeTargetHealth".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_of_the_stage_that_may_not_do_one_thing_leaves_production_alone() {
+    let at = place("deniedf").await;
+    let balancer = at.balancer("lb");
+    let (one, two) = (balancer.group("one"), balancer.group("two"));
+    let production = balancer.listener(80, &[(&one, 1)]);
+    let stage = balancer.listener(9001, &[(&two, 1)]);
+    let definition = at.register("deniedf-live", &image(&at, "0", "web"));
+    at.run("web__1", &definition, 1, Some(&one));
+    let tag = image(&at, "1", "web");
+    let step = |number: usize| {
+        let mut all = definitions(&at, "web", &tag, 1, Some("<+targetGroupArn>"));
+        all.task = numbered(&at, &tag, number).task;
+        let action = EcsAction::EcsBlueGreenCreateService {
+            routes: BlueGreenRoutes {
+                load_balancer: balancer.name.clone(),
+                prod_listener: production.clone(),
+                stage_listener: Some(stage.clone()),
+                ..BlueGreenRoutes::default()
+            },
+            same_as_already_running_instances: false,
+            enable_auto_scaling_in_swap_step: false,
+            update_green_service: false,
+            traffic_shift: false,
+        };
+        spec(&at, all, action)
+    };
+    let without = each_denied(&at, step, |action, error| {
+        let made = at.describe("web__2");
+        // What fails before the service is made has made none.
+        let late = ["ecs:ListTasks", "ecs:DescribeTasks", "elasticloadbalancing:DescribeTargetHealth"];
+        if error.is_some() && !late.contains(&action) && !action.ends_with("TagResource") {
+            assert_ne!(made["status"], "ACTIVE", "{action}: {error:?}");
+        }
+        if made["status"] == "ACTIVE" {
+            at.ecs.aws(
+                "ecs",
+                "DeleteService",
+                json!({"cluster": at.name, "service": "web__2", "force": true}),
+            );
+            at.until("web__2", "gone", |now| now["status"] == "INACTIVE");
+        }
+        let live = at.describe("web__1");
+        assert_eq!((&live["desiredCount"], &live["status"]), (&json!(1), &json!("ACTIVE")), "{action}");
+    })
+    .await;
+    println!("the service of the stage goes on without {without:?}");
+    assert!(!at.calls(0).iter().any(|call| call.contains(":Modify")), "no rule was touched");
 }
 
 #[tokio::test(flavor = "multi_thread")]
