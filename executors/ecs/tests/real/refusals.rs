@@ -77,6 +77,14 @@ async fn each_denied(
     without
 }
 
+/// What a step can do without is what it would like to know beforehand.
+fn only_looks(without: &[String]) {
+    let may = ["sts:GetCallerIdentity", "application-autoscaling:ListTagsForResource"];
+    let others =
+        without.iter().filter(|action| !action.starts_with("ecr:") && !may.contains(&action.as_str()));
+    assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
 fn number(service: &Value) -> u64 {
     service["taskDefinition"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
 }
@@ -117,7 +125,7 @@ async fn a_rolling_deployment_that_may_not_do_one_thing_changes_nothing_before_i
         runs.set(number(&now));
     })
     .await;
-    println!("a rolling deployment goes on without {without:?}");
+    only_looks(&without);
     for needed in
         ["ecs:RegisterTaskDefinition", "ecs:UpdateService", "ecs:DescribeServices", "ecs:DescribeClusters"]
     {
@@ -143,7 +151,7 @@ async fn a_canary_that_may_not_do_one_thing_leaves_at_most_itself() {
         }
     })
     .await;
-    println!("a canary goes on without {without:?}");
+    only_looks(&without);
     let all = at.ecs.aws("ecs", "ListServices", json!({"cluster": at.name, "maxResults": 100}));
     let made = all["serviceArns"].as_array().unwrap().len();
     let sent = at.calls(0).iter().filter(|call| *call == "ecs:CreateService").count();
@@ -181,7 +189,7 @@ async fn a_shift_that_may_not_do_one_thing_leaves_the_rule() {
         *before.borrow_mut() = weight();
     })
     .await;
-    println!("a shift goes on without {without:?}");
+    only_looks(&without);
     assert!(!without.contains(&"elasticloadbalancing:ModifyListener".to_owned()));
     assert!(!without.contains(&"elasticloadbalancing:DescribeTargetHealth".to_owned()));
 }
@@ -230,9 +238,12 @@ async fn the_service_of_the_stage_that_may_not_do_one_thing_leaves_production_al
         }
         let live = at.describe("web__1");
         assert_eq!((&live["desiredCount"], &live["status"]), (&json!(1), &json!("ACTIVE")), "{action}");
+        // Each run finds a blue that does not know its colour.
+        let untag = json!({"resourceArn": live["serviceArn"], "tagKeys": ["BG_VERSION"]});
+        at.ecs.aws("ecs", "UntagResource", untag);
     })
     .await;
-    println!("the service of the stage goes on without {without:?}");
+    only_looks(&without);
     assert!(!at.calls(0).iter().any(|call| call.contains(":Modify")), "no rule was touched");
 }
 

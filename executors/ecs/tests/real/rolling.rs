@@ -376,6 +376,37 @@ async fn an_abort_in_the_middle_resumes_autoscaling_and_can_be_rolled_back() {
     assert!(!suspended(&at));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_aborted_while_no_agent_runs_it_resumes_autoscaling_and_does_nothing_else() {
+    let at = place("rollm").await;
+    succeed(&deploy(&at, "web", "1", "web", 1), "e1", "deploy").await;
+    scaling(&at, "RegisterScalableTarget", json!({"MinCapacity": 1, "MaxCapacity": 4}));
+    let step = deploy(&at, "web", "2", "web", 1);
+    for (execution, crash) in [("e2", CrashAt::BeforeCall(3)), ("e3", CrashAt::AfterCall(1))] {
+        let world = World::new(execution, task(&step, execution, "deploy"), secrets());
+        world.marks.crash_at(crash);
+        assert!(live(&world, &step).await.is_none(), "{crash:?}: did not die");
+        assert!(suspended(&at), "{crash:?}: {:?}", world.marks.calls());
+        world.restart();
+        let before = at.ecs.calls(0).last().map_or(0, |call| call.number);
+        let (handle, cx) = world.context();
+        handle.cancel(CancelReason::User, CancelStage::Ask);
+        let error = executor().run(&step, &cx).await.unwrap_err();
+        assert!(
+            matches!(error.class, Class::Cancelled { reason: CancelReason::User }),
+            "{} {error}",
+            error.code
+        );
+        assert!(!suspended(&at), "{crash:?}\n{}", world.logs.everything());
+        let changed = at
+            .calls(before)
+            .into_iter()
+            .filter(|call| call.starts_with("ecs:") && !call.contains(":Describe"));
+        assert_eq!(changed.collect::<Vec<_>>(), Vec::<String>::new(), "{crash:?}");
+        assert_eq!(revision(&at.describe("web")), "rollm-web:1", "{crash:?}");
+    }
+}
+
 /// A task definition that writes every member of the container and the task which the peer keeps. It drops
 /// `enableFaultInjection`.
 fn everything(at: &Place<'_>) -> Value {
