@@ -213,7 +213,7 @@ async fn failure_timeout_abort_and_a_kill_in_the_middle() {
         data
     };
 
-    let mut late = world.manager.package("late", K8S, slow(&world, 600));
+    let mut late = world.manager.package("late", K8S, slow(&world, 500));
     late["timeout"] = json!(12_000);
     let response = world.manager.run(late).await;
     assert_eq!(
@@ -222,7 +222,7 @@ async fn failure_timeout_abort_and_a_kill_in_the_middle() {
         "{response:#}"
     );
 
-    world.manager.offer(world.manager.package("gone", K8S, slow(&world, 600)));
+    world.manager.offer(world.manager.package("gone", K8S, slow(&world, 500)));
     waits(&world, "gone").await;
     world.manager.abort("gone");
     let response = world.manager.answer("gone").await["response"].clone();

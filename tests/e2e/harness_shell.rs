@@ -209,7 +209,25 @@ async fn a_killed_agent_neither_ends_a_script_nor_runs_it_twice_and_answers_once
     // The first acknowledgement was lost: it comes once more, the same, and then never again.
     until("the answer is repeated", LIMIT, || async { (manager.answers("kill") == 2).then_some(()) }).await;
     agent.kill9();
+    // An answer that nobody acknowledged goes out again after a restart: the same bytes, made of what the journal keeps.
+    manager.lose_acknowledgements(usize::MAX);
     agent.launch();
+    let mut owed = manager.package("owed", SHELL, script("echo x >> owed-ran\nVERSION=owed"));
+    owed["data"]["workingDirectory"] = json!(dir.path().display().to_string());
+    owed["data"]["outputVars"] = json!(["VERSION"]);
+    manager.offer(owed);
+    until("it is answered", LIMIT, || async { (manager.answers("owed") > 0).then_some(()) }).await;
+    agent.kill9();
+    let before = manager.answers("owed");
+    manager.lose_acknowledgements(0);
+    // The form of the answer stands in the journal, not in the settings.
+    let mut agent = manager.agent(dir.path(), &[("DELEGATE_FOREIGN_TASK_TYPES", "none")]);
+    until("it is answered again", LIMIT, || async { (manager.answers("owed") > before).then_some(()) }).await;
+    assert_eq!(manager.answer("owed").await["response"]["status"], "SUCCESS");
+    manager.answered_once("owed");
+    assert_eq!(std::fs::read_to_string(dir.path().join("owed-ran")).unwrap(), "x\n");
+    agent.kill9();
+    let _agent = manager.agent(dir.path(), &[]);
     let again = manager.package("after", SHELL, script("echo done"));
     assert_eq!(manager.run(again).await["status"], "SUCCESS");
     assert_eq!(manager.answers("kill"), 2);
