@@ -212,7 +212,8 @@ fn rolling_describes_registers_deploys_and_verifies_in_this_order() {
         EcsAction::EcsRollingDeploy {
             same_as_already_running_instances: false,
             force_new_deployment: true,
-            skip_steady_state_check: false
+            skip_steady_state_check: false,
+            native: Default::default(),
         }
     );
     assert_eq!(ecs(&roll).current_task_definition.as_deref(), Some(NEXT));
@@ -463,7 +464,8 @@ fn canary_grows_and_goes_and_the_service_follows() {
             EcsAction::EcsRollingDeploy {
                 same_as_already_running_instances: false,
                 force_new_deployment: false,
-                skip_steady_state_check: false
+                skip_steady_state_check: false,
+                native: Default::default(),
             },
         ]
     );

@@ -15,6 +15,7 @@ mod documents;
 mod error;
 mod logs;
 mod memory;
+mod native;
 mod preflight;
 pub mod rights;
 mod scaling;
@@ -48,6 +49,8 @@ pub struct EcsExecutor {
     pub(crate) accounts: cover::Accounts,
     /// Who looks at services, for all steps together.
     pub(crate) pollers: steady::Pollers,
+    /// Who looks at service deployments, for all steps together.
+    pub(crate) looks: native::Looks,
 }
 
 impl EcsExecutor {
@@ -63,6 +66,7 @@ impl EcsExecutor {
             told: Arc::default(),
             accounts: Arc::default(),
             pollers,
+            looks: native::Looks::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! again finds them here.
 
 use crate::error::unreadable;
+use crate::native::Followed;
 use crate::scaling::Scaling;
 use crate::service::Snapshot;
 use crate::steps::phases::Phased;
@@ -80,6 +81,9 @@ pub(crate) struct Deployed {
     /// What it did is not known: it was another task, of which this record was made before it began. Whatever the service has
     /// become since is then taken for its work.
     pub(crate) unrecorded: bool,
+    /// The service deployment, where ECS shifts the requests itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) native: Option<Followed>,
 }
 
 impl Undo {

@@ -114,8 +114,10 @@ const ROUTES: &[Right] = &[
 /// Changing where requests go.
 const SHIFT: &[Right] = &[elb("ModifyListener"), elb("ModifyRule")];
 
-/// Native strategies.
-const NATIVE: &[Right] = &[ecs("ContinueServiceDeployment"), ecs("StopServiceDeployment")];
+/// Opening a gate of a native deployment, and telling its revisions apart.
+const CONTINUE: &[Right] = &[ecs("ContinueServiceDeployment"), ecs("DescribeServiceRevisions")];
+/// Having ECS roll a native deployment back.
+const BACK: &[Right] = &[ecs("StopServiceDeployment")];
 
 /// One-off tasks.
 const TASKS: &[Right] =
@@ -126,8 +128,9 @@ const FIND: &[Right] = &[ecs("ListServices")];
 
 fn groups(kind: &str) -> &'static [&'static [Right]] {
     match kind {
-        "EcsRollingDeploy" => &[EVERY, DEFINE, SERVE, SCALING, WAIT, NATIVE],
-        "EcsRollingRollback" => &[EVERY, DEFINE, SERVE, SCALING, WAIT, NATIVE],
+        "EcsRollingDeploy" => &[EVERY, DEFINE, SERVE, SCALING, WAIT],
+        "EcsContinueDeployment" => &[EVERY, SCALING, WAIT, CONTINUE],
+        "EcsRollingRollback" => &[EVERY, DEFINE, SERVE, SCALING, WAIT, CONTINUE, BACK],
         "EcsCanaryDeploy" => &[EVERY, DEFINE, SERVE, SCALING, WAIT],
         "EcsCanaryDelete" => &[EVERY, SERVE, SCALING, WAIT],
         "EcsScale" => &[EVERY, SERVE, SCALING, WAIT],
@@ -140,7 +143,7 @@ fn groups(kind: &str) -> &'static [&'static [Right]] {
         "EcsBlueGreenTrafficShift" | "StandAloneTrafficShiftRollback" => &[EVERY, SERVE, WAIT, ROUTES, SHIFT],
         "EcsPrepareRollback" => &[EVERY, LOOK, FIND, ROUTES],
         "EcsRunTask" => &[EVERY, DEFINE, SERVE, SCALING, WAIT, ROUTES, SHIFT, TASKS, FIND],
-        _ => &[EVERY, DEFINE, SERVE, SCALING, WAIT, ROUTES, SHIFT, NATIVE, FIND],
+        _ => &[EVERY, DEFINE, SERVE, SCALING, WAIT, ROUTES, SHIFT, CONTINUE, BACK, FIND],
     }
 }
 
@@ -195,9 +198,14 @@ pub fn policy(kind: &str) -> Value {
         json!({"Sid": "Everywhere", "Effect": "Allow", "Action": named(false), "Resource": "*"}),
     ];
     if passes {
+        // Roles of tasks; and the role with which ECS itself changes listener rules, where a service has one.
+        let to = match rights.iter().any(|right| right.operation == "CreateService") {
+            true => json!(["ecs-tasks.amazonaws.com", "ecs.amazonaws.com"]),
+            false => json!("ecs-tasks.amazonaws.com"),
+        };
         statements.push(json!({"Sid": "Roles", "Effect": "Allow", "Action": "iam:PassRole",
             "Resource": "arn:aws:iam::ACCOUNT:role/ROLE",
-            "Condition": {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}}));
+            "Condition": {"StringEquals": {"iam:PassedToService": to}}}));
     }
     let asked: Vec<String> = ASKED.iter().map(|right| right.action()).collect();
     statements.push(json!({"Sid": "Beforehand", "Effect": "Allow", "Action": asked, "Resource": "*"}));

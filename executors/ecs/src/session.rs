@@ -4,6 +4,7 @@ use crate::EcsExecutor;
 use crate::config::Settings;
 use crate::error::{bad_spec, cancelled, log_closed, not_recorded};
 use crate::memory::{self, Memory};
+use crate::native::Looks;
 use crate::steady::Pollers;
 use aws::{Fault, Operation, Repeat, Service};
 use executor_api::{CancelStage, Level, StepContext, StepError, TransportProbe, UnitLog};
@@ -47,6 +48,8 @@ pub(crate) struct Session {
     told: Arc<Mutex<Vec<String>>>,
     /// Who looks at services, for all steps together.
     pub(crate) pollers: Pollers,
+    /// Who looks at service deployments, for all steps together.
+    pub(crate) looks: Looks,
 }
 
 impl Session {
@@ -104,6 +107,7 @@ impl Session {
             kind: spec.action.kind(),
             told: executor.told.clone(),
             pollers: executor.pollers.clone(),
+            looks: executor.looks.clone(),
         };
         // The one question that is asked also when the step was asked to end.
         let mut asking = if cx.cancel.requested().is_some() { session.finishing() } else { session.clone() };

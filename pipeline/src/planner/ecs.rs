@@ -162,7 +162,12 @@ fn misplaced(action: &EcsAction, before: &[&EcsAction]) -> Option<(&'static str,
             _ => false,
         })
     };
+    let deploys = || before.iter().any(|action| matches!(action, EcsAction::EcsRollingDeploy { .. }));
     match action {
+        EcsAction::EcsContinueDeployment { .. } if !deploys() => Some((
+            "the stage has no EcsRollingDeploy before it whose deployment could be continued",
+            Some("write an EcsRollingDeploy with `gates` before it"),
+        )),
         EcsAction::EcsCanaryDelete {} if !canary() => {
             Some(("the stage has no EcsCanaryDeploy before it whose canary could be deleted", None))
         }

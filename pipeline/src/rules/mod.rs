@@ -181,7 +181,7 @@ pub fn r16_default_strategy(frame: &Frame, has_rollback: bool, findings: &mut Fi
 }
 
 /// Step types whose `spec` has nothing that must be written.
-const SPEC_OPTIONAL: [&str; 20] = [
+const SPEC_OPTIONAL: [&str; 21] = [
     "Noop",
     "Verify",
     "K8sRollingDeploy",
@@ -193,6 +193,7 @@ const SPEC_OPTIONAL: [&str; 20] = [
     "K8sDryRun",
     "K8sDiff",
     "EcsRollingDeploy",
+    "EcsContinueDeployment",
     "EcsRollingRollback",
     "EcsCanaryDeploy",
     "EcsCanaryDelete",

@@ -177,6 +177,14 @@ pub enum EcsAction {
         force_new_deployment: bool,
         /// Do not wait.
         skip_steady_state_check: bool,
+        /// What it says about a service whose strategy is not the rolling one.
+        #[serde(default, skip_serializing_if = "NativeDeploy::is_default")]
+        native: NativeDeploy,
+    },
+    /// Continues the service deployment of this stage that waits at a gate, and follows it further. A step type of ours.
+    EcsContinueDeployment {
+        /// How far.
+        until: ContinueUntil,
     },
     /// Brings back what the rolling deployment of this stage found.
     EcsRollingRollback {
@@ -264,6 +272,40 @@ pub enum EcsAction {
         /// Its type.
         kind: String,
     },
+}
+
+/// What a deployment step says about ECS' own strategies (facts A14). The strategy itself stands in the service definition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NativeDeploy {
+    /// `engine: native`: refuse a service whose strategy is the rolling one.
+    pub required: bool,
+    /// Lifecycle stages before which ECS waits for the pipeline: `PRE_PRODUCTION_TRAFFIC_SHIFT` …
+    pub gates: Vec<String>,
+    /// Minutes after which ECS rolls back what nobody continues; AWS' default (a day) when not said.
+    pub gate_timeout_minutes: Option<u32>,
+}
+
+impl NativeDeploy {
+    fn is_default(&self) -> bool {
+        *self == NativeDeploy::default()
+    }
+}
+
+/// How far a continued service deployment is followed. Gates on the way are continued, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all_fields = "camelCase")]
+pub enum ContinueUntil {
+    /// To the next gate, or to its end when there is none.
+    #[default]
+    NextPause,
+    /// To the first gate at which the new revision has at least this share of the production traffic, or to its end.
+    Weight {
+        /// Percent.
+        percent: u32,
+    },
+    /// To its end.
+    End,
 }
 
 /// A weighted shift.
@@ -371,6 +413,7 @@ impl EcsAction {
     pub fn kind(&self) -> &'static str {
         match self {
             EcsAction::EcsRollingDeploy { .. } => "EcsRollingDeploy",
+            EcsAction::EcsContinueDeployment { .. } => "EcsContinueDeployment",
             EcsAction::EcsRollingRollback { .. } => "EcsRollingRollback",
             EcsAction::EcsCanaryDeploy { .. } => "EcsCanaryDeploy",
             EcsAction::EcsCanaryDelete {} => "EcsCanaryDelete",
@@ -393,6 +436,7 @@ impl EcsAction {
 /// Wire tags of the ECS family, as `EcsAction::kind` gives them.
 pub const ECS_KINDS: [&str; 16] = [
     "EcsRollingDeploy",
+    "EcsContinueDeployment",
     "EcsRollingRollback",
     "EcsCanaryDeploy",
     "EcsCanaryDelete",

@@ -14,7 +14,7 @@ use super::{Cx, step};
 use crate::request::{EcsCommand, Kind};
 use proto::task::{
     BlueGreenRoutes, EcsAction, EcsDefinitions, EcsDocument, EcsSpec, EcsStrategy, FileStore, Infrastructure,
-    ResizeStrategy, RunTaskShape, StepSpec, StepTask, TaskCount, TaskDefinition,
+    NativeDeploy, ResizeStrategy, RunTaskShape, StepSpec, StepTask, TaskCount, TaskDefinition,
 };
 use proto::text::Text;
 
@@ -93,6 +93,7 @@ fn action(cx: &mut Cx<'_>, command: EcsCommand, data: &View<'_>) -> Result<EcsAc
             same_as_already_running_instances: data.flag("sameAsAlreadyRunningInstances")?,
             force_new_deployment: data.flag("forceNewDeployment")?,
             skip_steady_state_check: false,
+            native: NativeDeploy::default(),
         },
         EcsCommand::RollingRollback => EcsAction::EcsRollingRollback { skip_steady_state_check: false },
         EcsCommand::CanaryDeploy | EcsCommand::TaskArnCanaryDeploy => EcsAction::EcsCanaryDeploy {

@@ -152,6 +152,7 @@ fn every_command_becomes_its_step() {
         same_as_already_running_instances: true,
         force_new_deployment: true,
         skip_steady_state_check: false,
+        native: Default::default(),
     };
     let table = [
         (EcsCommand::PrepareRollbackData, prepare(EcsStrategy::Rolling), "Prepare Rollback Data"),

@@ -20,6 +20,8 @@ pub(crate) struct Restored {
     pub(crate) target: Target,
     /// Whether anything had to be changed.
     pub(crate) changed: bool,
+    /// Whether ECS starts a deployment for it.
+    pub(crate) rolls: bool,
 }
 
 /// Brings the service back. `task_definition` is the revision to run: the snapshot's, unless it had to be registered
@@ -56,7 +58,7 @@ pub(crate) async fn restore<M: Memory>(
         session.announce(format!("make service {name} again"), &[&step], memory).await?;
         let answer = session.change(&step, ecs("CreateService"), input, Repeat::Safe).await;
         let answer = answer.map_err(|fault| session.fault(fault, &step))?;
-        return Ok(Restored { target: steady::target_of(&answer), changed: true });
+        return Ok(Restored { target: steady::target_of(&answer), changed: true, rolls: true });
     };
     let revision = revision(session, &live).await?;
     let update = restore_input(snapshot, &live, revision.as_ref(), call);
@@ -68,7 +70,7 @@ pub(crate) async fn restore<M: Memory>(
     set_tags(session, &live, &set, &remove, memory, log).await?;
     if update.is_nothing() {
         session.say(log, Level::Info, &format!("service {name} is as it was; nothing is changed")).await?;
-        return Ok(Restored { target: steady::target_of(&live), changed: false });
+        return Ok(Restored { target: steady::target_of(&live), changed: false, rolls: false });
     }
     for change in &update.changes {
         session.say(log, Level::Info, &format!("  {change}")).await?;
@@ -77,9 +79,10 @@ pub(crate) async fn restore<M: Memory>(
     session
         .announce(format!("bring service {name} back to {}", short(task_definition)), &[&step], memory)
         .await?;
+    let rolls = update.rolls;
     let answer = session.change(&step, ecs("UpdateService"), update.input, Repeat::Safe).await;
     let answer = answer.map_err(|fault| session.fault(fault, &step))?;
-    Ok(Restored { target: steady::target_of(&answer), changed: true })
+    Ok(Restored { target: steady::target_of(&answer), changed: true, rolls })
 }
 
 /// What [`restore`] would change of a service that is there.

@@ -1,6 +1,9 @@
 //! What stands behind a rollout that does not come about: targets of load balancers, the last lines of containers.
 
-use super::tasks::Task;
+use super::Target;
+use super::instances::{arns, described};
+use super::tasks::{Stopped, Task};
+use super::told::stopped_line;
 use crate::logs;
 use crate::session::{Session, elb};
 use aws::Service as Aws;
@@ -11,6 +14,25 @@ use std::time::Duration;
 
 /// So long evidence is looked for at most; it must not keep a step that has failed.
 const LIMIT: Duration = Duration::from_secs(15);
+
+/// What stands behind a deployment of `target` that failed, and for what reason its tasks stopped last. What cannot be read is left
+/// out.
+pub(crate) async fn gather(session: &Session, target: &Target) -> (Vec<String>, Option<String>) {
+    let read = async {
+        let arns = arns(session, &target.service, "STOPPED").await.ok()?;
+        described(session, &arns).await.ok()
+    };
+    let tasks = tokio::time::timeout(LIMIT, read).await.ok().flatten().unwrap_or_default();
+    let tasks: Vec<Task> = tasks.iter().map(Task::read).collect();
+    let mut stopped = Stopped::default();
+    stopped.take(target, &tasks);
+    let mut lines: Vec<String> = stopped.groups().iter().rev().map(stopped_line).collect();
+    let newest = stopped.groups().last();
+    if let Some(group) = newest {
+        lines.extend(last_lines(session, &group.example).await);
+    }
+    (lines, newest.map(|group| group.reason.words.clone()))
+}
 
 /// What load balancers say of the service's targets, one line a group; nothing for groups all of whose targets are healthy.
 pub(super) async fn target_health(session: &Session, groups: &[String]) -> Vec<String> {

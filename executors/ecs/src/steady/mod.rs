@@ -21,8 +21,10 @@ mod view;
 mod waiter;
 
 pub(crate) use drain::{drain, wait_inactive};
+pub(crate) use evidence::gather as evidence;
 pub(crate) use instances::instances;
 pub(crate) use poller::{Pace, Pollers};
+pub(crate) use roster::{Part, Rounds};
 #[allow(unused_imports)]
 pub(crate) use view::revision;
 

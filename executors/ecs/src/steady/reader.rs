@@ -32,7 +32,7 @@ impl Reader for Cluster {
 
 impl Session {
     /// What steps that share their looks have in common: account and cluster.
-    pub(super) fn poll_key(&self) -> (String, String) {
+    pub(crate) fn poll_key(&self) -> (String, String) {
         (self.aws.key().to_owned(), self.cluster_arn.clone())
     }
 

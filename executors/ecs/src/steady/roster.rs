@@ -19,7 +19,7 @@ const OPEN: Duration = Duration::from_millis(300);
 pub(super) const FEW: usize = 4;
 
 /// Tasks by service; `None`: they could not be had together.
-type Found = Option<Arc<HashMap<String, Vec<Value>>>>;
+pub(crate) type Found = Option<Arc<HashMap<String, Vec<Value>>>>;
 /// Account and cluster.
 type Key = (String, String);
 
@@ -32,17 +32,18 @@ struct Round {
 
 /// The open round of each cluster.
 #[derive(Clone, Default)]
-pub(super) struct Rounds(Arc<Mutex<HashMap<Key, Round>>>);
+pub(crate) struct Rounds(Arc<Mutex<HashMap<Key, Round>>>);
 
 /// How a member gets its answer.
-enum Part {
+pub(crate) enum Part {
     /// It asks for all.
     Ask(watch::Sender<Option<Found>>),
     Wait(watch::Receiver<Option<Found>>),
 }
 
 impl Rounds {
-    fn join(&self, key: &Key, service: &str) -> Part {
+    /// Takes part in the open round of `key`; `service` is what its answer is about.
+    pub(crate) fn join(&self, key: &Key, service: &str) -> Part {
         let mut rounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let round = rounds.entry(key.clone()).or_default();
         round.services.push(service.to_owned());
@@ -57,7 +58,8 @@ impl Rounds {
         }
     }
 
-    fn close(&self, key: &Key) -> Vec<String> {
+    /// Ends the round, and says what it is about.
+    pub(crate) fn close(&self, key: &Key) -> Vec<String> {
         let mut rounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut services = rounds.remove(key).unwrap_or_default().services;
         services.sort_unstable();

@@ -7,6 +7,7 @@ mod canary;
 mod canary_delete;
 mod colours;
 mod command;
+mod continue_deployment;
 mod definition;
 mod fetched;
 mod green;
@@ -47,6 +48,7 @@ pub(crate) fn run<'a>(
         EcsAction::EcsBasicRollback {} => Box::pin(phased_rollback::run(executor, spec, cx)),
         EcsAction::EcsCanaryDelete {} => Box::pin(canary_delete::run(executor, spec, cx)),
         EcsAction::EcsRollingDeploy { .. } => Box::pin(rolling::run(executor, spec, cx)),
+        EcsAction::EcsContinueDeployment { .. } => Box::pin(continue_deployment::run(executor, spec, cx)),
         EcsAction::EcsRollingRollback { .. } => Box::pin(rollback::run(executor, spec, cx)),
         EcsAction::EcsCanaryDeploy { .. } => Box::pin(canary::run(executor, spec, cx)),
         EcsAction::EcsScale { .. } => Box::pin(scale::run(executor, spec, cx)),
@@ -75,6 +77,7 @@ pub(crate) fn plan<'a>(
         EcsAction::EcsBasicRollback {} => Box::pin(phased_rollback::plan(executor, spec, cx)),
         EcsAction::EcsCanaryDelete {} => Box::pin(canary_delete::plan(executor, spec, cx)),
         EcsAction::EcsRollingDeploy { .. } => Box::pin(rolling::plan(executor, spec, cx)),
+        EcsAction::EcsContinueDeployment { .. } => Box::pin(continue_deployment::plan(executor, spec, cx)),
         EcsAction::EcsRollingRollback { .. } => Box::pin(rollback::plan(executor, spec, cx)),
         EcsAction::EcsCanaryDeploy { .. } => Box::pin(canary::plan(executor, spec, cx)),
         EcsAction::EcsScale { .. } => Box::pin(scale::plan(executor, spec, cx)),

@@ -17,6 +17,6 @@ pub(crate) fn planned(lines: &[String]) -> Plan {
 }
 
 /// Outputs by name.
-pub(crate) fn outputs<const N: usize>(all: [(&str, Value); N]) -> BTreeMap<String, Output> {
+pub(crate) fn outputs<'a>(all: impl IntoIterator<Item = (&'a str, Value)>) -> BTreeMap<String, Output> {
     all.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }

@@ -6,6 +6,7 @@ use crate::EcsExecutor;
 use crate::documents::arn::short;
 use crate::error::bad_spec;
 use crate::memory::{Deployed, Memory, Undo, recall};
+use crate::native::{self, Followed, Following, Undoing, Way};
 use crate::scaling::{self, Scaling};
 use crate::service::{self, Snapshot, primary};
 use crate::session::Session;
@@ -14,7 +15,7 @@ use crate::task_definition::{self, Source, images};
 use aws::document::text;
 use aws::{Operation, Service};
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
-use proto::task::{EcsAction, EcsSpec};
+use proto::task::{ContinueUntil, EcsAction, EcsSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -51,11 +52,37 @@ pub(crate) struct Back {
     count: Option<u32>,
     suspended: Option<Box<Scaling>>,
     target: Option<Target>,
+    /// What became of the service deployment of the step that is undone; `None` until that is known.
+    native: Option<Native>,
+    /// The service deployment that is followed: first that one, then the one that brings the snapshot back.
+    followed: Option<Followed>,
+    /// The newest service deployment before the snapshot was brought back.
+    before: Option<String>,
+}
+
+/// How a deployment that ECS makes itself is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Native {
+    /// ECS has rolled it back.
+    ByEcs,
+    /// It is over: what was before is deployed again.
+    Over,
 }
 
 impl Memory for Back {
     fn undo(&self) -> Option<Undo> {
         None
+    }
+}
+
+impl Following for Back {
+    fn followed(&self) -> Option<&Followed> {
+        self.followed.as_ref()
+    }
+
+    fn followed_mut(&mut self) -> Option<&mut Followed> {
+        self.followed.as_mut()
     }
 }
 
@@ -223,6 +250,12 @@ async fn bring_back(
     log: &dyn UnitLog,
 ) -> Result<Vec<Value>, StepError> {
     let deployed = deployed(one);
+    if let (Some(native), None) = (&deployed.native, memory.native) {
+        memory.followed.get_or_insert_with(|| native.clone());
+        let undone = Box::pin(native::undo(session, memory, log)).await?;
+        memory.native = Some(if undone == Undoing::Back { Native::ByEcs } else { Native::Over });
+        memory.followed = None;
+    }
     if memory.target.is_none() {
         let live = session.service(&one.name).await?.filter(service::is_active);
         let runs = live.as_ref().and_then(primary).and_then(|now| text(now, &["taskDefinition"]));
@@ -255,6 +288,9 @@ async fn bring_back(
             scaling::suspend(session, &one.scaling, memory, log).await?;
         }
         let tags = &deployed.tags;
+        if memory.before.is_none() && live.as_ref().is_some_and(native::is_native) {
+            memory.before = native::previous(session, &one.name).await?;
+        }
         let restored =
             service::restore(session, snapshot, &revision, memory.count, tags, memory, log).await?;
         let mut target = restored.target;
@@ -265,14 +301,23 @@ async fn bring_back(
         if undone != target.task_definition {
             target.previous_task_definition = Some(undone.to_owned());
         }
+        memory.followed = shifted_back(session, &one.name, &target, restored.rolls, memory).await?;
+        if memory.native.is_some() && !restored.rolls {
+            // What ECS names as the service's deployment is the one that was undone.
+            target.service_deployment = None;
+        }
         memory.target = Some(target);
         session.announce(format!("wait for service {}", one.name), &[], memory).await?;
     } else {
         rollout::suspend_again(session, memory, log).await?;
     }
-    match memory.target.as_ref().filter(|_| !skip_wait) {
+    match memory.target.clone().filter(|_| !skip_wait) {
+        // Nobody judges a rollback: its gates are opened.
+        Some(_) if memory.followed.is_some() => {
+            Box::pin(native::follow(session, memory, Way::On(ContinueUntil::End), log)).await?;
+        }
         Some(target) => {
-            steady::wait(session, target, log, steady::Options::default()).await?;
+            steady::wait(session, &target, log, steady::Options::default()).await?;
         }
         None => session.say(log, Level::Warn, "skipSteadyStateCheck: nobody waits for the rollback").await?,
     }
@@ -281,6 +326,19 @@ async fn bring_back(
     let (put, made) = scaled(one, &deployed, &live);
     scaling::restore(session, &one.scaling, &live, put, made, memory, log).await?;
     steady::instances(session, &one.name).await
+}
+
+/// The service deployment that brings the snapshot back, when ECS shifts the requests itself.
+async fn shifted_back(
+    session: &Session,
+    name: &str,
+    target: &Target,
+    rolls: bool,
+    memory: &Back,
+) -> Result<Option<Followed>, StepError> {
+    let live = session.service(name).await?.filter(native::is_native);
+    let Some(live) = live.filter(|_| rolls) else { return Ok(None) };
+    native::find(session, &live, &target.task_definition, memory.before.as_deref(), true).await
 }
 
 /// The revision of the snapshot; the same one registered again, when it was deregistered meanwhile.

@@ -94,6 +94,7 @@ pub(crate) fn rolling() -> EcsAction {
         same_as_already_running_instances: false,
         force_new_deployment: false,
         skip_steady_state_check: false,
+        native: Default::default(),
     }
 }
 

@@ -260,6 +260,7 @@ async fn a_step_that_is_run_again_deploys_once() {
         same_as_already_running_instances: false,
         force_new_deployment: true,
         skip_steady_state_check: false,
+        native: Default::default(),
     };
     let world = World::new("again", task(&first, "e1", "deploy"), secrets());
     run(&world, &first).await.unwrap();
@@ -296,6 +297,7 @@ async fn an_agent_that_is_killed_anywhere_goes_on_and_deploys_once() {
         same_as_already_running_instances: false,
         force_new_deployment: true,
         skip_steady_state_check: false,
+        native: Default::default(),
     };
     let undisturbed = World::new("k0", task(&step, "k0", "deploy"), secrets());
     live(&undisturbed, &step).await.unwrap().unwrap();

@@ -112,6 +112,7 @@ pub(super) fn cloud_watch_scope(builder: &Builder<'_>, scope: &mut CloudWatchSco
                 name.and_then(Json::as_str).filter(|name| !name.contains("<+")).map(str::to_owned)
             }
             EcsAction::EcsRollingDeploy { .. }
+            | EcsAction::EcsContinueDeployment { .. }
             | EcsAction::EcsBlueGreenCreateService { .. }
             | EcsAction::EcsRunTask { shape: RunTaskShape::Green { .. } } => output(done.run, "serviceName"),
             _ => None,

@@ -5,15 +5,18 @@ use super::earlier_ecs::{Undone, must_be_known, undo_data};
 use super::ecs_documents::{context, definitions, document, resolved_map, task_definition};
 use crate::connection;
 use crate::model::connector::ConnectorSpec;
-use crate::model::ecs::{EcsAction, EcsStep, OwnPlace, Routes, RunTaskShape, Shift, unrecognised};
+use crate::model::ecs::{
+    EcsAction, EcsStep, NativeDeploy, OwnPlace, Routes, RunTaskShape, Shift, Until, gate_minutes,
+    unrecognised,
+};
 use crate::model::step::Spec;
 use crate::model::step_k8s::InstanceSelection;
 use crate::model::{Field, Variable};
 use crate::plan::NodeKind;
 use proto::failure::{Failure, FailureKind};
 use proto::task::{
-    AwsAccount, BlueGreenRoutes, EcsDefinitions, EcsDocument, EcsSpec, ResizeStrategy, TaskCount,
-    TrafficShift,
+    AwsAccount, BlueGreenRoutes, ContinueUntil, EcsDefinitions, EcsDocument, EcsSpec, ResizeStrategy,
+    TaskCount, TrafficShift,
 };
 use proto::text::Text;
 use serde_json::Value as Json;
@@ -212,6 +215,22 @@ fn shift(builder: &Builder<'_>, shift: &Shift) -> Result<TrafficShift, Box<Failu
     })
 }
 
+fn native(builder: &Builder<'_>, own: &NativeDeploy) -> Result<proto::task::NativeDeploy, Box<Failure>> {
+    let mut gates = Vec::new();
+    for gate in &own.gates {
+        gates.push(builder.strict(gate)?.trim().to_ascii_uppercase());
+    }
+    let gate_timeout_minutes = match &own.gate_timeout {
+        Some(field) => {
+            let text = builder.strict(field)?;
+            let wrong = || bad_field(field, format!("expected a duration from 1m to 14d; found `{text}`"));
+            Some(gate_minutes(&text).ok_or_else(wrong)?)
+        }
+        None => None,
+    };
+    Ok(proto::task::NativeDeploy { required: own.required, gates, gate_timeout_minutes })
+}
+
 fn action(
     builder: &mut Builder<'_>,
     action: &EcsAction,
@@ -223,10 +242,19 @@ fn action(
             same_as_already_running_instances,
             force_new_deployment,
             skip_steady_state_check,
+            native: own,
         } => Made::EcsRollingDeploy {
             same_as_already_running_instances: *same_as_already_running_instances,
             force_new_deployment: *force_new_deployment,
             skip_steady_state_check: *skip_steady_state_check,
+            native: native(builder, own)?,
+        },
+        EcsAction::EcsContinueDeployment { until } => Made::EcsContinueDeployment {
+            until: match until {
+                Until::NextPause => ContinueUntil::NextPause,
+                Until::Weight(weight) => ContinueUntil::Weight { percent: number(builder, weight, 1, 100)? },
+                Until::End => ContinueUntil::End,
+            },
         },
         EcsAction::EcsRollingRollback { skip_steady_state_check } => {
             Made::EcsRollingRollback { skip_steady_state_check: *skip_steady_state_check }

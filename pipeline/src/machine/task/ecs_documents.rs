@@ -17,9 +17,9 @@ fn needs(action: &EcsAction) -> (bool, bool, bool) {
         | EcsAction::EcsCanaryDeploy { .. }
         | EcsAction::EcsBlueGreenCreateService { .. }
         | EcsAction::EcsServiceSetup { .. } => (true, true, true),
-        EcsAction::EcsBlueGreenSwapTargetGroups { .. } | EcsAction::EcsUpgradeContainer { .. } => {
-            (false, true, true)
-        }
+        EcsAction::EcsBlueGreenSwapTargetGroups { .. }
+        | EcsAction::EcsUpgradeContainer { .. }
+        | EcsAction::EcsContinueDeployment { .. } => (false, true, true),
         EcsAction::EcsCanaryDelete {} | EcsAction::EcsBlueGreenTrafficShift { .. } => (false, true, false),
         EcsAction::EcsRunTask { shape } => match shape {
             RunTaskShape::Run { task, .. } => (task.is_none(), false, false),

@@ -8,6 +8,7 @@ mod run_task;
 mod service;
 mod undo;
 
+pub(crate) use read::minutes as gate_minutes;
 pub(super) use read::read_ecs;
 pub(crate) use run_task::{RunTaskWords, unrecognised};
 pub use service::EcsService;
@@ -21,8 +22,9 @@ use super::step_k8s::InstanceSelection;
 use serde::{Deserialize, Serialize};
 
 /// Types of the ECS steps as pipelines write them: all but `EcsUndo`, which the planner makes.
-pub(super) const TYPES: [&str; 14] = [
+pub(super) const TYPES: [&str; 15] = [
     "EcsRollingDeploy",
+    "EcsContinueDeployment",
     "EcsRollingRollback",
     "EcsCanaryDeploy",
     "EcsCanaryDelete",
@@ -156,6 +158,29 @@ impl Routes {
     }
 }
 
+/// What a deployment step says about ECS' own strategies, before expressions are resolved. A definition of ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NativeDeploy {
+    /// `engine: native`.
+    pub required: bool,
+    /// Lifecycle stages.
+    pub gates: Vec<Field>,
+    /// A duration.
+    pub gate_timeout: Option<Field>,
+}
+
+/// How far a service deployment is continued.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Until {
+    /// To its next gate.
+    NextPause,
+    /// To this share of the production requests, percent.
+    Weight(Field),
+    /// To its end.
+    End,
+}
+
 /// A weighted shift, before expressions are resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all_fields = "camelCase")]
@@ -196,6 +221,11 @@ pub enum EcsAction {
         same_as_already_running_instances: bool,
         force_new_deployment: bool,
         skip_steady_state_check: bool,
+        #[serde(default)]
+        native: NativeDeploy,
+    },
+    EcsContinueDeployment {
+        until: Until,
     },
     EcsRollingRollback {
         skip_steady_state_check: bool,
@@ -329,7 +359,12 @@ impl EcsStep {
             }
             EcsAction::EcsScale { service, instances, .. } => fields.extend([service, instances.field()]),
             EcsAction::EcsRunTask { shape } => fields.extend(shape.fields()),
-            EcsAction::EcsRollingDeploy { .. }
+            EcsAction::EcsRollingDeploy { native, .. } => {
+                fields.extend(&native.gates);
+                fields.extend(&native.gate_timeout);
+            }
+            EcsAction::EcsContinueDeployment { until: Until::Weight(weight) } => fields.push(weight),
+            EcsAction::EcsContinueDeployment { .. }
             | EcsAction::EcsRollingRollback { .. }
             | EcsAction::EcsCanaryDelete {}
             | EcsAction::EcsBlueGreenRollback {}
@@ -373,7 +408,9 @@ impl EcsStep {
                 | RunTaskShape::Command { .. }
                 | RunTaskShape::Register { .. } => false,
             },
-            EcsAction::EcsRollingRollback { .. }
+            // What is continued is undone by the step that began it.
+            EcsAction::EcsContinueDeployment { .. }
+            | EcsAction::EcsRollingRollback { .. }
             | EcsAction::EcsCanaryDelete {}
             | EcsAction::EcsBlueGreenRollback {}
             | EcsAction::StandAloneTrafficShiftRollback {}

@@ -1,8 +1,9 @@
 //! Reading the specs of ECS steps.
 
 use super::run_task::read_run_task;
-use super::{EcsAction, EcsStep, OwnPlace, Routes, Shift};
+use super::{EcsAction, EcsStep, NativeDeploy, OwnPlace, Routes, Shift, Until};
 use crate::fault::Findings;
+use crate::model::duration::parse_duration;
 use crate::model::read::{Field, Reader, one_of};
 use crate::model::step::{Frame, Spec};
 use crate::model::step_k8s::{InstanceSelection, instances};
@@ -31,8 +32,10 @@ pub(in crate::model) fn read_ecs(
                 same_as_already_running_instances: same_as_running(spec, findings),
                 force_new_deployment: flag(spec, "forceNewDeployment", findings),
                 skip_steady_state_check: flag(spec, "skipSteadyStateCheck", findings),
+                native: read_native(spec, findings)?,
             }
         }
+        "EcsContinueDeployment" => EcsAction::EcsContinueDeployment { until: read_until(spec, findings)? },
         "EcsRollingRollback" => EcsAction::EcsRollingRollback {
             skip_steady_state_check: flag(spec, "skipSteadyStateCheck", findings),
         },
@@ -122,6 +125,84 @@ pub(super) fn whole_number(field: Option<&Field>, least: u32, most: u32, finding
     }
     let range = if most == u32::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
     findings.fault(&field.at, &field.path, format!("expected a whole number, {range}; found `{text}`"));
+}
+
+/// Lifecycle stages at which ECS pauses (facts A14).
+const GATES: [(&str, ()); 6] = [
+    ("RECONCILE_SERVICE", ()),
+    ("PRE_SCALE_UP", ()),
+    ("POST_SCALE_UP", ()),
+    ("POST_TEST_TRAFFIC_SHIFT", ()),
+    ("PRE_PRODUCTION_TRAFFIC_SHIFT", ()),
+    ("POST_PRODUCTION_TRAFFIC_SHIFT", ()),
+];
+/// Longest time that a hook of ECS may wait.
+const LONGEST_GATE_MS: u64 = 14 * 24 * 3_600_000;
+
+/// `engine: native`, `gates`, `gateTimeout`: keys of ours.
+fn read_native(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<NativeDeploy> {
+    let required = match spec.field("engine", findings) {
+        Some(engine) => one_of(&engine, "engine", &[("native", true)], findings)?,
+        None => false,
+    };
+    let path = spec.sub("gates");
+    let mut gates = Vec::new();
+    for (index, node) in spec.list("gates", findings).iter().enumerate() {
+        let Some(text) = node.as_str() else {
+            findings.fault(&node.at, &format!("{path}[{index}]"), "expected the name of a lifecycle stage");
+            continue;
+        };
+        let gate = Field::made(text.to_owned(), format!("{path}[{index}]"), &node.at);
+        if !text.contains("<+") {
+            one_of(&gate, "lifecycle stage at which ECS pauses", &GATES, findings)?;
+        }
+        gates.push(gate);
+    }
+    let gate_timeout = spec.field("gateTimeout", findings);
+    if let Some(timeout) = &gate_timeout {
+        let text = timeout.text();
+        if !text.contains("<+") && minutes(&text).is_none() {
+            findings.fault(
+                &timeout.at,
+                &timeout.path,
+                format!("expected a duration from 1m to 14d; found `{text}`"),
+            );
+        }
+        if gates.is_empty() {
+            findings.fault(&timeout.at, &timeout.path, "`gateTimeout` needs `gates`");
+        }
+    }
+    Some(NativeDeploy { required, gates, gate_timeout })
+}
+
+/// Whole minutes of a duration, rounded up; `None` when ECS cannot wait so long.
+pub(crate) fn minutes(text: &str) -> Option<u32> {
+    let ms = parse_duration(text).filter(|ms| (60_000..=LONGEST_GATE_MS).contains(ms))?;
+    u32::try_from(ms.div_ceil(60_000)).ok()
+}
+
+/// `until: NextPause | Weight | End`, `weightPercentage`.
+fn read_until(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<Until> {
+    let kinds = [("NextPause", 0), ("Weight", 1), ("End", 2)];
+    let until = match spec.field("until", findings) {
+        Some(until) => one_of(&until, "`until`", &kinds, findings)?,
+        None => 0,
+    };
+    let weight = spec.field("weightPercentage", findings);
+    whole_number(weight.as_ref(), 1, 100, findings);
+    match (until, weight) {
+        (1, Some(weight)) => Some(Until::Weight(weight)),
+        (1, None) => {
+            findings.fault(spec.at(), &spec.sub("weightPercentage"), "`weightPercentage` is missing");
+            None
+        }
+        (_, Some(weight)) => {
+            findings.fault(&weight.at, &weight.path, "`weightPercentage` needs `until: Weight`");
+            None
+        }
+        (0, None) => Some(Until::NextPause),
+        (_, None) => Some(Until::End),
+    }
 }
 
 fn read_create_service(spec: &mut Reader<'_>, findings: &mut Findings) -> Option<EcsAction> {

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 pub(super) enum Decision {
     Create(Value),
     Update(Update),
+    /// It was sent by an earlier life of the agent.
+    Sent(Value),
     Nothing(Value),
 }
 
@@ -72,7 +74,7 @@ pub(super) async fn look(
 }
 
 /// The document with what the service has beside it.
-fn over(live: &Value, document: &Value) -> Value {
+pub(super) fn over(live: &Value, document: &Value) -> Value {
     let (Value::Object(live), Value::Object(document)) = (live, document) else { return document.clone() };
     let mut out = live.clone();
     let chosen = |name: &str| {
@@ -111,7 +113,7 @@ pub(super) async fn decide(
         session
             .say(log, Level::Info, "the deployment that was sent before the interruption is there")
             .await?;
-        return Ok(Decision::Nothing(live.clone()));
+        return Ok(Decision::Sent(live.clone()));
     }
     if first && live.is_some() && memory.sent.is_none() {
         return Err(appeared(session, &name));

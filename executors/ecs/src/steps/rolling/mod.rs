@@ -1,6 +1,7 @@
 //! `EcsRollingDeploy`: the service of the stage is made or updated, and waited for (facts A6).
 
 mod decision;
+mod native;
 
 use super::fetched::Fetched;
 use super::planned::{outputs, planned};
@@ -10,6 +11,7 @@ use crate::documents::Reader;
 use crate::documents::arn::short;
 use crate::error::bad_spec;
 use crate::memory::{Deployed, Memory, Undo, recall};
+use crate::native::{Followed, Pause, outputs as native_outputs};
 use crate::scaling::{self, Scaling};
 use crate::service::{self, Call, Snapshot, Update, check};
 use crate::session::{Session, ecs};
@@ -45,19 +47,30 @@ struct Rolling {
     /// Autoscaling documents were about to be applied.
     scaled: bool,
     tagged: Vec<String>,
+    /// The strategy by which ECS shifts the requests itself.
+    native: Option<String>,
+    /// The newest service deployment from before the step.
+    before: Option<String>,
+    /// Ours.
+    followed: Option<Followed>,
+    /// The gate at which the step has ended.
+    paused: Option<Pause>,
 }
 
 impl Memory for Rolling {
     fn undo(&self) -> Option<Undo> {
         let name = self.fetched.as_ref()?.name.clone();
+        // At a gate the step leaves its scaling documents to whoever continues.
+        let scaled = self.scaled || self.paused.is_some();
         let deployed = self.sent.as_ref().map(|_| Deployed {
             task_definition: self.revision.clone().unwrap_or_default(),
             deployment: self.target.as_ref().and_then(|target| target.deployment.clone()),
             created: self.snapshot.is_none(),
-            policies: if self.scaled { self.policies() } else { Vec::new() },
-            target_registered: self.scaled && self.registers_target(),
+            policies: if scaled { self.policies() } else { Vec::new() },
+            target_registered: scaled && self.registers_target(),
             tags: self.tagged.clone(),
             unrecorded: false,
+            native: self.followed.clone(),
         });
         self.prepared.then(|| Undo::Service {
             name,
@@ -104,6 +117,7 @@ fn asked(spec: &EcsSpec) -> Result<Asked, StepError> {
             same_as_already_running_instances: same,
             force_new_deployment: force,
             skip_steady_state_check: skip_steady,
+            ..
         } => Ok(Asked { same, force, skip_steady }),
         _ => Err(bad_spec("ECS-008", format!("{} is no rolling deployment", spec.action.kind()))),
     }
@@ -141,7 +155,9 @@ impl rollout::Suspending for Rolling {
 }
 
 fn output(memory: &Rolling, instances: Vec<Value>) -> StepOutput {
-    let outputs = outputs([("serviceName", memory.name().into()), ("instances", instances.into())]);
+    let mut all = vec![("serviceName", Value::from(memory.name())), ("instances", instances.into())];
+    all.extend(memory.followed.iter().flat_map(|followed| native_outputs(followed, memory.paused.as_ref())));
+    let outputs = outputs(all);
     StepOutput { outputs, undo: memory.undo().map(|undo| undo.to_value()), ..StepOutput::default() }
 }
 
@@ -191,6 +207,8 @@ async fn prepare(
         let text = format!("service {} is {status}: this is its first deployment", fetched.name);
         session.say(log, Level::Info, &text).await?;
     }
+    native::prepare(&session, spec, memory, live.as_ref().filter(|live| service::is_active(live)), log)
+        .await?;
     let scaling = scaling::read(&session, &fetched.name, log).await?;
     fetched.scaling()?.has_target(&scaling)?;
     memory.scaling = Some(Box::new(scaling));
@@ -208,26 +226,37 @@ async fn deploy(
 ) -> Result<Vec<Value>, StepError> {
     let name = memory.name().to_owned();
     if memory.target.is_none() {
-        let plan = decide(session, spec, asked, memory, log).await?;
+        let plan = match native::sent_before(session, memory, log).await? {
+            Some(live) => Decision::Sent(live),
+            None => decide(session, spec, asked, memory, log).await?,
+        };
+        let rolls = match &plan {
+            Decision::Create(_) | Decision::Sent(_) => true,
+            Decision::Update(update) => update.rolls,
+            Decision::Nothing(_) => false,
+        };
         memory.target = match plan {
             Decision::Create(input) => Some(create(session, memory, input, log).await?),
             Decision::Update(update) => Some(update_service(session, memory, update, log).await?),
+            Decision::Sent(live) => Some(steady::target_of(&live)),
             Decision::Nothing(live) => {
                 let text = format!("service {name} is up to date: nothing is changed");
                 session.say(log, Level::Info, &text).await?;
                 Some(steady::target_of(&live))
             }
         };
+        native::identify(session, memory, rolls).await?;
         // The deployment is known now: whoever goes on after a crash waits for the same one.
         session.announce(format!("wait for service {name}"), &[], memory).await?;
     } else if !memory.arrived {
         rollout::suspend_again(session, memory, log).await?;
     }
     if !memory.arrived {
-        if let Some(target) = memory.target.as_ref().filter(|_| !asked.skip_steady) {
-            steady::wait(session, target, log, steady::Options::default()).await?;
-        } else {
-            session.say(log, Level::Warn, "skipSteadyStateCheck: nobody waits for the rollout").await?;
+        match asked.skip_steady {
+            false => native::wait(session, memory, log).await?,
+            true => {
+                session.say(log, Level::Warn, "skipSteadyStateCheck: nobody waits for the rollout").await?;
+            }
         }
         memory.arrived = true;
     }
@@ -245,7 +274,7 @@ async fn apply(
 ) -> Result<(), StepError> {
     let fetched = memory.fetched()?.clone();
     let wanted = fetched.scaling()?;
-    if !wanted.is_empty() {
+    if !wanted.is_empty() && memory.paused.is_none() {
         let live = scaling::read(session, &fetched.name, log).await?;
         memory.scaled = true;
         scaling::apply(session, &live, &wanted, memory, log).await?;
