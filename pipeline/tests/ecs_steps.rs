@@ -223,6 +223,35 @@ fn every_step_type_reaches_the_agent_with_its_fields() {
 }
 
 #[test]
+fn a_native_deployment_carries_its_gates_and_is_continued() {
+    let steps = step(
+        "EcsRollingDeploy",
+        "deploy",
+        "{engine: native, gates: [pre_production_traffic_shift, POST_TEST_TRAFFIC_SHIFT], gateTimeout: 1h 30s}",
+    ) + &step("EcsContinueDeployment", "half", "{until: Weight, weightPercentage: 50}")
+        + &step("EcsContinueDeployment", "next", "{}")
+        + &step("EcsContinueDeployment", "rest", "{until: End}");
+    let mut world = started(&steps, "");
+    let deploy = world.answer(undo(json!({"v": 1})));
+    assert_eq!(
+        action(&deploy)["native"],
+        json!({"required": true, "gates": ["PRE_PRODUCTION_TRAFFIC_SHIFT", "POST_TEST_TRAFFIC_SHIFT"], "gateTimeoutMinutes": 61})
+    );
+    let half = world.answer(success());
+    assert_eq!(action(&half), json!({"type": "EcsContinueDeployment", "until": {"type": "Weight", "percent": 50}}));
+    // What the deployment recorded is what says which deployment is continued.
+    assert_eq!(ecs(&half).earlier.undo[0].data, json!({"v": 1}));
+    assert!(ecs(&half).definitions.task.is_none());
+    assert_eq!(action(&world.answer(success()))["until"], json!({"type": "NextPause"}));
+    let rest = world.answer(failed(FailureKind::RemoteFailed));
+    assert_eq!(action(&rest)["until"], json!({"type": "End"}));
+    // A stage without rollback steps undoes the deployment, and nothing for its continuations.
+    let back = world.answer(success());
+    assert_eq!(action(&back), json!({"type": "EcsUndo", "step": "deploy", "kind": "EcsRollingDeploy"}));
+    assert_eq!(world.finished.as_deref(), Some("Failed"));
+}
+
+#[test]
 fn a_swap_carries_its_delay_in_milliseconds() {
     let create =
         CREATE.replace("isTrafficShift: true", "stageListener: 'arn:s', enableAutoScalingInSwapStep: true");
@@ -792,6 +821,14 @@ fn what_cannot_work_is_refused_before_the_run_with_its_place() {
 
     let refused = |steps: &str, words: &str| service(SERVICE, steps, words);
     refused(&step("EcsCanaryDelete", "d", "{}"), "no EcsCanaryDeploy before it");
+    refused(&step("EcsRollingDeploy", "d", "{gates: [BAKE_TIME]}"), "`BAKE_TIME` is not a known lifecycle stage");
+    refused(&step("EcsRollingDeploy", "d", "{engine: warp}"), "`warp` is not a known engine");
+    refused(&step("EcsRollingDeploy", "d", "{gates: [PRE_SCALE_UP], gateTimeout: 30s}"), "1m to 14d");
+    refused(&step("EcsRollingDeploy", "d", "{gateTimeout: 10m}"), "needs `gates`");
+    refused(&step("EcsContinueDeployment", "c", "{}"), "no EcsRollingDeploy before it");
+    let after = |spec: &str| step("EcsRollingDeploy", "d", "{}") + &step("EcsContinueDeployment", "c", spec);
+    refused(&after("{until: Weight}"), "`weightPercentage` is missing");
+    refused(&after("{weightPercentage: 5}"), "needs `until: Weight`");
     refused(
         &step("EcsCanaryDeploy", "d", "{instanceSelection: {type: Count, spec: {count: 0}}}"),
         "1 or more",

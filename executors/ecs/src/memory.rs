@@ -83,7 +83,7 @@ pub(crate) struct Deployed {
     pub(crate) unrecorded: bool,
     /// The service deployment, where ECS shifts the requests itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) native: Option<Followed>,
+    pub(crate) native: Option<Box<Followed>>,
 }
 
 impl Undo {

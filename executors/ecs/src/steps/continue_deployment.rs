@@ -77,7 +77,7 @@ fn begun(spec: &EcsSpec) -> Result<Followed, StepError> {
     for earlier in spec.earlier.undo.iter().rev().filter(|earlier| !earlier.data.is_null()) {
         if let Undo::Service { deployed: Some(deployed), .. } = Undo::read(&earlier.data)? {
             match deployed.native {
-                Some(native) => return Ok(native),
+                Some(native) => return Ok(*native),
                 None => others = true,
             }
         }

@@ -251,7 +251,7 @@ async fn bring_back(
 ) -> Result<Vec<Value>, StepError> {
     let deployed = deployed(one);
     if let (Some(native), None) = (&deployed.native, memory.native) {
-        memory.followed.get_or_insert_with(|| native.clone());
+        memory.followed.get_or_insert_with(|| Followed::clone(native));
         let undone = Box::pin(native::undo(session, memory, log)).await?;
         memory.native = Some(if undone == Undoing::Back { Native::ByEcs } else { Native::Over });
         memory.followed = None;

@@ -70,7 +70,7 @@ impl Memory for Rolling {
             target_registered: scaled && self.registers_target(),
             tags: self.tagged.clone(),
             unrecorded: false,
-            native: self.followed.clone(),
+            native: self.followed.clone().map(Box::new),
         });
         self.prepared.then(|| Undo::Service {
             name,
