@@ -238,7 +238,10 @@ fn a_native_deployment_carries_its_gates_and_is_continued() {
         json!({"required": true, "gates": ["PRE_PRODUCTION_TRAFFIC_SHIFT", "POST_TEST_TRAFFIC_SHIFT"], "gateTimeoutMinutes": 61})
     );
     let half = world.answer(success());
-    assert_eq!(action(&half), json!({"type": "EcsContinueDeployment", "until": {"type": "Weight", "percent": 50}}));
+    assert_eq!(
+        action(&half),
+        json!({"type": "EcsContinueDeployment", "until": {"type": "Weight", "percent": 50}})
+    );
     // What the deployment recorded is what says which deployment is continued.
     assert_eq!(ecs(&half).earlier.undo[0].data, json!({"v": 1}));
     assert!(ecs(&half).definitions.task.is_none());
@@ -821,7 +824,10 @@ fn what_cannot_work_is_refused_before_the_run_with_its_place() {
 
     let refused = |steps: &str, words: &str| service(SERVICE, steps, words);
     refused(&step("EcsCanaryDelete", "d", "{}"), "no EcsCanaryDeploy before it");
-    refused(&step("EcsRollingDeploy", "d", "{gates: [BAKE_TIME]}"), "`BAKE_TIME` is not a known lifecycle stage");
+    refused(
+        &step("EcsRollingDeploy", "d", "{gates: [BAKE_TIME]}"),
+        "`BAKE_TIME` is not a known lifecycle stage",
+    );
     refused(&step("EcsRollingDeploy", "d", "{engine: warp}"), "`warp` is not a known engine");
     refused(&step("EcsRollingDeploy", "d", "{gates: [PRE_SCALE_UP], gateTimeout: 30s}"), "1m to 14d");
     refused(&step("EcsRollingDeploy", "d", "{gateTimeout: 10m}"), "needs `gates`");

@@ -434,7 +434,7 @@ impl EcsAction {
 }
 
 /// Wire tags of the ECS family, as `EcsAction::kind` gives them.
-pub const ECS_KINDS: [&str; 16] = [
+pub const ECS_KINDS: [&str; 17] = [
     "EcsRollingDeploy",
     "EcsContinueDeployment",
     "EcsRollingRollback",
