@@ -1,8 +1,7 @@
 //! A double of ECS with a virtual clock, for what no emulator has: native strategies, lifecycle hooks, bake times.
 //!
 //! It proves how a step reads and answers ECS' documents as they are documented, and nothing about AWS itself. Every test of it
-//! says "double" in its name. Its rolling deployments are held against the emulator with real containers by one scenario
-//! (`executors/ecs/tests/scenario/rolling.json`). `region` is the state machine; here is the server around it.
+//! says "double" in its name. `region` is the state machine; here is the server around it.
 //!
 //! This file stands alone: `executors/ecs/tests` takes it by `#[path]`.
 #![allow(
