@@ -3,7 +3,9 @@
 use crate::peer::aws::{Balancer, Clients, Fault, Place, has_share};
 use crate::peer::{definitions, image, place};
 use crate::stage::{Stage, out};
-use proto::task::{BlueGreenRoutes, EcsAction, EcsDefinitions, EcsDocument, TrafficShift};
+use proto::task::{
+    BlueGreenRoutes, EcsAction, EcsDefinitions, EcsDocument, EcsStrategy, EcsUndo, TrafficShift,
+};
 use serde_json::{Value, json};
 
 struct Town {
@@ -149,6 +151,71 @@ async fn a_pair_is_created_swapped_and_rolled_back_without_a_failed_request() {
     has_share(door, "1", 1.0, 20).unwrap();
     let seen = clients.stop();
     assert!(seen.keys().all(|body| body == "1" || body == "2"), "{seen:?}");
+}
+
+/// As with a manager of Harness: the swap knows names and ARNs alone, the rollback what was recorded before the deployment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_is_rolled_back_by_what_was_recorded_before_it() {
+    let town = Town::new("pairsp").await;
+    let EcsAction::EcsBlueGreenCreateService { routes, .. } = town.create() else { unreachable!() };
+    let prepare = EcsAction::EcsPrepareRollback { strategy: EcsStrategy::BlueGreen { routes } };
+    let record = |output: &executor_api::StepOutput| {
+        vec![EcsUndo {
+            step: "earlier".into(),
+            kind: "EcsBlueGreenCreateService".into(),
+            succeeded: true,
+            data: output.undo.clone().unwrap(),
+        }]
+    };
+    // What the request of a manager says, made of the answer to the recording step and of the green service's name.
+    let named = |output: &executor_api::StepOutput, green: &str| {
+        let pair = json!({"blue": out(output, "serviceName"), "green": green,
+            "blueGroup": out(output, "prodTargetGroupArn"), "greenGroup": out(output, "stageTargetGroupArn"),
+            "production": {"listener": out(output, "prodListenerArn"), "arn": out(output, "prodListenerRuleArn")},
+            "stage": {"listener": out(output, "stageListenerArn"), "arn": out(output, "stageListenerRuleArn")},
+            "balancer": {"arn": town.balancer.arn, "name": town.balancer.name}});
+        vec![EcsUndo {
+            step: "earlier".into(),
+            kind: "EcsBlueGreenCreateService".into(),
+            succeeded: true,
+            data: json!({"v": 1, "undo": {"kind": "green", "pair": pair}}),
+        }]
+    };
+    let mut doors = Vec::new();
+    for (tag, green) in [("1", "web__1"), ("2", "web__2")] {
+        let mut stage = town.stage(tag, tag);
+        let before = stage.step("Create", prepare.clone()).await;
+        assert_eq!(out(&before, "isFirstDeployment"), json!(tag == "1"));
+        assert_eq!(out(&before, "greenServiceName"), json!(green));
+        stage.done.clear();
+        let made = stage.step("Create", town.create()).await;
+        assert_eq!(out(&made, "serviceName"), json!(green));
+        stage.done = named(&before, green);
+        let swapped = stage.step("Swap", swap(true)).await;
+        assert_eq!(out(&swapped, "instances").as_array().unwrap().len(), 1);
+        doors.push((stage, before));
+    }
+    assert_eq!(town.live(), "production one, stage two");
+    let door = town.at.ecs.door(&town.production);
+    has_share(door, "2", 1.0, 20).unwrap();
+    let (mut stage, before) = doors.pop().unwrap();
+    stage.done = record(&before);
+    let rolled = stage.step("Rollback", EcsAction::EcsBlueGreenRollback {}).await;
+    assert_eq!(out(&rolled, "isFirstDeployment"), json!(false));
+    assert_eq!(out(&rolled, "instances").as_array().unwrap().len(), 1);
+    assert_eq!(town.live(), "production two, stage one");
+    assert_eq!(
+        (town.colour("web__1"), town.at.describe("web__1")["desiredCount"].clone()),
+        (json!("BLUE"), json!(1))
+    );
+    assert_eq!(town.at.describe("web__2")["status"], "INACTIVE");
+    has_share(door, "1", 1.0, 20).unwrap();
+    // The first deployment of all is emptied, and its rules go back.
+    let (mut stage, before) = doors.pop().unwrap();
+    stage.done = record(&before);
+    stage.step("Rollback", EcsAction::EcsBlueGreenRollback {}).await;
+    assert_eq!(town.live(), "production one, stage two");
+    assert_eq!(town.at.describe("web__1")["desiredCount"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

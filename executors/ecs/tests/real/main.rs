@@ -18,6 +18,7 @@ mod one_off;
 mod peer;
 mod peers;
 mod phased;
+mod prepared;
 mod refusals;
 mod rolling;
 mod rules;
