@@ -9,7 +9,7 @@ use crate::service;
 use crate::session::Session;
 use crate::steady;
 use crate::traffic::undo::{self, Ended, Green, Restoring, Shifted};
-use crate::traffic::{Fault, SavedRule, find, look};
+use crate::traffic::{Actions, Expect, Fault, SavedRule, change, find, look};
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
 use proto::task::EcsSpec;
 use serde_json::Value;
@@ -84,11 +84,29 @@ async fn roll_back(
         Box::pin(serve::rescale(session, &blue.scaling, &blue.snapshot.name, memory, log)).await?;
     }
     // 2. Requests go there. Each group that gets more has its healthy targets first.
-    let needs = needs(green);
-    Box::pin(traffic_shift::restore_all(session, memory, &left.rules, &needs, log)).await?;
+    if pair.blue.is_some() {
+        let needs = needs(green);
+        Box::pin(traffic_shift::restore_all(session, memory, &left.rules, &needs, log)).await?;
+    } else {
+        Box::pin(restore_to_nobody(session, memory, &left.rules, log)).await?;
+    }
     Box::pin(colours::tag(session, memory, pair.blue.as_deref(), Some(&pair.green), log)).await?;
     // 3. Green has no requests and may go.
     Box::pin(take_back(session, memory, green, pair.blue.is_none(), log)).await
+}
+
+/// Gives rules back what they did before the first service of all: nobody answered there, and no health is waited for.
+async fn restore_to_nobody(
+    session: &Session,
+    memory: &mut Restoring,
+    rules: &[SavedRule],
+    log: &dyn UnitLog,
+) -> Result<(), StepError> {
+    for saved in rules {
+        let back = |now: &Actions| saved.restored(now);
+        Box::pin(change::change(session, memory, &saved.rule, Expect::Anything, &back, log)).await?;
+    }
+    Ok(())
 }
 
 fn needs(green: &Green) -> Vec<(String, u32)> {
