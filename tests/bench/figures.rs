@@ -1,4 +1,8 @@
-//! Medians, percentiles and the one form in which a figure is printed.
+//! Medians, percentiles, the one form in which a figure is printed, and figures that a test of a crate prints.
+
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 
 /// The p-th percentile (0..=100) of unsorted values, nearest rank.
 pub(crate) fn percentile(values: &[f64], p: f64) -> f64 {
@@ -48,4 +52,29 @@ pub(crate) fn fsync_ms(dir: &std::path::Path, rounds: usize) -> anyhow::Result<V
     }
     std::fs::remove_file(path)?;
     Ok(times)
+}
+
+/// Runs one test of a package, by its target and name, with the variable `full` set, and reads the lines
+/// `figure NAME VALUE` of its output.
+pub(crate) fn of_test(
+    package: &str,
+    target: &str,
+    test: &str,
+    full: &str,
+) -> anyhow::Result<BTreeMap<String, f64>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["test", "--locked", "--quiet", "--package", package, "--test", target]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    command.args(["--", test, "--exact", "--nocapture"]).env(full, "1").stderr(Stdio::inherit());
+    let output = command.output().context("cargo")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    anyhow::ensure!(output.status.success(), "the measurement {test} ended {}:\n{said}", output.status);
+    let figure = |line: &str| {
+        let (name, value) = line.strip_prefix("figure ")?.split_once(' ')?;
+        Some((name.to_owned(), value.trim().parse().ok()?))
+    };
+    Ok(said.lines().filter_map(figure).collect())
 }

@@ -4,10 +4,9 @@
 //! The measurements are those of `executors/kube/tests/speed.rs`: each runs in a process of its own, which holds the
 //! executor and little else, prints its figures, and fails when what must hold on any machine does not.
 
-use crate::figures::{judged, plain};
+use crate::figures::{judged, of_test, plain};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 
 /// Tests of `speed.rs`.
 const MEASUREMENTS: [&str; 3] = [
@@ -19,7 +18,7 @@ const MEASUREMENTS: [&str; 3] = [
 pub(crate) fn measure() -> Result<()> {
     let mut found = BTreeMap::new();
     for name in MEASUREMENTS {
-        found.extend(figures_of(name)?);
+        found.extend(of_test("executor-kube", "speed", name, "KUBE_SPEED_FULL")?);
     }
     let of = |name: &str| found.get(name).copied().with_context(|| format!("no figure {name}"));
     plain("apply of 1,000 objects, validated", of("apply-seconds")?, "s");
@@ -35,23 +34,4 @@ pub(crate) fn measure() -> Result<()> {
     judged("requests of a rolling update of 500 pods", of("update-requests-many")?, "", few + 6.0, false);
     judged("  highest RSS", of("update-rss-mib")?, "MiB", 60.0, false);
     Ok(())
-}
-
-/// Runs one measurement and reads the lines `figure NAME VALUE` of its output.
-fn figures_of(test: &str) -> Result<BTreeMap<String, f64>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["test", "--locked", "--quiet", "--package", "executor-kube", "--test", "speed"]);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    command.args(["--", test, "--exact", "--nocapture"]).env("KUBE_SPEED_FULL", "1").stderr(Stdio::inherit());
-    let output = command.output().context("cargo")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    anyhow::ensure!(output.status.success(), "the measurement {test} ended {}:\n{said}", output.status);
-    let figure = |line: &str| {
-        let (name, value) = line.strip_prefix("figure ")?.split_once(' ')?;
-        Some((name.to_owned(), value.trim().parse().ok()?))
-    };
-    Ok(said.lines().filter_map(figure).collect())
 }

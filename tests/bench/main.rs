@@ -11,6 +11,7 @@
 )]
 
 mod dispatch;
+mod ecs;
 mod executor;
 mod expressions;
 mod fanout;
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
         "pipelines",
         "growth",
         "kubernetes",
+        "ecs",
         "kryo",
     ];
     let sections: Vec<&str> =
@@ -62,6 +64,7 @@ fn main() -> Result<()> {
             "expressions" => expressions::measure()?,
             "pipelines" => runtime.block_on(pipelines::measure())?,
             "kubernetes" => kube::measure()?,
+            "ecs" => ecs::measure()?,
             "kryo" => kryo::measure()?,
             "growth" => runtime.block_on(pipelines::growth())?,
             other => anyhow::bail!("unknown section `{other}`; sections: {} fanout-executor", all.join(" ")),
