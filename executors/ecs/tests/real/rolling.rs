@@ -18,6 +18,20 @@ fn deploy(at: &Place<'_>, name: &str, tag: &str, behaviour: &str, count: u64) ->
     step(at, definitions(at, name, &image(at, tag, behaviour), count, None))
 }
 
+/// The same behind a load balancer: a task counts when it is healthy there. Without one it counts when it has lived for a
+/// moment, which one that crashes does too on a machine with much to do.
+fn balanced(at: &Place<'_>, tag: &str, behaviour: &str, count: u64, group: &str) -> EcsSpec {
+    step(at, definitions(at, "web", &image(at, tag, behaviour), count, Some(group)))
+}
+
+/// A target group behind a listener.
+fn group(at: &Place<'static>) -> String {
+    let balancer = at.balancer("lb");
+    let group = balancer.group("g");
+    balancer.listener(80, &[(&group, 1)]);
+    group
+}
+
 /// The rollback of what these worlds' steps left behind, oldest first.
 fn rollback(at: &Place<'_>, left: &[(Option<&StepOutput>, &World)]) -> EcsSpec {
     let action = EcsAction::EcsRollingRollback { skip_steady_state_check: false };
@@ -97,8 +111,9 @@ async fn a_service_is_made_updated_left_alone_and_brought_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_aws_rolled_back_has_failed_and_the_rollback_only_checks() {
     let at = place("rollb").await;
-    succeed(&deploy(&at, "web", "1", "web", 2), "e1", "deploy").await;
-    let (error, world) = fail(&deploy(&at, "web", "2", "crash", 2), "e2", "deploy").await;
+    let group = group(&at);
+    succeed(&balanced(&at, "1", "web", 2, &group), "e1", "deploy").await;
+    let (error, world) = fail(&balanced(&at, "2", "crash", 2, &group), "e2", "deploy").await;
     assert_eq!(error.code, "ECS-030", "{error}");
     for wanted in ["web", "rollb-web:2", "rollb-web:1"] {
         assert!(error.what.contains(wanted), "{wanted}: {error}");
@@ -146,7 +161,8 @@ fn scaling(at: &Place<'_>, operation: &str, more: Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn autoscaling_is_suspended_and_resumed_and_nothing_of_it_is_lost() {
     let at = place("rolld").await;
-    succeed(&deploy(&at, "web", "1", "web", 2), "e1", "deploy").await;
+    let group = group(&at);
+    succeed(&balanced(&at, "1", "web", 2, &group), "e1", "deploy").await;
     scaling(&at, "RegisterScalableTarget", json!({"MinCapacity": 1, "MaxCapacity": 4}));
     let policy = |value: u32| {
         json!({"PolicyName": "cpu", "PolicyType": "TargetTrackingScaling", "TargetTrackingScalingPolicyConfiguration": {
@@ -156,7 +172,7 @@ async fn autoscaling_is_suspended_and_resumed_and_nothing_of_it_is_lost() {
     let night = json!({"ScheduledActionName": "night", "Schedule": "cron(0 22 * * ? *)", "ScalableTargetAction": {"MinCapacity": 0, "MaxCapacity": 1}});
     scaling(&at, "PutScheduledAction", night);
     let before = at.ecs.calls(0).last().map_or(0, |call| call.number);
-    let mut second = deploy(&at, "web", "2", "web", 3);
+    let mut second = balanced(&at, "2", "web", 3, &group);
     second.definitions.scaling_policies = vec![document("scalingPolicies[0]", policy(70))];
     let (output, world) = succeed(&second, "e2", "deploy").await;
     assert!(
@@ -184,7 +200,7 @@ async fn autoscaling_is_suspended_and_resumed_and_nothing_of_it_is_lost() {
     assert_eq!(value(&policies), Some(60.0));
 
     // A deployment that fails leaves it as it was, too.
-    let (_, _) = fail(&deploy(&at, "web", "3", "crash", 2), "e3", "deploy").await;
+    let (_, _) = fail(&balanced(&at, "3", "crash", 2, &group), "e3", "deploy").await;
     let target = &scaling(&at, "DescribeScalableTargets", json!({}))["ScalableTargets"][0];
     assert_ne!(target["SuspendedState"]["DynamicScalingInSuspended"], true, "{target}");
 }
