@@ -15,6 +15,7 @@ mod ecs_rolling;
 mod ecs_seed;
 mod ecs_world;
 mod harness_command;
+mod harness_ecs;
 mod harness_http;
 mod harness_k8s;
 mod harness_manager;
