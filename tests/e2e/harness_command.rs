@@ -121,6 +121,17 @@ async fn units_run_on_their_host_under_the_names_of_the_package() {
     assert_eq!(world.manager.reports("good")[0][0]["criteria"], format!("{host}:{}", world.sshd.port));
     world.manager.answered_once("good");
 
+    // Files that the manager has fetched from Git itself.
+    let copy = json!({"name": "Copy files", "commandUnitType": "Copy", "sourceType": "CONFIG", "destinationPath": place, "workingDirectory": null});
+    let mut data = world.command(1, &[copy]);
+    data["fileDelegateConfig"] = json!({"stores": [{"type": "GIT_FETCHED", "identifier": "settings", "configFiles": [
+        {"fileName": "git.conf", "fileContent": "level=info\n", "encrypted": false}]}]});
+    let package = world.manager.package("fetched", "COMMAND_TASK_NG_WITH_GIT_CONFIGS", data);
+    let response = world.manager.run(package).await;
+    assert_eq!(response["status"], "SUCCESS", "{response:#}");
+    assert_eq!(std::fs::read_to_string(world.place.join("git.conf")).unwrap(), "level=info\n");
+    world.manager.answered_once("fetched");
+
     // A script that fails is the last; the host is cleaned up.
     let data = world
         .command(1, &[world.script("breaks", "echo no >&2\nexit 4"), world.script("never", "touch never")]);
