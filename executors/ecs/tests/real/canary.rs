@@ -105,7 +105,11 @@ async fn somebody_else_s_canary_is_refused_unless_it_may_be_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_that_fails_is_told_with_its_reason_and_can_be_removed() {
     let at = place("canaryc").await;
-    let defined = definitions(&at, "web", &image(&at, "1", "crash"), 2, None);
+    // Behind a load balancer a task counts when it is healthy; without one, when it has lived for a moment.
+    let balancer = at.balancer("lb");
+    let group = balancer.group("g");
+    balancer.listener(80, &[(&group, 1)]);
+    let defined = definitions(&at, "web", &image(&at, "1", "crash"), 2, Some(&group));
     let (error, world) = fail(&spec(&at, defined, canary(None, false)), "e1", "canary").await;
     assert_eq!(error.code, "ECS-032", "{error}");
     assert!(error.what.contains("container app ended with exit code 1"), "{error}");
