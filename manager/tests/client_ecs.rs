@@ -175,7 +175,12 @@ async fn an_abort_leaves_the_weights_and_a_second_execution_brings_them_back() {
     let back = client.ended(body["executionId"].as_str().unwrap()).await;
     assert_eq!(back["status"], "Success", "{back:#}");
     assert_eq!(agent.names()[before..], ["undo_Route_10_Percent", "undo_Deploy_Green"]);
-    agent.stop().await;
+    // What the first execution made is the second one's to remove.
+    for (n, one) in agent.stop().await.iter().enumerate() {
+        if let StepSpec::Ecs(spec) = &one.task.step.spec {
+            assert_eq!(spec.rolls_back.as_ref(), (n >= before).then_some(&id), "{}", one.name());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,12 +1,13 @@
-//! The seeds' ECS pipelines, byte for byte, against the region.
+//! The seeds' ECS world, and the rolling pipeline, byte for byte, in it.
 
-use crate::ecs_world::{BASE, CLUSTER, LIMIT, PROD_HOST, SERVICE, World, package};
+use crate::ecs_world::package;
+use crate::ecs_world::{
+    BASE, CLUSTER, LIMIT, PROD_HOST, SERVICE, World, failed_and_back, seed, succeeded, updates,
+};
 use e2e::peers::aws::{self, Clients};
 use e2e::wait::until;
 use e2e::world::step;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_world_of_the_seeds_is_as_they_name_it() {
@@ -49,43 +50,9 @@ async fn the_world_of_the_seeds_is_as_they_name_it() {
     assert_eq!(world.listeners.len(), 2);
 }
 
-fn seed(name: &str) -> PathBuf {
-    package("seeds").join(name)
-}
-
-/// Every step that is not one of a rollback, with its status.
-fn of_stage(view: &Value) -> Vec<String> {
-    view["stages"][0]["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| format!("{} {}", one["identifier"].as_str().unwrap(), one["status"].as_str().unwrap()))
-        .collect()
-}
-
-fn succeeded(view: &Value, world: &World) {
-    assert_eq!(
-        (&view["status"], &view["rolledBack"]),
-        (&json!("Success"), &json!(false)),
-        "{view:#}\n{}",
-        world.log(view)
-    );
-    assert!(of_stage(view).iter().all(|one| one.ends_with(" Success")), "{view:#}");
-}
-
-fn failed_and_back(view: &Value, world: &World) {
-    assert_eq!(
-        (&view["status"], &view["rolledBack"]),
-        (&json!("Failed"), &json!(true)),
-        "{view:#}\n{}",
-        world.log(view)
-    );
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rolling_seed_deploys_and_rolls_back() {
-    let world = World::with_entities().await;
-    let place = world.place();
+async fn the_rolling_seed_deploys_rolls_back_and_outlives_its_agent() {
+    let mut world = World::with_entities().await;
     let clients = Clients::start(world.prod);
     world.publish("1", "web");
     let view = world.run(&seed("ecs-rolling-pipeline.yaml")).await;
@@ -93,7 +60,15 @@ async fn the_rolling_seed_deploys_and_rolls_back() {
     world.answers("1").await;
     let seen = clients.stop();
     assert_eq!(seen.keys().collect::<Vec<_>>(), ["1", BASE], "{seen:?}");
-    let good = place.until_steady(SERVICE)["taskDefinition"].clone();
+    let good = world.place().until_steady(SERVICE)["taskDefinition"].clone();
+    let which = json!({"taskDefinition": good});
+    let definition = world.ecs.aws("ecs", "DescribeTaskDefinition", which)["taskDefinition"].clone();
+    // Family and roles stay those of revision 10, though the seed's own definition names no role.
+    assert_eq!(definition["family"], "myapp-task");
+    assert_eq!(definition["executionRoleArn"], "arn:aws:iam::123456789012:role/ecsTaskExecutionRole");
+    world.autoscale(SERVICE);
+    let scaling = world.scaling(SERVICE);
+    assert!(matches!(&scaling, Some((3, 10, false, names)) if *names == ["cpu"]), "{scaling:?}");
     // The real command line was asked by the script, with the connector's key.
     assert!(world.log(&view).contains("Verifying deployment..."), "{}", world.log(&view));
     assert!(!world.log(&view).contains("aws-secret-of-the-seed"));
@@ -103,10 +78,17 @@ async fn the_rolling_seed_deploys_and_rolls_back() {
     let clients = Clients::start(world.prod);
     let view = world.run(&seed("ecs-rolling-pipeline.yaml")).await;
     failed_and_back(&view, &world);
-    assert_eq!(step(&view, "Rolling_Deployment")["status"], "Failed", "{view:#}");
+    let failed = step(&view, "Rolling_Deployment");
+    let said = failed["failure"]["message"].as_str().unwrap();
+    assert!(
+        failed["status"] == "Failed" && said.contains(SERVICE) && said.contains("exit code 1"),
+        "{failed:#}"
+    );
+    assert_eq!(step(&view, "Health_Check")["status"], "NotStarted", "{view:#}");
     assert_eq!(step(&view, "Rolling_Rollback")["status"], "Success", "{view:#}");
     world.answers("1").await;
-    assert_eq!(place.until_steady(SERVICE)["taskDefinition"], good);
+    assert_eq!(world.place().until_steady(SERVICE)["taskDefinition"], good);
+    assert_eq!(world.scaling(SERVICE), scaling);
 
     // The metric says no.
     world.publish("3", "web");
@@ -116,97 +98,53 @@ async fn the_rolling_seed_deploys_and_rolls_back() {
     assert_eq!(step(&view, "Continuous_Verification")["failure"]["class"], "Verification", "{view:#}");
     assert_eq!(step(&view, "Rolling_Rollback")["status"], "Success", "{view:#}");
     world.answers("1").await;
-    assert_eq!(place.until_steady(SERVICE)["taskDefinition"], good);
+    assert_eq!(world.place().until_steady(SERVICE)["taskDefinition"], good);
+    assert_eq!(world.scaling(SERVICE), scaling);
     let seen = clients.stop();
     assert_eq!(seen.keys().collect::<Vec<_>>(), ["1", "3"], "{seen:?}");
 
     // No image of that tag: nothing is changed at all.
-    let before = place.calls(0).len();
+    let before = world.place().calls(0).len();
     let view = world.run(&seed("ecs-rolling-pipeline.yaml")).await;
     assert_eq!(view["status"], "Failed", "{view:#}");
-    let changed: Vec<String> = place.calls(0).split_off(before);
+    let changed: Vec<String> = world.place().calls(0).split_off(before);
     assert!(
         changed.iter().all(|call| !["Register", "Update", "Create"].iter().any(|verb| call.contains(verb))),
         "{changed:?}"
     );
-}
 
-/// What clients saw while a step ran, in two halves.
-async fn halves(world: &World, clients: &Clients, execution: &str, id: &str) -> [BTreeMap<String, usize>; 2] {
-    let running = || step(&world.manager.show(execution), id)["status"] == "Running";
-    until("the step runs", LIMIT, async || running().then_some(())).await;
-    let mut seen = vec![clients.seen()];
-    until("the step has run", LIMIT, async || {
-        let now = clients.seen();
-        let runs = running();
-        if runs {
-            seen.push(now);
-        }
-        (!runs).then_some(())
+    // The agent dies while the new tasks are waited for.
+    world.publish("5", "late 2");
+    world.rested().await;
+    let clients = Clients::start(world.prod);
+    let before = world.last_call();
+    let execution = world.begin(&seed("ecs-rolling-pipeline.yaml"), 60);
+    world.killed_after(before, "UpdateService", |call| updates(call, SERVICE)).await;
+    assert!(matches!(world.scaling(SERVICE), Some((3, 10, true, _))), "{:?}", world.scaling(SERVICE));
+    let view = world.manager.finished(&execution, LIMIT).await;
+    succeeded(&view, &world);
+    world.answers("5").await;
+    assert_eq!(world.calls_that(before, |call| updates(call, SERVICE)).len(), 1, "it was sent once");
+    assert_eq!(world.scaling(SERVICE), scaling);
+
+    // Somebody ends it while the new tasks are waited for: nothing is taken back, but the service may scale again.
+    world.publish("6", "late 5");
+    let execution = world.begin(&seed("ecs-rolling-pipeline.yaml"), 60);
+    until("scaling is suspended", LIMIT, async || {
+        matches!(world.scaling(SERVICE), Some((3, 10, true, _))).then_some(())
     })
     .await;
-    let marks = [&seen[0], &seen[seen.len() / 2], &seen[seen.len() - 1]];
-    [(0, 1), (1, 2)].map(|(from, to)| {
-        let before = |body: &String| marks[from].get(body).copied().unwrap_or(0);
-        marks[to].iter().map(|(body, count)| (body.clone(), count - before(body))).collect()
-    })
-}
-
-/// By chance this is wrong once in a million times.
-fn shared_by(halves: &[BTreeMap<String, usize>; 2], body: &str, share: f64) {
-    let fits = |seen: &BTreeMap<String, usize>| {
-        let total: usize = seen.values().sum();
-        total >= 100 && aws::within_chance(seen.get(body).copied().unwrap_or(0), total, share)
-    };
-    assert!(halves.iter().any(fits), "{body} has not {share} of {halves:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "not run yet: manager and executor of ECS came together only at the end of the session"]
-async fn the_blue_green_seed_shifts_by_weights_and_ends_blue() {
-    let world = World::with_entities().await;
-    let clients = Clients::start(world.prod);
-    world.publish("1", "web");
-    let file = seed("ecs-blue-green-pipeline.yaml");
-    // Slower than the others: 30 s for a share to be seen.
-    let execution = world.manager.start_pipeline(&[file.to_str().unwrap(), "--rehearse", "10"]);
-    let ten = halves(&world, &clients, &execution, "Verify_10_Percent").await;
-    let fifty = halves(&world, &clients, &execution, "Verify_50_Percent").await;
+    world.manager.ok(&["execution", "abort", &execution]);
     let view = world.manager.finished(&execution, LIMIT).await;
-    succeeded(&view, &world);
-    shared_by(&ten, "1", 0.1);
-    shared_by(&fifty, "1", 0.5);
-    world.answers("1").await;
+    assert_eq!((&view["status"], &view["rolledBack"]), (&json!("Aborted"), &json!(false)), "{view:#}");
+    let told = world.manager.ok(&["execution", "show", &execution]);
+    assert!(told.contains(&format!("delegate execution rollback {execution}")), "{told}");
+    assert_eq!(world.scaling(SERVICE), scaling);
+    let said = world.manager.json(&["execution", "rollback", &execution, "--output", "json"]);
+    assert_eq!(said["status"], "Success", "{said:#}\n{}", world.log(&said));
+    world.answers("5").await;
+    assert_eq!(world.place().until_steady(SERVICE)["runningCount"], 3);
+    assert_eq!(world.scaling(SERVICE), scaling);
     let seen = clients.stop();
-    assert_eq!(seen.keys().collect::<Vec<_>>(), ["1", BASE], "{seen:?}");
-    let blue = world.place().describe(SERVICE);
-    assert!(blue["status"] == "INACTIVE" || blue["runningCount"] == 0, "{blue:#}");
-    assert_eq!(world.place().until_steady("myapp-service-green")["runningCount"], 3);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_canary_seed_grows_goes_and_deploys_all() {
-    let world = World::with_entities().await;
-    let clients = Clients::start(world.prod);
-    world.publish("1", "web");
-    let file = seed("ecs-canary-pipeline.yaml");
-    let execution = world.manager.start_pipeline(&[file.to_str().unwrap(), "--rehearse", "30"]);
-    let mut most = BTreeMap::new();
-    for id in ["Verify_Canary_10", "Verify_Canary_25", "Verify_Canary_50"] {
-        let [_, late] = halves(&world, &clients, &execution, id).await;
-        most.insert(id, late);
-    }
-    let view = world.manager.finished(&execution, LIMIT).await;
-    succeeded(&view, &world);
-    for seen in most.values() {
-        assert!(
-            seen.get("1").is_some_and(|count| *count > 0) && seen.get(BASE).is_some_and(|count| *count > 0),
-            "{most:?}"
-        );
-    }
-    world.answers("1").await;
-    let seen = clients.stop();
-    assert_eq!(seen.keys().collect::<Vec<_>>(), ["1", BASE], "{seen:?}");
-    let names = world.ecs.aws("ecs", "ListServices", json!({"cluster": CLUSTER}));
-    assert_eq!(names["serviceArns"].as_array().unwrap().len(), 1, "{names:#}");
+    assert!(seen.keys().all(|body| ["1", "5", "6"].contains(&body.as_str())), "{seen:?}");
 }

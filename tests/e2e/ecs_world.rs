@@ -4,11 +4,12 @@
 //! What the seeds name and an emulator cannot have is replaced in the entities when they are applied: identifiers of
 //! subnets, the security group and the target group. The pipelines stay byte for byte.
 
-use e2e::peers::aws::{self, Ecs, Place, forward};
+use e2e::peers::aws::{self, Call, Clients, Ecs, Fault, Place, forward};
 use e2e::peers::prometheus::{Prometheus, Stray};
-use e2e::world::{AgentProcess, Manager};
-use executor_api::testing::until_ok;
+use e2e::world::{AgentProcess, Manager, step};
+use executor_api::testing::{until, until_ok};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,24 +56,29 @@ pub(crate) struct World {
     pub(crate) stray: Stray,
     pub(crate) ecs: Ecs,
     /// Dropped last: everything lies in it.
-    pub(crate) dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl World {
     /// Starts everything: three tasks of revision 10 of the family answer [`BASE`] behind the load balancer.
     pub(crate) async fn start() -> World {
-        World::made(false).await
+        World::made(false, "web").await
     }
 
     /// The same with the seeds' entities applied, and a metric that a test can raise.
     pub(crate) async fn with_entities() -> World {
-        World::made(true).await
+        World::made(true, "web").await
     }
 
-    async fn made(with_entities: bool) -> World {
+    /// The same; what runs at first behaves so.
+    pub(crate) async fn with_base(behaviour: &'static str) -> World {
+        World::made(true, behaviour).await
+    }
+
+    async fn made(with_entities: bool, base: &'static str) -> World {
         let dir = tempfile::tempdir().unwrap();
         let ecs = tokio::task::spawn_blocking(Ecs::start).await.unwrap();
-        let region = Region::make(&ecs);
+        let region = Region::make(&ecs, base);
         let stray = Stray::start("myapp-container");
         let scraped = if with_entities { vec![ecs.port(), stray.port] } else { vec![ecs.port()] };
         let prometheus =
@@ -102,7 +108,7 @@ impl World {
             prometheus,
             stray,
             ecs,
-            dir,
+            _dir: dir,
         };
         if with_entities {
             world.apply_entities();
@@ -121,32 +127,131 @@ impl World {
         self.manager.apply("ecs-service-full", &self.localised(&service));
     }
 
-    /// A path in the scenario's directory.
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
     /// What an execution wrote, for a test that fails.
     pub(crate) fn log(&self, execution: &Value) -> String {
         let id = execution["executionId"].as_str().unwrap();
         self.manager.ok(&["execution", "logs", id])
     }
 
+    /// Starts a pipeline, so many times as fast as it is written; returns the execution's id.
+    pub(crate) fn begin(&self, file: &Path, factor: u32) -> String {
+        self.manager.start_pipeline(&[file.to_str().unwrap(), "--rehearse", &factor.to_string()])
+    }
+
     /// Runs a pipeline to its end, sixty times as fast as it is written.
     pub(crate) async fn run(&self, file: &Path) -> Value {
-        let execution = self.manager.start_pipeline(&[file.to_str().unwrap(), "--rehearse", "60"]);
+        let execution = self.begin(file, 60);
         self.manager.finished(&execution, LIMIT).await
+    }
+
+    /// Waits until a step has come to one of these states. It fails as soon as the execution is over without that.
+    pub(crate) async fn until_step(&self, execution: &str, id: &str, states: &[&str]) {
+        until(&format!("{id} is {states:?}"), LIMIT, async || {
+            let view = self.manager.show(execution);
+            let state = step(&view, id)["status"].as_str().unwrap_or_default();
+            let there = states.contains(&state);
+            let over =
+                ["Success", "Failed", "Aborted", "Expired"].contains(&view["status"].as_str().unwrap());
+            assert!(there || !over, "{id} is {state}\n{view:#}\n{}", self.log(&view));
+            there.then_some(())
+        })
+        .await;
+    }
+
+    /// Kills the agent while the next call of this operation is under way, and starts it again over the same data. The call
+    /// is done, but only after the agent has died.
+    pub(crate) async fn killed_during(&mut self, service: &str, operation: &str) {
+        let before = self.last_call();
+        let slow =
+            self.ecs.fault(Fault::delay(Duration::from_secs(2)).on(service, operation).by(KEY).times(1));
+        until(&format!("{operation} is called"), LIMIT, async || {
+            (!self.calls_that(before, |call| call.operation == operation).is_empty()).then_some(())
+        })
+        .await;
+        self.agent.kill9();
+        self.agent.launch();
+        drop(slow);
+    }
+
+    /// Waits until a call of the agent after the call `after` that fits has been answered, then kills the agent and starts it
+    /// again over the same data.
+    pub(crate) async fn killed_after(&mut self, after: u64, what: &str, fits: impl Fn(&Call) -> bool) {
+        until(&format!("{what} is called and answered"), LIMIT, async || {
+            (!self.calls_that(after, |call| call.status == Some(200) && fits(call)).is_empty()).then_some(())
+        })
+        .await;
+        self.agent.kill9();
+        self.agent.launch();
+    }
+
+    /// Calls of the agent after the call `after` that fit.
+    pub(crate) fn calls_that(&self, after: u64, fits: impl Fn(&Call) -> bool) -> Vec<Call> {
+        self.ecs.calls(after).into_iter().filter(|call| call.key == KEY && fits(call)).collect()
+    }
+
+    /// Number of the newest call.
+    pub(crate) fn last_call(&self) -> u64 {
+        self.ecs.calls(0).last().map_or(0, |call| call.number)
+    }
+
+    /// Lets a service scale between three and ten tasks.
+    pub(crate) fn autoscale(&self, service: &str) {
+        let resource = format!("service/{CLUSTER}/{service}");
+        let target = json!({"ServiceNamespace": "ecs", "ResourceId": resource, "ScalableDimension": "ecs:service:DesiredCount",
+            "MinCapacity": 3, "MaxCapacity": 10});
+        self.ecs.aws("application-autoscaling", "RegisterScalableTarget", target);
+        let policy = json!({"ServiceNamespace": "ecs", "ResourceId": resource, "ScalableDimension": "ecs:service:DesiredCount",
+            "PolicyName": "cpu", "PolicyType": "TargetTrackingScaling", "TargetTrackingScalingPolicyConfiguration": {
+                "TargetValue": 60.0, "PredefinedMetricSpecification": {"PredefinedMetricType": "ECSServiceAverageCPUUtilization"}}});
+        self.ecs.aws("application-autoscaling", "PutScalingPolicy", policy);
+    }
+
+    /// How a service scales: least, most, whether that is suspended, names of its policies. `None`: not at all.
+    pub(crate) fn scaling(&self, service: &str) -> Option<(u64, u64, bool, Vec<String>)> {
+        let resource = format!("service/{CLUSTER}/{service}");
+        let ask = |operation: &str, which: Value| self.ecs.aws("application-autoscaling", operation, which);
+        let targets =
+            ask("DescribeScalableTargets", json!({"ServiceNamespace": "ecs", "ResourceIds": [resource]}));
+        let target = targets["ScalableTargets"].as_array()?.first()?.clone();
+        let state = target["SuspendedState"].as_object().cloned().unwrap_or_default();
+        let suspended = state.values().any(|one| *one == true);
+        let policies =
+            ask("DescribeScalingPolicies", json!({"ServiceNamespace": "ecs", "ResourceId": resource}));
+        let policies = policies["ScalingPolicies"].as_array().into_iter().flatten();
+        let names = policies.map(|one| text(&one["PolicyName"])).collect();
+        Some((target["MinCapacity"].as_u64()?, target["MaxCapacity"].as_u64()?, suspended, names))
+    }
+
+    /// Weights of the production listener, of [`World::groups`].
+    pub(crate) fn weights(&self) -> [u64; 2] {
+        let said = self.ecs.aws("elbv2", "DescribeListeners", json!({"ListenerArns": [self.listeners[0]]}));
+        let groups = said["Listeners"][0]["DefaultActions"][0]["ForwardConfig"]["TargetGroups"].clone();
+        let weight = |group: &String| {
+            let own = groups.as_array().into_iter().flatten().find(|one| one["TargetGroupArn"] == *group);
+            own.map_or(0, |own| own["Weight"].as_u64().unwrap_or(1))
+        };
+        [weight(&self.groups[0]), weight(&self.groups[1])]
     }
 
     /// From here on the seed's metric says that the containers use too much.
     pub(crate) async fn exhausted(&self) {
         self.stray.set_seconds(100_000);
+        self.until_used("the metric rises", |seconds| seconds > 80.0).await;
+    }
+
+    /// From here on it says again what is true.
+    pub(crate) async fn rested(&self) {
+        self.stray.set_seconds(0);
+        self.until_used("the metric falls", |seconds| seconds < 80.0).await;
+    }
+
+    async fn until_used(&self, what: &str, fits: impl Fn(f64) -> bool) {
         let average = r#"avg(container_cpu_usage_seconds_total{container_name="myapp-container"})"#;
-        until_ok("the metric rises", LIMIT, async || {
+        until_ok(what, LIMIT, async || {
             let reply = self.prometheus.query(average).await;
             let value =
                 reply["data"]["result"][0]["value"][1].as_str().and_then(|text| text.parse::<f64>().ok());
-            value.filter(|value| *value > 80.0).ok_or(reply)
+            value.filter(|value| fits(*value)).ok_or(reply)
         })
         .await;
     }
@@ -154,7 +259,7 @@ impl World {
     /// Waits until this revision alone answers at the production listener.
     pub(crate) async fn answers(&self, revision: &str) {
         until_ok("one revision answers", LIMIT, async || {
-            let seen = aws::traffic(self.prod, "/", 60);
+            let seen = aws::traffic(self.prod, "/", 30);
             if seen.keys().eq([revision]) { Ok(()) } else { Err(format!("{seen:?} instead of {revision}")) }
         })
         .await;
@@ -185,6 +290,81 @@ impl World {
     }
 }
 
+/// Whether a call changes this service.
+pub(crate) fn updates(call: &Call, service: &str) -> bool {
+    call.operation == "UpdateService" && call.parameters["service"] == service
+}
+
+/// A pipeline of the seeds.
+pub(crate) fn seed(name: &str) -> PathBuf {
+    package("seeds").join(name)
+}
+
+/// Every step that is not one of a rollback, with its status.
+fn of_stage(view: &Value) -> Vec<String> {
+    view["stages"][0]["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| format!("{} {}", one["identifier"].as_str().unwrap(), one["status"].as_str().unwrap()))
+        .collect()
+}
+
+/// Everything went well.
+pub(crate) fn succeeded(view: &Value, world: &World) {
+    assert_eq!(
+        (&view["status"], &view["rolledBack"]),
+        (&json!("Success"), &json!(false)),
+        "{view:#}\n{}",
+        world.log(view)
+    );
+    assert!(of_stage(view).iter().all(|one| one.ends_with(" Success")), "{view:#}");
+}
+
+/// A step failed, and what was done was taken back.
+pub(crate) fn failed_and_back(view: &Value, world: &World) {
+    assert_eq!(
+        (&view["status"], &view["rolledBack"]),
+        (&json!("Failed"), &json!(true)),
+        "{view:#}\n{}",
+        world.log(view)
+    );
+}
+
+/// What clients saw while a step ran, in two halves.
+pub(crate) async fn halves(
+    world: &World,
+    clients: &Clients,
+    execution: &str,
+    id: &str,
+) -> [BTreeMap<String, usize>; 2] {
+    world.until_step(execution, id, &["Running"]).await;
+    let mut seen = vec![clients.seen()];
+    until("the step has run", LIMIT, async || {
+        let now = clients.seen();
+        let runs = step(&world.manager.show(execution), id)["status"] == "Running";
+        if runs {
+            seen.push(now);
+        }
+        (!runs).then_some(())
+    })
+    .await;
+    let marks = [&seen[0], &seen[seen.len() / 2], &seen[seen.len() - 1]];
+    [(0, 1), (1, 2)].map(|(from, to)| {
+        let before = |body: &String| marks[from].get(body).copied().unwrap_or(0);
+        marks[to].iter().map(|(body, count)| (body.clone(), count - before(body))).collect()
+    })
+}
+
+/// By chance this is wrong once in a million times.
+pub(crate) fn shared_by(halves: &[BTreeMap<String, usize>; 2], body: &str, share: f64) {
+    let fits = |seen: &BTreeMap<String, usize>| {
+        let total: usize = seen.values().sum();
+        total >= 100 && aws::within_chance(seen.get(body).copied().unwrap_or(0), total, share)
+    };
+    assert!(halves.iter().any(fits), "{body} has not {share} of {halves:?}");
+}
+
 /// What the seeds take for granted.
 struct Region {
     prod: SocketAddr,
@@ -196,7 +376,7 @@ struct Region {
 }
 
 impl Region {
-    fn make(ecs: &Ecs) -> Region {
+    fn make(ecs: &Ecs, base: &str) -> Region {
         let place = Place::new(ecs, CLUSTER);
         let made = ecs.aws(
             "elbv2",
@@ -215,7 +395,7 @@ impl Region {
             text(&ecs.aws("elbv2", "CreateListener", wanted)["Listeners"][0]["ListenerArn"])
         });
         ecs.aws("logs", "CreateLogGroup", json!({"logGroupName": "/ecs/myapp"}));
-        let (image, _) = ecs.image("myapp", BASE, "web");
+        let (image, _) = ecs.image("myapp", BASE, base);
         let mut newest = String::new();
         for revision in 1..=10 {
             let made = ecs.aws("ecs", "RegisterTaskDefinition", definition(&image, revision));

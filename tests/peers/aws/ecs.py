@@ -102,6 +102,12 @@ def carries_traffic(task):
     return task.get("lastStatus") == "RUNNING" and task.get("_startup_stable", False)
 
 
+def idle_first(tasks):
+    """Sorts pairs of ARN and task so; returns how many carry no traffic."""
+    tasks.sort(key=lambda pair: carries_traffic(pair[1]))
+    return sum(not carries_traffic(task) for _, task in tasks)
+
+
 def task_arn_id(task):
     return task["taskArn"].rsplit("/", 1)[-1]
 
@@ -233,9 +239,10 @@ def record_service_task_failure(task, digest_resolution_failed=False):
         return
     with resource_lock("ecs-service", key):
         deployment = ecs._deployment_for_task(svc, task)
-        if deployment is None or deployment is not ecs._primary_deployment(svc):
+        if deployment is None:
             return
-        if deployment.get("rolloutState") == "IN_PROGRESS":
+        # A task of an older deployment leaves room for one of the newest.
+        if deployment is ecs._primary_deployment(svc) and deployment.get("rolloutState") == "IN_PROGRESS":
             deployment["failedTasks"] = int(deployment.get("failedTasks", 0)) + 1
             deployment["updatedAt"] = ecs._iso()
         pause = min(0.2 * 2 ** int(deployment.get("failedTasks", 0)), 5.0)
@@ -490,18 +497,25 @@ def list_services(data):
     return json_response({"serviceArns": arns[start:start + size], **more})
 
 
-def rewrite(function, line, new):
-    """One line of a function of ministack; fails when it is not as in the version that was read."""
+def rewrite(function, *lines):
+    """Lines of a function of ministack, old and new; fails when it is not as in the version that was read."""
     import inspect
     source = inspect.getsource(function)
-    assert source.count(line) == 1, f"{function.__name__} is not what it was"
-    exec(compile(source.replace(line, new), f"<{function.__name__}>", "exec"), vars(ecs))
+    for line, new in lines:
+        assert source.count(line) == 1, f"{function.__name__} is not what it was"
+        source = source.replace(line, new)
+    exec(compile(source, f"<{function.__name__}>", "exec"), vars(ecs))
 
 
 def main():
     # Each look is a call to podman.
-    rewrite(ecs._watch_task_lifecycle, "time.sleep(0.1)", "time.sleep(0.35)")
-    rewrite(ecs._reconcile_service_tasks, 'if t.get("lastStatus") == "RUNNING")\n        capacity', "if carries_traffic(t))\n        capacity")
+    rewrite(ecs._watch_task_lifecycle, ("time.sleep(0.1)", "time.sleep(0.35)"))
+    # Room is made first by old tasks that answer nobody: those of a deployment that another one has taken the place of.
+    rewrite(ecs._reconcile_service_tasks,
+            ('if t.get("lastStatus") == "RUNNING")\n        capacity', "if carries_traffic(t))\n        capacity"),
+            ("max(0, running - min_running), len(stale_tasks))",
+             "idle_first(stale_tasks) + max(0, running - min_running), len(stale_tasks))"))
+    ecs.idle_first = idle_first
     ecs.carries_traffic = carries_traffic
     global old_reconcile
     old_reconcile, ecs._reconcile_service_tasks = ecs._reconcile_service_tasks, reconcile_service_tasks

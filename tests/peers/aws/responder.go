@@ -1,7 +1,8 @@
 // The program in every image of the AWS peer: a small web application, or a job. What it does stands in BEHAVIOUR,
 // which an image sets and a task definition or an override may set otherwise; a command, if given, wins over both.
 //
-//	web        answers on PORT (8080): `/` with REVISION, `/health` with {"status":"UP"}, `/env` with its environment
+//	web MS     answers on PORT (8080): `/` with REVISION (after MS milliseconds, if given), `/health` with {"status":"UP"}, `/env` with
+//	           its environment
 //	slow N     the same, but `/health` answers 503 for the first N seconds
 //	sick       the same, but `/health` always answers 503
 //	late N     listens only after N seconds
@@ -80,7 +81,12 @@ func serve(words []string) {
 	}
 	patience := time.Duration(number(words, 1)) * time.Second
 	web := http.NewServeMux()
+	pace := time.Duration(0)
+	if words[0] == "web" {
+		pace = time.Duration(number(words, 1)) * time.Millisecond
+	}
 	web.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(pace)
 		fmt.Fprint(w, setting("REVISION", "none"))
 	})
 	web.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {

@@ -160,7 +160,7 @@ impl Ecs {
         self.ask(service, operation, parameters).unwrap_or_else(|refusal| panic!("{call}: {refusal:?}"))
     }
 
-    /// Pushes an image that behaves in one way (`tests/peers/aws/responder.go`: `web`, `slow 3`, `sick`, `late 2`, `crash`,
+    /// Pushes an image that behaves in one way (`tests/peers/aws/responder.go`: `web`, `web 80`, `slow 3`, `sick`, `late 2`, `crash`,
     /// `job 3 words`), whose revision is its tag; returns its reference and its digest.
     ///
     /// # Panics
@@ -647,9 +647,14 @@ pub struct Clients {
 impl Clients {
     /// Two that ask for `/` a hundred times a second each.
     pub fn start(address: SocketAddr) -> Clients {
+        Clients::many(address, 2)
+    }
+
+    /// So many; each asks again ten milliseconds after an answer.
+    pub fn many(address: SocketAddr, clients: usize) -> Clients {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
-        let threads = (0..2).map(|_| {
+        let threads = (0..clients).map(|_| {
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {

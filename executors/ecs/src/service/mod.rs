@@ -111,6 +111,11 @@ pub(crate) fn is_ours(session: &Session, live: &Value) -> bool {
     !execution.execution_id.is_empty() && is(EXECUTION, &execution.execution_id) && is(STEP, &execution.node)
 }
 
+/// Whether this execution made the service, or the one that it rolls back.
+pub(crate) fn is_of_execution(session: &Session, live: &Value) -> bool {
+    tag(live, EXECUTION).is_some_and(|value| session.executions().any(|id| tag_value(id) == value))
+}
+
 /// Sets tags on a service, and removes some.
 ///
 /// **Errors**: those of the account; `ECS-002`. **Repeat**: safe.

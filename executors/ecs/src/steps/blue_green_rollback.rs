@@ -144,7 +144,7 @@ async fn take_back<M: Memory>(
         }
         return Ok(());
     }
-    if !made_by_this_execution(session, &live) {
+    if !service::is_of_execution(session, &live) {
         let text = format!("service {name} was not made by this execution: it is left alone");
         session.tell(format!("ecs.bluegreen.foreign: {text}"));
         return session.say(log, Level::Warn, &text).await;
@@ -156,12 +156,6 @@ async fn take_back<M: Memory>(
     } else {
         Box::pin(serve::remove(session, name, memory, log)).await.map(drop)
     }
-}
-
-/// The tag of the execution; the step is another one.
-fn made_by_this_execution(session: &Session, live: &Value) -> bool {
-    let id = &session.cx.task.execution.execution_id;
-    !id.is_empty() && service::tag(live, service::EXECUTION) == Some(id)
 }
 
 /// Undoes a step that deployed green: its rules, then the service.

@@ -3,7 +3,7 @@
 //! The canary is a service of its own behind the same target group, so its share of the requests is its share of the tasks. A
 //! further step of the same execution changes the size of the canary that is there.
 
-use super::canary_delete::{delete, is_of_execution};
+use super::canary_delete::delete;
 use super::fetched::Fetched;
 use super::planned::{outputs, planned};
 use super::size;
@@ -148,7 +148,8 @@ async fn prepare(
         }
     };
     memory.count = Some(count);
-    let foreign = canary.as_ref().filter(|live| size::is_active(live) && !is_of_execution(session, live));
+    let foreign =
+        canary.as_ref().filter(|live| size::is_active(live) && !service::is_of_execution(session, live));
     if let Some(foreign) = foreign.filter(|_| !replace_existing) {
         return Err(refused(session, memory, foreign));
     }

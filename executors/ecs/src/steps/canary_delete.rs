@@ -7,10 +7,11 @@ use super::size;
 use crate::EcsExecutor;
 use crate::error::bad_spec;
 use crate::memory::{Memory, Undo};
+use crate::service;
 use crate::session::{Session, ecs};
 use crate::steady;
 use aws::Repeat;
-use aws::document::{list, text};
+use aws::document::text;
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
 use proto::task::{EcsAction, EcsSpec};
 use serde::{Deserialize, Serialize};
@@ -47,12 +48,6 @@ fn canary(spec: &EcsSpec) -> Result<Option<String>, StepError> {
     Ok(None)
 }
 
-/// Whether this execution made a service.
-pub(super) fn is_of_execution(session: &Session, service: &Value) -> bool {
-    let tag = list(service, &["tags"]).iter().find(|tag| text(tag, &["key"]) == Some("delegate:execution"));
-    tag.and_then(|tag| text(tag, &["value"])) == Some(session.cx.task.execution.execution_id.as_str())
-}
-
 /// Scales a service to nothing, waits until its tasks have gone, deletes it and waits until it is INACTIVE. Returns whether
 /// there was anything to delete.
 ///
@@ -69,7 +64,7 @@ pub(crate) async fn remove<M: Memory>(
     let status = live.as_ref().and_then(|live| text(live, &["status"])).unwrap_or("MISSING").to_owned();
     match live {
         Some(live) if size::is_active(&live) => {
-            if !is_of_execution(session, &live) {
+            if !service::is_of_execution(session, &live) {
                 let what = format!("service {service} was not made by this execution, so it is not deleted");
                 return Err(bad_spec("ECS-042", what)
                     .target(session.target().to_owned())

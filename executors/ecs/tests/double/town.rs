@@ -126,6 +126,7 @@ impl Town {
             definitions,
             current_task_definition: None,
             earlier: Default::default(),
+            rolls_back: None,
             variables: BTreeMap::new(),
             namespace: None,
             strict: false,

@@ -80,6 +80,7 @@ pub(crate) fn spec(place: &Place<'_>, definitions: EcsDefinitions, action: EcsAc
         definitions,
         current_task_definition: None,
         earlier: EcsEarlier::default(),
+        rolls_back: None,
         variables: BTreeMap::new(),
         namespace: None,
         strict: false,
