@@ -142,7 +142,6 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written and never run: ECS_COMMAND_TASK_NG is not offered yet (dialect/src/proven.rs)"]
 async fn rolling_deployments_fail_and_go_back_by_what_the_answers_said() {
     let mut world = World::start("harnessroll").await;
     let _agent = world.agent();
@@ -321,7 +320,6 @@ async fn blue_green(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written and never run: ECS_COMMAND_TASK_NG is not offered yet (dialect/src/proven.rs)"]
 async fn blue_green_is_created_swapped_and_rolled_back_by_what_the_answers_said() {
     let mut world = World::start("harnesspair").await;
     let town = Town::new(&world.place);
