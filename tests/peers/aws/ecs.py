@@ -12,6 +12,7 @@ after its start, and does at once what takes a while in the cloud. What is chang
 - what ECS refuses and ministack does not: unknown clusters and task definitions, long lists, empty lists of tags, task
   definitions that Fargate cannot run;
 - a call that comes again with the same client token does nothing again;
+- the last lines of a container that ends reach CloudWatch Logs;
 - every image is pulled for every task, its digest is known, and tags are not resolved once per deployment
   (`versionConsistency: disabled`: podman has no such call).
 """
@@ -290,7 +291,63 @@ def cleanup_task_resources(task, docker_client, extra_container=None):
     address = ecs._task_ip(task)
     if address and task.get("group", "").startswith("service:"):
         ask("gone", address)
+    if docker_client is None:
+        # It ended by itself, and nobody removes its containers here.
+        for container in list(task.get("_docker_ids") or []):
+            print_rest(ecs._get_docker(), container)
     old_cleanup(task, docker_client, extra_container)
+
+
+# Of each container that writes to CloudWatch Logs: where to, and how many of its lines are there.
+PRINTED = {}
+
+
+def forward_awslogs(container, config, account_id, region):
+    """As ministack's own, but the lines are counted: a follower may miss the last ones of a container that ends."""
+    with request_scope(account_id, region):
+        if not ecs._ensure_awslogs_stream(config):
+            return
+        printed = PRINTED[container.id] = {"lock": threading.Lock(), "config": config, "of": (account_id, region), "lines": 0, "all": False}
+        try:
+            for chunk in container.logs(stream=True, follow=True, stdout=True, stderr=True):
+                for line in chunk.decode("utf-8", errors="replace").splitlines():
+                    with printed["lock"]:
+                        if printed["all"]:
+                            return
+                        ecs._emit_awslogs_event(config, line)
+                        printed["lines"] += 1
+        except Exception as problem:
+            ecs.logger.debug("logs of %s: %s", container.id, problem)
+
+
+def print_rest(docker_client, which):
+    """Brings the lines of a container that has ended to CloudWatch Logs that are not there yet, as the log driver does."""
+    try:
+        container = docker_client.containers.get(which) if isinstance(which, str) else which
+        printed = PRINTED.get(container.id)
+        if printed is None:
+            return
+        with printed["lock"], request_scope(*printed["of"]):
+            lines = container.logs(stdout=True, stderr=True).decode("utf-8", errors="replace").splitlines()
+            for line in lines[printed["lines"]:]:
+                ecs._emit_awslogs_event(printed["config"], line)
+            printed["all"] = True
+    except Exception as problem:
+        ecs.logger.debug("last logs of %s: %s", which, problem)
+
+
+old_remove = ecs._remove_docker_container
+
+
+def remove_docker_container(docker_client, container_or_id):
+    if docker_client and container_or_id is not None:
+        try:
+            container = docker_client.containers.get(container_or_id) if isinstance(container_or_id, str) else container_or_id
+            container.stop(timeout=5)
+            print_rest(docker_client, container)
+        except Exception as problem:
+            ecs.logger.debug("end of %s: %s", container_or_id, problem)
+    old_remove(docker_client, container_or_id)
 
 
 old_stopped = ecs._mark_task_stopped
@@ -527,6 +584,8 @@ def main():
     ecs._sync_service_targets = sync_service_targets
     ecs._cleanup_task_resources = cleanup_task_resources
     ecs._mark_task_stopped = mark_task_stopped
+    ecs._forward_awslogs = forward_awslogs
+    ecs._remove_docker_container = remove_docker_container
     ecs._build_run_kwargs = build_run_kwargs
     ecs._run_docker_container = run_docker_container
     ecs._attach_started_container = attach_started_container

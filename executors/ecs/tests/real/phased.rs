@@ -44,6 +44,13 @@ fn counts(at: &Place<'_>, services: &[&str]) -> Vec<Value> {
     services.iter().map(|service| at.describe(service)["desiredCount"].clone()).collect()
 }
 
+/// What scales a service by itself; the region's whole list has pages.
+fn targets(at: &Place<'_>, service: &str) -> Vec<Value> {
+    let which = json!({"ServiceNamespace": "ecs", "ResourceIds": [format!("service/{}/{service}", at.name)]});
+    let said = at.ecs.aws("application-autoscaling", "DescribeScalableTargets", which);
+    said["ScalableTargets"].as_array().cloned().unwrap_or_default()
+}
+
 /// Deploys in one go; returns what the last step left behind.
 async fn deployed(at: &Place<'_>, tag: &str, execution: &str) -> Value {
     let (_, _, left) = done(&spec(at, defined(at, tag), setup(false)), execution, "setup").await;
@@ -67,17 +74,7 @@ async fn tasks_move_to_the_next_service_by_phases_and_back_again() {
     assert_eq!(counts(&at, &["web__1", "web__2"]), [1, 1]);
     let shown = serde_json::to_value(&output.outputs["newService"]).unwrap();
     assert!(shown.to_string().contains("web__2"), "{shown}");
-    let suspended = || {
-        let said = at.ecs.aws(
-            "application-autoscaling",
-            "DescribeScalableTargets",
-            json!({"ServiceNamespace": "ecs"}),
-        );
-        let all = said["ScalableTargets"].as_array().cloned().unwrap_or_default();
-        let target =
-            all.into_iter().find(|target| target["ResourceId"] == format!("service/{}/web__1", at.name));
-        target.unwrap()["SuspendedState"]["DynamicScalingInSuspended"] == true
-    };
+    let suspended = || targets(&at, "web__1")[0]["SuspendedState"]["DynamicScalingInSuspended"] == true;
     assert!(suspended());
     let left = [("EcsServiceSetup", &set_up), ("EcsUpgradeContainer", &halved)];
     let whole = after(step(TaskCount::Count(9)), &left);
@@ -146,15 +143,7 @@ async fn the_new_service_gets_its_autoscaling_and_loses_it_with_a_rollback() {
     scaled.scalable_targets = vec![document("target", json!({"minCapacity": 1, "maxCapacity": 4}))];
     let step = spec(&at, scaled, upgrade(TaskCount::Percentage(100)));
     let (_, _, left) = done(&after(step, &[("EcsServiceSetup", &set_up)]), "e2", "upgrade").await;
-    let targets = || {
-        let said = at.ecs.aws(
-            "application-autoscaling",
-            "DescribeScalableTargets",
-            json!({"ServiceNamespace": "ecs"}),
-        );
-        let all = said["ScalableTargets"].as_array().cloned().unwrap_or_default();
-        all.iter().filter(|one| one["ResourceId"] == format!("service/{}/web__2", at.name)).count()
-    };
+    let targets = || targets(&at, "web__2").len();
     assert_eq!(targets(), 1);
     let back = spec(&at, defined(&at, "2"), EcsAction::EcsBasicRollback {});
     succeed(&after(back, &[("EcsUpgradeContainer", &left)]), "e2", "back").await;

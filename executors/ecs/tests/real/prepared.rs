@@ -29,10 +29,9 @@ async fn prepared(at: &Place<'_>, strategy: EcsStrategy, execution: &str) -> (Va
 }
 
 fn targets(at: &Place<'_>, service: &str) -> usize {
-    let said =
-        at.ecs.aws("application-autoscaling", "DescribeScalableTargets", json!({"ServiceNamespace": "ecs"}));
-    let all = said["ScalableTargets"].as_array().cloned().unwrap_or_default();
-    all.iter().filter(|one| one["ResourceId"] == format!("service/{}/{service}", at.name)).count()
+    let which = json!({"ServiceNamespace": "ecs", "ResourceIds": [format!("service/{}/{service}", at.name)]});
+    let said = at.ecs.aws("application-autoscaling", "DescribeScalableTargets", which);
+    said["ScalableTargets"].as_array().map_or(0, Vec::len)
 }
 
 fn scaled(at: &Place<'_>, tag: &str) -> EcsDefinitions {
