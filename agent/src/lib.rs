@@ -180,6 +180,8 @@ async fn run_with(
     });
     let recorder = recorder.transpose()?;
     let aliases = Arc::new(config.host_aliases.clone());
+    let ca_pem = executors.ca_pem().map(<[u8]>::to_vec);
+    let prover = harness::Prover::new(&config, ca_pem, aliases.clone(), clock.clone());
     let address = config.health_listen;
     let listener =
         health::bind(address).await.map_err(|source| AgentError::HealthListen { address, source })?;
@@ -203,7 +205,7 @@ async fn run_with(
         telemetry,
         pulse,
         masker: masked_everywhere(&config),
-        prover: harness::Prover::new(&config, aliases.clone(), clock.clone()),
+        prover,
         recorder,
         aliases,
         scratch: data.join("scratch"),

@@ -17,7 +17,8 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path as Segments, Query, State};
+use axum::extract::{FromRequestParts, Path as Segments, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -535,19 +536,24 @@ async fn progress(
     ([("content-type", "application/x-protobuf")], Vec::<u8>::new()).into_response()
 }
 
-/// The log service: status codes as observed (facts/log-service-peer.md).
-fn log_key(query: &HashMap<String, String>, headers: &HeaderMap) -> Result<String, Box<Response>> {
-    let refuse = |status: StatusCode, text: &str| {
-        Err(Box::new((status, axum::Json(json!({"error_msg": text}))).into_response()))
-    };
-    match headers.get("x-harness-token") {
-        None => return refuse(StatusCode::BAD_REQUEST, "no token"),
-        Some(token) if token != LOG_TOKEN => return refuse(StatusCode::FORBIDDEN, "wrong token"),
-        Some(_) => {}
-    }
-    match (query.get("accountID"), query.get("key")) {
-        (Some(account), Some(key)) if account == ACCOUNT => Ok(key.clone()),
-        _ => refuse(StatusCode::BAD_REQUEST, "accountID or key is missing"),
+/// The stream that a call of the log service names, if its token is good; status codes as observed (facts/log-service-peer.md).
+struct LogKey(String);
+
+impl<S: Sync> FromRequestParts<S> for LogKey {
+    type Rejection = (StatusCode, axum::Json<Value>);
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<LogKey, Self::Rejection> {
+        let refuse = |status, text: &str| Err((status, axum::Json(json!({"error_msg": text}))));
+        match parts.headers.get("x-harness-token") {
+            None => return refuse(StatusCode::BAD_REQUEST, "no token"),
+            Some(token) if token != LOG_TOKEN => return refuse(StatusCode::FORBIDDEN, "wrong token"),
+            Some(_) => {}
+        }
+        let Query(query) = Params::try_from_uri(&parts.uri).unwrap();
+        match (query.get("accountID"), query.get("key")) {
+            (Some(account), Some(key)) if account == ACCOUNT => Ok(LogKey(key.clone())),
+            _ => refuse(StatusCode::BAD_REQUEST, "accountID or key is missing"),
+        }
     }
 }
 
@@ -555,26 +561,13 @@ fn not_found(status: StatusCode) -> Response {
     (status, axum::Json(json!({"error_msg": "stream: not found"}))).into_response()
 }
 
-async fn open(State(app): State<Arc<App>>, Query(query): Params, headers: HeaderMap) -> Response {
-    let key = match log_key(&query, &headers) {
-        Ok(key) => key,
-        Err(refusal) => return *refusal,
-    };
+async fn open(State(app): State<Arc<App>>, LogKey(key): LogKey) -> Response {
     // Opening twice erases.
     app.inner.lock().unwrap().streams.insert(key, Stream { open: true, ..Stream::default() });
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn append(
-    State(app): State<Arc<App>>,
-    Query(query): Params,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let key = match log_key(&query, &headers) {
-        Ok(key) => key,
-        Err(refusal) => return *refusal,
-    };
+async fn append(State(app): State<Arc<App>>, LogKey(key): LogKey, body: Bytes) -> Response {
     let lines: Vec<Value> = serde_json::from_slice(&body).unwrap();
     let mut inner = app.inner.lock().unwrap();
     let Some(stream) = inner.streams.get_mut(&key).filter(|stream| stream.open) else {
@@ -587,11 +580,7 @@ async fn append(
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn close(State(app): State<Arc<App>>, Query(query): Params, headers: HeaderMap) -> Response {
-    let key = match log_key(&query, &headers) {
-        Ok(key) => key,
-        Err(refusal) => return *refusal,
-    };
+async fn close(State(app): State<Arc<App>>, LogKey(key): LogKey, Query(query): Params) -> Response {
     match app.inner.lock().unwrap().streams.get_mut(&key).filter(|stream| stream.open) {
         None => not_found(StatusCode::INTERNAL_SERVER_ERROR),
         Some(stream) => {

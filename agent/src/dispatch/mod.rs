@@ -81,6 +81,11 @@ impl Executors {
         })
     }
 
+    /// The content of `ca_file`.
+    pub(crate) fn ca_pem(&self) -> Option<&[u8]> {
+        self.ca_pem.as_deref()
+    }
+
     async fn client(&self) -> Result<&sources::Client, StepError> {
         let make = async || {
             let options = sources::ClientOptions { ca_pem: self.ca_pem.clone(), ..Default::default() };

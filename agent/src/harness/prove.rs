@@ -23,9 +23,13 @@ pub(crate) struct Prover {
 }
 
 impl Prover {
-    pub(crate) fn new(config: &Config, aliases: Arc<HostAliases>, clock: Arc<dyn Clock>) -> Prover {
-        // A file that cannot be read stops the start elsewhere.
-        let ca_pem = config.ca_file.as_ref().and_then(|path| std::fs::read(path).ok());
+    /// `ca_pem`: the content of `ca_file`, as the executors have it.
+    pub(crate) fn new(
+        config: &Config,
+        ca_pem: Option<Vec<u8>>,
+        aliases: Arc<HostAliases>,
+        clock: Arc<dyn Clock>,
+    ) -> Prover {
         Prover { ca_pem, aliases, clock, no_programs: config.block_shell_task }
     }
 

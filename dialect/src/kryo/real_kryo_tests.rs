@@ -5,9 +5,10 @@ use super::fields::{Element, Record};
 use super::sample_tests::{Random, Sample};
 use super::table::*;
 use super::{Never, Writer};
-use std::io::{BufReader, Read, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use kryo_process::KryoProcess;
+
+#[path = "../../../tests/src/peers/kryo_process.rs"]
+mod kryo_process;
 
 /// Messages that are under way at once: their replies fit into a pipe.
 const BATCH: usize = 512;
@@ -15,66 +16,9 @@ const BATCH: usize = 512;
 /// How many outcomes of each response class.
 const OUTCOMES: usize = 10_000;
 
-struct RealKryo {
-    child: Child,
-    to: std::io::BufWriter<ChildStdin>,
-    from: BufReader<ChildStdout>,
-}
-
-impl RealKryo {
-    fn start() -> RealKryo {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache
-            .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"));
-        let built = cache.join("delegate/tools/kryo");
-        let classpath = std::fs::read_to_string(built.join("classpath"));
-        let classpath =
-            classpath.unwrap_or_else(|e| panic!("{}: {e}; run scripts/install-test-peers", built.display()));
-        let mut child = Command::new("java")
-            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp"])
-            .arg(format!("{}:{}", built.join("classes").display(), classpath.trim()))
-            .args(["kryocheck.Main", "serve"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("java starts");
-        let to = std::io::BufWriter::with_capacity(1 << 16, child.stdin.take().unwrap());
-        let from = BufReader::new(child.stdout.take().unwrap());
-        RealKryo { child, to, from }
-    }
-
-    fn send(&mut self, op: u8, message: &[u8]) {
-        self.to.write_all(&[op]).unwrap();
-        self.to.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).unwrap();
-        self.to.write_all(message).unwrap();
-    }
-
-    fn flush(&mut self) {
-        self.to.write_all(b"f").unwrap();
-        self.to.flush().unwrap();
-    }
-
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.from.read_exact(&mut bytes).unwrap();
-        bytes
-    }
-
-    /// What Kryo makes of a message, for a person.
-    fn explain(&mut self, message: &[u8]) -> String {
-        self.send(b'x', message);
-        self.flush();
-        let mut text = vec![0; u32::from_be_bytes(self.take()) as usize];
-        self.from.read_exact(&mut text).unwrap();
-        String::from_utf8_lossy(&text).into_owned()
-    }
-}
-
-impl Drop for RealKryo {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
+/// What Kryo makes of a message, for a person.
+fn explain(kryo: &mut KryoProcess, message: &[u8]) -> String {
+    String::from_utf8_lossy(&kryo.told(b'x', message)).into_owned()
 }
 
 fn fnv(bytes: &[u8]) -> u64 {
@@ -100,7 +44,7 @@ fn sent<T: Sample + Element>(value: &T, random: &Random, writer: &mut Writer) ->
     Sent { shown: fnv(shown.as_bytes()), written, message }
 }
 
-fn check(kryo: &mut RealKryo, count: usize, mut make: impl FnMut(usize, &mut Writer) -> Sent) -> usize {
+fn check(kryo: &mut KryoProcess, count: usize, mut make: impl FnMut(usize, &mut Writer) -> Sent) -> usize {
     let (mut writer, mut same) = (Writer::default(), 0);
     let mut index = 0;
     while index < count {
@@ -123,7 +67,7 @@ fn check(kryo: &mut RealKryo, count: usize, mut make: impl FnMut(usize, &mut Wri
                 panic!(
                     "message {index}\nsent: {}\nread: {}",
                     hex::encode(&sent.message),
-                    kryo.explain(&sent.message)
+                    explain(kryo, &sent.message)
                 );
             }
             same += usize::from(sent.written.is_some());
@@ -145,7 +89,7 @@ fn envelope(random: &mut Random, response: Response) -> DelegateTaskResponse {
 }
 
 /// 10,000 outcomes of one response class, each in its envelope.
-fn outcomes<T: Sample + Into<Response> + Record>(kryo: &mut RealKryo, seed: u64) {
+fn outcomes<T: Sample + Into<Response> + Record>(kryo: &mut KryoProcess, seed: u64) {
     let same = check(kryo, OUTCOMES, |index, writer| {
         let mut random = Random::new(seed ^ (u64::from(T::CLASS.id) << 32) ^ index as u64);
         let response: Response = T::sample(&mut random).into();
@@ -155,7 +99,7 @@ fn outcomes<T: Sample + Into<Response> + Record>(kryo: &mut RealKryo, seed: u64)
 }
 
 /// The same for what a Kubernetes step tells beside its status.
-fn kubernetes<T: Sample + Into<K8sNGTaskResponse> + Record>(kryo: &mut RealKryo, seed: u64) {
+fn kubernetes<T: Sample + Into<K8sNGTaskResponse> + Record>(kryo: &mut KryoProcess, seed: u64) {
     check(kryo, OUTCOMES, |index, writer| {
         let mut random = Random::new(seed ^ (u64::from(T::CLASS.id) << 32) ^ index as u64);
         let told: K8sNGTaskResponse = T::sample(&mut random).into();
@@ -168,7 +112,7 @@ fn kubernetes<T: Sample + Into<K8sNGTaskResponse> + Record>(kryo: &mut RealKryo,
 fn ten_thousand_outcomes_of_every_response_class_are_read_back_equal_by_the_real_kryo() {
     let seed = std::env::var("KRYO_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     println!("KRYO_SEED={seed}");
-    let kryo = &mut RealKryo::start();
+    let kryo = &mut KryoProcess::start();
     outcomes::<HttpStepResponse>(kryo, seed);
     outcomes::<ShellScriptTaskResponseNG>(kryo, seed);
     outcomes::<CommandTaskResponse>(kryo, seed);
@@ -206,12 +150,12 @@ fn ten_thousand_outcomes_of_every_response_class_are_read_back_equal_by_the_real
 
 #[test]
 fn the_real_kryo_says_no_to_what_is_not_right() {
-    let kryo = &mut RealKryo::start();
+    let kryo = &mut KryoProcess::start();
     let mut random = Random::new(1);
     let right = super::message(&UnitProgressData::sample(&mut random));
-    assert!(kryo.explain(&right).contains("whole: true"));
+    assert!(explain(kryo, &right).contains("whole: true"));
     // A class nobody registered, and a message with something after its end.
     for wrong in [vec![0xff, 0xff, 0x7f, 0x01], [right.as_slice(), &[0]].concat()] {
-        assert!(kryo.explain(&wrong).contains("whole: false"), "{}", kryo.explain(&wrong));
+        assert!(explain(kryo, &wrong).contains("whole: false"), "{}", explain(kryo, &wrong));
     }
 }

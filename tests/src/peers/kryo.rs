@@ -1,40 +1,19 @@
 //! The real Kryo 4.0.3, set up as a Harness manager sets it up, as a reader of answers.
 
+use super::kryo_process::KryoProcess;
 use serde_json::{Map, Value, json};
-use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// One Java process that reads messages.
 #[derive(Debug)]
-pub struct Kryo {
-    child: Child,
-    to: ChildStdin,
-    from: ChildStdout,
-}
+pub struct Kryo(KryoProcess);
 
 impl Kryo {
     /// Starts it.
     ///
     /// # Panics
-    /// When `scripts/install-test-peers` did not build it or Java is missing.
+    /// As [`KryoProcess::start`] does.
     pub fn start() -> Kryo {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
-        let built = cache.unwrap_or_else(home).join("delegate/tools/kryo");
-        let classpath = std::fs::read_to_string(built.join("classpath"));
-        let classpath =
-            classpath.unwrap_or_else(|e| panic!("{}: {e}; run scripts/install-test-peers", built.display()));
-        let mut child = Command::new("java")
-            .args(["-Xmx256m", "-XX:+UseSerialGC", "-cp"])
-            .arg(format!("{}:{}", built.join("classes").display(), classpath.trim()))
-            .args(["kryocheck.Main", "serve"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("java starts");
-        let (to, from) = (child.stdin.take().expect("its input"), child.stdout.take().expect("its output"));
-        Kryo { child, to, from }
+        Kryo(KryoProcess::start())
     }
 
     /// What it reads in a message, as [`plain`] tells it; `None`: it does not read it to its last byte.
@@ -42,24 +21,11 @@ impl Kryo {
     /// # Panics
     /// When the process is gone.
     pub fn read(&mut self, message: &[u8]) -> Option<Value> {
-        let length = u32::try_from(message.len()).expect("a message").to_be_bytes();
-        let whole = [b"j".as_slice(), &length, message, b"f"].concat();
-        self.to.write_all(&whole).and_then(|()| self.to.flush()).expect("it takes the message");
-        let mut length = [0; 4];
-        self.from.read_exact(&mut length).expect("its answer");
-        let mut text = vec![0; u32::from_be_bytes(length) as usize];
-        self.from.read_exact(&mut text).expect("its answer");
+        let text = self.0.told(b'j', message);
         if text.is_empty() {
             return None;
         }
         Some(plain(serde_json::from_slice(&text).expect("JSON")))
-    }
-}
-
-impl Drop for Kryo {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod aws;
 pub mod https;
 pub mod kryo;
+pub mod kryo_process;
 pub mod kube;
 pub mod owned;
 pub mod pod_metrics;
