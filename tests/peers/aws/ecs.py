@@ -7,7 +7,8 @@ after its start, and does at once what takes a while in the cloud. What is chang
 - a deployment is IN_PROGRESS until its tasks are up, the first one too; "steady state" and "deployment completed" are events;
 - with a load balancer a task counts when it is healthy there, and old tasks live until enough new ones do; a task that is
   unhealthy after the grace period is ended and counts as failed; a task that ends first leaves the load balancer;
-- failed tasks are counted without a circuit breaker too, and the pauses between starts grow;
+- failed tasks are counted without a circuit breaker too, and the pauses between starts grow; a deployment that failed without a
+  rollback leaves the tasks from before it;
 - a service that is deleted drains before it is INACTIVE, and keeps its name until then;
 - what ECS refuses and ministack does not: unknown clusters and task definitions, long lists, empty lists of tags, task
   definitions that Fargate cannot run;
@@ -451,6 +452,8 @@ def create_service(data):
         return json_response({"service": ecs._sanitize(there)})
     if there and there["status"] == "DRAINING":
         return refuse("InvalidParameterException", "Unable to Start a service that is still Draining.")
+    if there and there["status"] == "ACTIVE":
+        return refuse("InvalidParameterException", "Creation of service was not idempotent.")
     status, headers, body = old_create(data)
     made = found_service(data)
     if status == 200 and made:
@@ -571,7 +574,9 @@ def main():
     rewrite(ecs._reconcile_service_tasks,
             ('if t.get("lastStatus") == "RUNNING")\n        capacity', "if carries_traffic(t))\n        capacity"),
             ("max(0, running - min_running), len(stale_tasks))",
-             "idle_first(stale_tasks) + max(0, running - min_running), len(stale_tasks))"))
+             "idle_first(stale_tasks) + max(0, running - min_running), len(stale_tasks))"),
+            # A deployment that failed and is not rolled back leaves the tasks from before it.
+            ('primary.get("rolloutState") != "IN_PROGRESS"\n', 'primary.get("rolloutState") == "COMPLETED"\n'))
     ecs.idle_first = idle_first
     ecs.carries_traffic = carries_traffic
     global old_reconcile

@@ -1,6 +1,7 @@
 //! Real systems, each started by the test that needs it and ended by its own process id.
 
 pub mod aws;
+pub mod ecs_double;
 pub mod https;
 pub mod kryo;
 pub mod kryo_process;

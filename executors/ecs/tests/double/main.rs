@@ -9,5 +9,8 @@
 
 mod gates;
 mod killed;
+mod plain;
+#[path = "../scenario/mod.rs"]
+mod scenario;
 mod town;
 mod undone;

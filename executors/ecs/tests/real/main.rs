@@ -11,6 +11,8 @@ mod canary;
 mod colours;
 mod conformance;
 mod crash;
+mod denied;
+mod emulated;
 mod files;
 mod green;
 mod killed;
@@ -24,6 +26,8 @@ mod rolling;
 mod rules;
 mod run_task;
 mod scale;
+#[path = "../scenario/mod.rs"]
+mod scenario;
 mod stage;
 mod states;
 /// What the servers in `peers` wait with.

@@ -32,7 +32,7 @@ fn last(at: &Place<'_>) -> u64 {
 /// Runs `step` once undisturbed, and then once for each action that this called, refused. `step` gets the number of the run.
 /// A refusal must end the step with the action's name, its least statement and the caller, or be one that the step can do
 /// without; `look` sees what is left. Returns the actions without which the step went on.
-async fn each_denied(
+pub(crate) async fn each_denied(
     at: &Place<'_>,
     step: impl Fn(usize) -> EcsSpec,
     look: impl Fn(&str, Option<&StepError>),
@@ -78,7 +78,7 @@ async fn each_denied(
 }
 
 /// What a step can do without is what it would like to know beforehand.
-fn only_looks(without: &[String]) {
+pub(crate) fn only_looks(without: &[String]) {
     let may = ["sts:GetCallerIdentity", "application-autoscaling:ListTagsForResource"];
     let others =
         without.iter().filter(|action| !action.starts_with("ecr:") && !may.contains(&action.as_str()));
@@ -89,14 +89,14 @@ fn number(service: &Value) -> u64 {
     service["taskDefinition"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
 }
 
-fn suspended(at: &Place<'_>) -> bool {
+pub(crate) fn suspended(at: &Place<'_>) -> bool {
     let which = json!({"ServiceNamespace": "ecs", "ResourceIds": [format!("service/{}/web", at.name)]});
     let said = at.ecs.aws("application-autoscaling", "DescribeScalableTargets", which);
     said["ScalableTargets"][0]["SuspendedState"]["DynamicScalingInSuspended"] == true
 }
 
 /// A task definition that differs for each number.
-fn numbered(at: &Place<'_>, image: &str, number: usize) -> EcsDefinitions {
+pub(crate) fn numbered(at: &Place<'_>, image: &str, number: usize) -> EcsDefinitions {
     let mut all = definitions(at, "web", image, 1, None);
     let mut value = at.definition(&format!("{}-web", at.name), image);
     value["containerDefinitions"][0]["environment"] = json!([{"name": "N", "value": number.to_string()}]);

@@ -1,7 +1,8 @@
 //! A double of ECS with a virtual clock, for what no emulator has: native strategies, lifecycle hooks, bake times.
 //!
 //! It proves how a step reads and answers ECS' documents as they are documented, and nothing about AWS itself. Every test of it
-//! says "double" in its name. `region` is the state machine; here is the server around it.
+//! says "double" in its name. `region` is the state machine, `traffic` who answers the clients of its services; here is the
+//! server around them.
 //!
 //! This file stands alone: `executors/ecs/tests` takes it by `#[path]`.
 #![allow(
@@ -14,6 +15,7 @@
 )]
 
 mod region;
+mod traffic;
 
 use region::Region;
 use serde_json::{Value, json};
@@ -57,6 +59,11 @@ impl EcsDouble {
     /// Where it listens.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port: calls, the listeners of its services (`/production/NAME`, `/test/NAME`) and `/metrics`.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     fn region(&self) -> MutexGuard<'_, Region> {
@@ -147,11 +154,12 @@ fn serve(stream: &TcpStream, region: &Mutex<Region>) {
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
     loop {
-        let (mut target, mut length) = (String::new(), 0);
+        let (mut target, mut length, mut close) = (String::new(), 0, false);
         let mut line = String::new();
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
             return;
         }
+        let path = line.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);
         loop {
             line.clear();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
@@ -160,6 +168,7 @@ fn serve(stream: &TcpStream, region: &Mutex<Region>) {
             let Some((name, value)) = line.trim_end().split_once(':') else { break };
             match name.to_ascii_lowercase().as_str() {
                 "x-amz-target" => value.trim().clone_into(&mut target),
+                "connection" => close = value.trim().eq_ignore_ascii_case("close"),
                 "content-length" => length = value.trim().parse().unwrap_or(0),
                 _ => {}
             }
@@ -168,12 +177,17 @@ fn serve(stream: &TcpStream, region: &Mutex<Region>) {
         if reader.read_exact(&mut body).is_err() {
             return;
         }
-        let (status, kind, text) = answer(region, &target, &body);
+        let (status, kind, text) = match path {
+            Some(path) => traffic::get(&mut region.lock().unwrap_or_else(PoisonError::into_inner), &path),
+            None => answer(region, &target, &body),
+        };
         let head = format!(
             "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nx-amzn-requestid: double\r\n\r\n",
             text.len()
         );
-        if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(text.as_bytes())).is_err() {
+        if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(text.as_bytes())).is_err()
+            || close
+        {
             return;
         }
     }

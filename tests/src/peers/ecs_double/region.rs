@@ -37,6 +37,8 @@ pub(super) struct Region {
     pub(super) lost: BTreeMap<String, usize>,
     pub(super) rollbacks_fail: bool,
     pub(super) pretended: Option<String>,
+    /// Requests so far, of each service's production and test listener.
+    pub(super) asked: BTreeMap<(String, bool), u64>,
 }
 
 impl Default for Region {
@@ -55,6 +57,7 @@ impl Default for Region {
             lost: BTreeMap::new(),
             rollbacks_fail: false,
             pretended: None,
+            asked: BTreeMap::new(),
         }
     }
 }
@@ -69,6 +72,8 @@ struct Service {
     created: f64,
     tags: Vec<Value>,
     token: String,
+    /// Newest first.
+    events: Vec<Value>,
 }
 
 #[derive(Clone, Debug)]
@@ -176,6 +181,7 @@ impl Region {
 
     fn tick(&mut self) {
         let now = self.now;
+        self.drain();
         let definitions: Vec<(usize, bool)> =
             self.tasks.iter().enumerate().map(|(n, task)| (n, self.healthy(&task.definition))).collect();
         for (n, healthy) in definitions {
@@ -259,6 +265,61 @@ impl Region {
             let desired = active.map_or(0, |service| service.desired);
             self.scale(own.id, desired);
             self.deployments[index].desired = desired;
+            // What a circuit breaker made primary again.
+            let again = own.status == "SUCCESSFUL" && own.rollout == "IN_PROGRESS" && self.now > own.updated;
+            if again && self.live(own.id).0 >= desired {
+                self.complete(index);
+            }
+        }
+    }
+
+    /// A service that is deleted is inactive as soon as its last task has stopped.
+    fn drain(&mut self) {
+        let busy: Vec<String> = self
+            .tasks
+            .iter()
+            .filter(|task| task.status != "STOPPED")
+            .map(|task| task.service.clone())
+            .collect();
+        for (name, service) in &mut self.services {
+            if service.status == "DRAINING" && !busy.contains(name) {
+                service.status = "INACTIVE";
+            }
+        }
+    }
+
+    /// A rolling deployment has all its tasks: those of the others end.
+    fn complete(&mut self, index: usize) {
+        let own = self.deployments[index].clone();
+        let others: Vec<u64> = self
+            .deployments
+            .iter()
+            .filter(|other| other.service == own.service && other.id != own.id)
+            .map(|other| other.id)
+            .collect();
+        for other in others {
+            self.scale(other, 0);
+            if let Some(other) = self.deployments.iter_mut().find(|one| one.id == other) {
+                (other.listed, other.desired) = (false, 0);
+            }
+        }
+        let now = self.now;
+        let done = &mut self.deployments[index];
+        "SUCCESSFUL".clone_into(&mut done.status);
+        done.rollout = "COMPLETED";
+        done.rollout_reason = format!("ECS deployment ecs-svc/{} completed.", done.id);
+        done.updated = now;
+        let completed = format!("(deployment ecs-svc/{}) deployment completed.", own.id);
+        self.event(&own.service, &completed);
+        self.event(&own.service, "has reached a steady state.");
+    }
+
+    fn event(&mut self, service: &str, message: &str) {
+        let (id, now) = (format!("event-{}", self.id()), self.now);
+        if let Some(own) = self.services.get_mut(service) {
+            let message = format!("(service {service}) {message}");
+            own.events.insert(0, json!({"id": id, "createdAt": now, "message": message}));
+            own.events.truncate(100);
         }
     }
 
@@ -276,24 +337,7 @@ impl Region {
         }
         let (running, _) = self.live(own.id);
         if running >= desired {
-            let others: Vec<u64> = self
-                .deployments
-                .iter()
-                .filter(|other| other.service == own.service && other.id != own.id)
-                .map(|other| other.id)
-                .collect();
-            for other in others {
-                self.scale(other, 0);
-                if let Some(other) = self.deployments.iter_mut().find(|one| one.id == other) {
-                    other.listed = false;
-                }
-            }
-            let now = self.now;
-            let done = &mut self.deployments[index];
-            "SUCCESSFUL".clone_into(&mut done.status);
-            done.rollout = "COMPLETED";
-            done.rollout_reason = format!("ECS deployment ecs-svc/{} completed.", done.id);
-            done.updated = now;
+            self.complete(index);
         }
     }
 
@@ -301,31 +345,23 @@ impl Region {
     fn trip(&mut self, index: usize, back: bool) {
         let own = self.deployments[index].clone();
         self.scale(own.id, 0);
+        let now = self.now;
         let failed = &mut self.deployments[index];
         failed.rollout = "FAILED";
         failed.rollout_reason = "ECS deployment circuit breaker: tasks failed to start.".to_owned();
-        failed.desired = 0;
-        let source = own.source.clone().filter(|_| back);
-        "ROLLBACK_SUCCESSFUL".clone_into(&mut failed.status);
-        let Some((revision, definition, _)) = source else {
+        (failed.desired, failed.updated) = (0, now);
+        let Some((_, definition, source)) = own.source.clone().filter(|_| back) else {
             "STOPPED".clone_into(&mut failed.status);
             return;
         };
+        "ROLLBACK_SUCCESSFUL".clone_into(&mut failed.status);
         failed.primary = false;
         failed.back = Some("circuit breaker".to_owned());
-        let old: Vec<u64> = self
-            .deployments
-            .iter()
-            .filter(|other| other.service == own.service && other.definition == definition && other.listed)
-            .map(|other| other.id)
-            .collect();
-        let id = self.begin(&own.service, &definition, "ROLLING", Some(revision), None);
-        // The tasks of the revision that still runs are those of the rollback.
-        for task in self.tasks.iter_mut().filter(|task| old.contains(&task.deployment)) {
-            task.deployment = id;
-        }
-        for other in self.deployments.iter_mut().filter(|other| old.contains(&other.id)) {
-            other.listed = false;
+        // The newest deployment that had completed is in progress again, with the tasks that it still has.
+        if let Some(old) = self.deployments.iter_mut().find(|other| other.id == source) {
+            (old.primary, old.listed, old.rollout, old.updated) = (true, true, "IN_PROGRESS", now);
+            old.rollout_reason =
+                format!("ECS deployment circuit breaker: rolling back to deploymentId ecs-svc/{source}.");
         }
         if let Some(service) = self.services.get_mut(&own.service) {
             service.task_definition = definition;
@@ -527,13 +563,7 @@ impl Region {
         let definition = own.task_definition.clone();
         let configuration = own.document.get("deploymentConfiguration").cloned().unwrap_or_default();
         let strategy = configuration["strategy"].as_str().unwrap_or("ROLLING").to_owned();
-        // What requests still reach is the newest one that came to its end.
-        let good = self
-            .deployments
-            .iter()
-            .rev()
-            .find(|one| one.service == service && one.listed && one.over() && one.rollout == "COMPLETED");
-        let source = good.map(|one| (one.revision.clone(), one.definition.clone(), one.id));
+        let source = self.serving(service).map(|one| (one.revision.clone(), one.definition.clone(), one.id));
         self.begin(service, &definition, &strategy, None, source);
     }
 
@@ -572,6 +602,36 @@ impl Region {
         self.deployments.iter().rev().find(|one| one.service == service).map(|one| self.show(one))
     }
 
+    /// Names of all services.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.services.keys().cloned().collect()
+    }
+
+    /// Images that answer at a service's production or test listener, with their shares in percent; what is deployed first.
+    /// While a rolling deployment is under way, that is the revision from before it.
+    pub(super) fn behind(&self, service: &str, test: bool) -> Vec<(String, f64)> {
+        let image = |definition: &str| {
+            let found = self.definition(definition).unwrap_or_default();
+            text(&found["containerDefinitions"][0], "image").to_owned()
+        };
+        let newest = self.deployments.iter().rev().find(|one| one.service == service);
+        let shifts = newest
+            .filter(|one| one.strategy != "ROLLING" && (!one.over() || one.status == "ROLLBACK_FAILED"));
+        if let Some(one) = shifts {
+            let share = if test && one.test > 0.0 { one.test } else { one.weight };
+            let source = one.source.iter().map(|(_, definition, _)| (image(definition), 100.0 - share));
+            let all = [(image(&one.definition), share)].into_iter().chain(source);
+            return all.filter(|(_, share)| *share > 0.0).collect();
+        }
+        self.serving(service).map(|one| (image(&one.definition), 100.0)).into_iter().collect()
+    }
+
+    /// What requests reach when nothing is shifted: the newest deployment that came to its end.
+    fn serving(&self, service: &str) -> Option<&Deployment> {
+        let of = |one: &&Deployment| one.service == service && one.listed && one.status == "SUCCESSFUL";
+        self.deployments.iter().rev().find(of)
+    }
+
     fn describe(&self, name: &str) -> Option<Value> {
         let own = self.services.get(name)?;
         let mut shown = own.document.clone();
@@ -588,7 +648,8 @@ impl Region {
         for one in &all {
             let (now, soon) = self.live(one.id);
             (running, pending) = (running + now, pending + soon);
-            if one.primary || now + soon > 0 {
+            let failed = one.rollout == "FAILED" && one.listed;
+            if one.primary || now + soon > 0 || failed {
                 listed.push(json!({"id": format!("ecs-svc/{}", one.id), "status": if one.primary { "PRIMARY" } else { "ACTIVE" },
                     "taskDefinition": one.definition, "desiredCount": one.desired, "runningCount": now, "pendingCount": soon,
                     "failedTasks": one.failures, "createdAt": one.created, "updatedAt": one.updated,
@@ -597,15 +658,10 @@ impl Region {
         }
         let under_way = self.deployments.iter().rev().find(|one| one.service == name && !one.over());
         let mut revisions: Vec<Value> = under_way.iter().map(|one| json!({"arn": one.revision})).collect();
-        let serving = self
-            .deployments
-            .iter()
-            .rev()
-            .find(|one| one.service == name && one.listed && one.over() && one.rollout == "COMPLETED");
-        revisions.extend(serving.map(|one| json!({"arn": one.revision})));
+        revisions.extend(self.serving(name).map(|one| json!({"arn": one.revision})));
         let more = json!({"serviceName": name, "serviceArn": format!("{ACCOUNT}:service/double/{name}"), "clusterArn": format!("{ACCOUNT}:cluster/double"),
             "status": own.status, "desiredCount": own.desired, "runningCount": running, "pendingCount": pending,
-            "taskDefinition": own.task_definition, "deployments": listed, "events": [], "createdAt": own.created,
+            "taskDefinition": own.task_definition, "deployments": listed, "events": own.events, "createdAt": own.created,
             "schedulingStrategy": "REPLICA", "tags": own.tags, "currentServiceRevisions": revisions});
         shown.extend(more.as_object().cloned().unwrap_or_default());
         if let Some(under_way) = under_way {
@@ -654,6 +710,10 @@ impl Region {
         if looks.contains(&operation) {
             self.advance(self.pace);
         }
+        let cluster = text(input, "cluster");
+        if operation != "DescribeClusters" && !cluster.is_empty() && short(cluster) != "double" {
+            return Err(no("ClusterNotFoundException", "Cluster not found."));
+        }
         match operation {
             "DescribeClusters" => Ok(
                 json!({"clusters": [{"clusterName": "double", "clusterArn": format!("{ACCOUNT}:cluster/double"),
@@ -675,27 +735,18 @@ impl Region {
                 None => Err(no("ClientException", "Unable to describe task definition.")),
             },
             "DescribeServices" => {
-                let found: Vec<Value> =
-                    listed("services").iter().filter_map(|name| self.describe(short(name))).collect();
-                Ok(json!({"services": found, "failures": []}))
+                let asked = listed("services");
+                let found: Vec<Value> = asked.iter().filter_map(|name| self.describe(short(name))).collect();
+                let missing =
+                    asked.iter().map(|name| short(name)).filter(|name| !self.services.contains_key(*name));
+                let missing: Vec<Value> = missing
+                    .map(|name| json!({"arn": format!("{ACCOUNT}:service/double/{name}"), "reason": "MISSING"}))
+                    .collect();
+                Ok(json!({"services": found, "failures": missing}))
             }
             "CreateService" => self.create(input, &named("serviceName")),
             "UpdateService" => self.update(input, &named("service")),
-            "DeleteService" => {
-                let name = named("service");
-                let own = self
-                    .services
-                    .get_mut(&name)
-                    .ok_or_else(|| no("ServiceNotFoundException", "Service not found."))?;
-                (own.status, own.desired) = ("INACTIVE", 0);
-                for task in self.tasks.iter_mut().filter(|task| task.service == name) {
-                    task.status = "STOPPED";
-                }
-                for one in self.deployments.iter_mut().filter(|one| one.service == name && !one.over()) {
-                    "STOPPED".clone_into(&mut one.status);
-                }
-                Ok(json!({"service": self.describe(&name)}))
-            }
+            "DeleteService" => self.delete(&named("service"), input["force"] == true),
             "TagResource" | "UntagResource" => {
                 let name = named("resourceArn");
                 let own = self
@@ -803,6 +854,10 @@ impl Region {
 
     fn create(&mut self, input: &Value, name: &str) -> Answer {
         let token = text(input, "clientToken");
+        if self.services.get(name).is_some_and(|own| own.status == "DRAINING") {
+            let message = "Unable to Start a service that is still Draining.";
+            return Err(no("InvalidParameterException", message));
+        }
         if let Some(own) = self.services.get(name).filter(|own| own.status != "INACTIVE") {
             if own.token == token && !token.is_empty() {
                 return Ok(json!({"service": self.describe(name)}));
@@ -824,9 +879,30 @@ impl Region {
             created: self.now,
             tags,
             token: token.to_owned(),
+            events: Vec::new(),
         };
         self.services.insert(name.to_owned(), service);
         self.deploy(name);
+        Ok(json!({"service": self.describe(name)}))
+    }
+
+    fn delete(&mut self, name: &str, force: bool) -> Answer {
+        let now = self.now;
+        let own = self
+            .services
+            .get_mut(name)
+            .ok_or_else(|| no("ServiceNotFoundException", "Service not found."))?;
+        if own.desired > 0 && !force {
+            let message = "The service cannot be stopped while it is scaled above 0.";
+            return Err(no("InvalidParameterException", message));
+        }
+        (own.status, own.desired) = ("DRAINING", 0);
+        for task in self.tasks.iter_mut().filter(|task| task.service == name && task.status != "STOPPED") {
+            task.stopping = task.stopping.or(Some(now));
+        }
+        for one in self.deployments.iter_mut().filter(|one| one.service == name && !one.over()) {
+            "STOPPED".clone_into(&mut one.status);
+        }
         Ok(json!({"service": self.describe(name)}))
     }
 
@@ -837,8 +913,13 @@ impl Region {
             ),
             None => None,
         };
-        let own = self.services.get_mut(name).filter(|own| own.status == "ACTIVE");
-        let own = own.ok_or_else(|| no("ServiceNotActiveException", "Service was not ACTIVE."))?;
+        let own = self
+            .services
+            .get_mut(name)
+            .ok_or_else(|| no("ServiceNotFoundException", "Service not found."))?;
+        if own.status != "ACTIVE" {
+            return Err(no("ServiceNotActiveException", "Service was not ACTIVE."));
+        }
         let mut rolls = input["forceNewDeployment"] == true;
         if let Some(wanted) = wanted {
             let arn = text(&wanted, "taskDefinitionArn");
@@ -874,6 +955,10 @@ fn shown_task(task: &Task) -> Value {
         shown["stoppedReason"] = json!("Essential container in task exited");
         shown["stoppedAt"] = json!(task.created + START);
         shown["containers"][0]["exitCode"] = json!(3);
+    } else if task.stopping.is_some() {
+        shown["stopCode"] = json!("ServiceSchedulerInitiated");
+        shown["stoppedReason"] =
+            json!(format!("Scaling activity initiated by (deployment ecs-svc/{})", task.deployment));
     }
     shown
 }
