@@ -1,7 +1,7 @@
 //! COMMAND_TASK_NG of a Harness manager over real sshd: units under the package's own names, files, outputs, failures, a kill in the
 //! middle.
 
-use crate::harness_manager::{HarnessManager, LIMIT, detail, units};
+use crate::harness_manager::{HarnessManager, LIMIT, detail, ssh_login, units};
 use e2e::peers::sshd::Sshd;
 use e2e::wait::until;
 use serde_json::{Value, json};
@@ -50,8 +50,7 @@ impl World {
             "commandUnits": all, "host": host, "disableEvaluateExportVariable": false,
             "sshInfraDelegateConfig": {"hosts": [host], "connectorType": "Pdc",
                 "physicalDataCenterConnectorDTO": {"hosts": [{"hostname": host, "hostAttributes": {}}], "delegateSelectors": []},
-                "sshKeySpecDto": {"port": self.sshd.port, "auth": {"type": "SSH", "useSshClient": false, "useSshj": false, "spec": {
-                    "credentialType": "KeyReference", "spec": {"userName": self.sshd.user, "key": "account.ssh_key", "encryptedPassphrase": null}}}},
+                "sshKeySpecDto": ssh_login(&self.sshd),
                 "encryptionDataDetails": [detail("key", &key)]},
         })
     }

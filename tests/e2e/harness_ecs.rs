@@ -1,33 +1,33 @@
-//! ECS_COMMAND_TASK_NG of a Harness manager on a small AWS region: rolling deployments with their failure and rollback, and
+//! ECS_COMMAND_TASK_NG of a Harness manager on a small AWS region: rolling deployments with their failure and rollback,
 //! blue-green from the first deployment over a swap to its rollback, where each package says what the answers before it said,
-//! as Harness builds them.
+//! as Harness builds them; a canary with its deletion, and one-off tasks. `harness_ecs_trouble` has what ends otherwise.
 
 use crate::harness_manager::{HarnessManager, detail, units};
 use e2e::peers::aws::{Balancer, Clients, Ecs, Place, REGION, has_share};
 use serde_json::{Value, json};
 
-const ECS: &str = "ECS_COMMAND_TASK_NG";
+pub(crate) const ECS: &str = "ECS_COMMAND_TASK_NG";
 /// Nobody may see it.
 const SECRET: &str = "pl4nted/secret+access-key";
 /// What the manager puts where the target group of the stage goes.
-const WORD: &str = "1733740000000targetGroup";
+pub(crate) const WORD: &str = "1733740000000targetGroup";
 const INFRASTRUCTURE: &str = "9f3c";
 
-struct World {
-    place: Place<'static>,
-    manager: HarnessManager,
+pub(crate) struct World {
+    pub(crate) place: Place<'static>,
+    pub(crate) manager: HarnessManager,
     dir: tempfile::TempDir,
 }
 
 impl World {
-    async fn start(name: &'static str) -> World {
+    pub(crate) async fn start(name: &'static str) -> World {
         let dir = tempfile::tempdir().unwrap();
         let place = tokio::task::spawn_blocking(move || Place::new(Ecs::shared(), name)).await.unwrap();
         let manager = HarnessManager::start(dir.path()).await;
         World { place, manager, dir }
     }
 
-    fn agent(&self) -> e2e::world::AgentProcess {
+    pub(crate) fn agent(&self) -> e2e::world::AgentProcess {
         let env = self.place.ecs.env();
         let env: Vec<(&str, &str)> =
             env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -35,7 +35,7 @@ impl World {
     }
 
     /// What every request of the family holds.
-    fn request(&self, command: &str, more: Value) -> Value {
+    pub(crate) fn request(&self, command: &str, more: Value) -> Value {
         let mut all = json!({
             "accountId": "acct1", "ecsCommandType": command, "commandName": command, "timeoutIntervalInMin": 10,
             "commandUnitsProgress": {"commandUnitProgressMap": {}},
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// The definitions of service `web`, whose application answers `tag`.
-    fn definitions(&self, tag: &str, behaviour: &str, group: Option<&str>) -> Value {
+    pub(crate) fn definitions(&self, tag: &str, behaviour: &str, group: Option<&str>) -> Value {
         let repository = format!("app-{}", self.place.name);
         let image = self.place.ecs.image(&repository, tag, behaviour).0;
         json!({"ecsTaskDefinitionManifestContent": self.place.definition(&format!("{}-web", self.place.name), &image).to_string(),
@@ -59,7 +59,7 @@ impl World {
             "ecsScalingPolicyManifestContentList": [], "sameAsAlreadyRunningInstances": false, "forceNewDeployment": false})
     }
 
-    fn service(&self, group: Option<&str>) -> String {
+    pub(crate) fn service(&self, group: Option<&str>) -> String {
         let count = if group.is_some() { 1 } else { 2 };
         let mut service = self.place.service("web", "x", count, group);
         for key in ["cluster", "taskDefinition"] {
@@ -69,7 +69,7 @@ impl World {
     }
 
     /// The whole response to a request.
-    async fn response(&mut self, id: &str, data: Value) -> Value {
+    pub(crate) async fn response(&mut self, id: &str, data: Value) -> Value {
         let response = self.manager.run(self.manager.package(id, ECS, data)).await;
         self.manager.answered_once(id);
         assert!(!self.manager.all_lines().contains(SECRET), "{id}");
@@ -77,20 +77,12 @@ impl World {
     }
 
     /// The result of a request that succeeds, which stands in `field` of the response class `class`.
-    async fn ok(&mut self, id: &str, data: Value, class: &str, field: &str) -> Value {
+    pub(crate) async fn ok(&mut self, id: &str, data: Value, class: &str, field: &str) -> Value {
         let response = self.response(id, data).await;
-        assert_eq!(
-            (&response["@"], &response["commandExecutionStatus"]),
-            (&json!(class), &json!("SUCCESS")),
-            "{id}: {response:#}"
-        );
-        assert!(response["errorMessage"].is_null(), "{response:#}");
-        let told = units(&response["unitProgressData"]["unitProgresses"]);
-        assert!(!told.is_empty() && told.iter().all(|(_, status)| status == "SUCCESS"), "{told:?}");
-        response[field].clone()
+        succeeded(&response, class, field)
     }
 
-    async fn prepared(&mut self, id: &str) -> Value {
+    pub(crate) async fn prepared(&mut self, id: &str) -> Value {
         let data = self.request(
             "ECS_PREPARE_ROLLBACK_DATA",
             json!({"ecsServiceDefinitionManifestContent": self.service(None)}),
@@ -98,12 +90,12 @@ impl World {
         self.ok(id, data, "EcsPrepareRollbackDataResponse", "ecsPrepareRollbackDataResult").await
     }
 
-    fn deploy(&self, tag: &str, behaviour: &str) -> Value {
+    pub(crate) fn deploy(&self, tag: &str, behaviour: &str) -> Value {
         self.request("ECS_ROLLING_DEPLOY", self.definitions(tag, behaviour, None))
     }
 
     /// The package that Harness makes of the answer to the recording task.
-    fn rollback(&self, prepared: &Value) -> Value {
+    pub(crate) fn rollback(&self, prepared: &Value) -> Value {
         let of = |name: &str| prepared[name].clone();
         let config = json!({"serviceName": of("serviceName"), "firstDeployment": of("isFirstDeployment"),
             "createServiceRequestBuilderString": of("createServiceRequestBuilderString"),
@@ -113,7 +105,7 @@ impl World {
     }
 
     /// Field by field what runs: the tasks of an answer are those of the service.
-    fn same_tasks(&self, told: &Value, service: &str) {
+    pub(crate) fn same_tasks(&self, told: &Value, service: &str) {
         let told = told["ecsTasks"].as_array().unwrap_or_else(|| panic!("no tasks in {told:#}"));
         let mut live = self.place.tasks(Some(service), "RUNNING");
         live.retain(|task| task["lastStatus"] == "RUNNING");
@@ -136,7 +128,31 @@ impl World {
         }
     }
 
-    fn revision(&self) -> Value {
+    /// A one-off task of the family `job`, whose program does `behaviour`.
+    pub(crate) fn one_off(&self, tag: &str, behaviour: &str) -> Value {
+        let image = self.place.ecs.image(&format!("job-{}", self.place.name), tag, behaviour).0;
+        let definition = self.place.definition(&self.job(), &image);
+        let request =
+            json!({"launchType": "FARGATE", "count": 1, "networkConfiguration": self.place.network()});
+        self.request(
+            "ECS_RUN_TASK",
+            json!({"ecsTaskDefinitionManifestContent": definition.to_string(),
+                "ecsRunTaskRequestDefinitionManifestContent": request.to_string(), "skipSteadyStateCheck": false}),
+        )
+    }
+
+    fn job(&self) -> String {
+        format!("{}-job", self.place.name)
+    }
+
+    /// One-off tasks that should run (`RUNNING`) or end (`STOPPED`).
+    pub(crate) fn jobs(&self, desired: &str) -> Vec<Value> {
+        let mut all = self.place.tasks(None, desired);
+        all.retain(|task| task["taskDefinitionArn"].as_str().unwrap().contains(&self.job()));
+        all
+    }
+
+    pub(crate) fn revision(&self) -> Value {
         self.place.describe("web")["taskDefinition"].clone()
     }
 }
@@ -159,15 +175,9 @@ async fn rolling_deployments_fail_and_go_back_by_what_the_answers_said() {
     assert_eq!(before["isFirstDeployment"], false);
     let data = world.deploy("2", "crash");
     let response = world.response("deploy-2", data).await;
-    assert_eq!(
-        (&response["@"], &response["commandExecutionStatus"], &response["ecsRollingDeployResult"]),
-        (&json!("EcsRollingDeployResponse"), &json!("FAILURE"), &Value::Null),
-        "{response:#}"
-    );
+    failed(&response, "EcsRollingDeployResponse", "ecsRollingDeployResult", "Deploy");
     let text = response["errorMessage"].as_str().unwrap();
     assert!(text.contains("[ECS-030]") && text.contains("web"), "{text}");
-    let told = units(&response["unitProgressData"]["unitProgresses"]);
-    assert_eq!(told.last().unwrap(), &("Deploy".to_owned(), "FAILURE".to_owned()), "{told:?}");
     let data = world.rollback(&before);
     world.ok("back-2", data, "EcsRollingRollbackResponse", "ecsRollingRollbackResult").await;
     assert_eq!(world.revision(), one);
@@ -241,6 +251,29 @@ fn holds(told: &Value, wanted: &Value) {
     for (name, value) in wanted.as_object().unwrap() {
         assert_eq!(told[name], *value, "{name}: {told:#}");
     }
+}
+
+/// The result in a response that tells of a success.
+pub(crate) fn succeeded(response: &Value, class: &str, field: &str) -> Value {
+    assert_eq!(
+        (&response["@"], &response["commandExecutionStatus"], &response["errorMessage"]),
+        (&json!(class), &json!("SUCCESS"), &Value::Null),
+        "{response:#}"
+    );
+    let told = units(&response["unitProgressData"]["unitProgresses"]);
+    assert!(!told.is_empty() && told.iter().all(|(_, status)| status == "SUCCESS"), "{told:?}");
+    response[field].clone()
+}
+
+/// A failure that is told by the family's own response, whose last unit it is.
+pub(crate) fn failed(response: &Value, class: &str, field: &str, unit: &str) {
+    assert_eq!(
+        (&response["@"], &response["commandExecutionStatus"], &response[field]),
+        (&json!(class), &json!("FAILURE"), &Value::Null),
+        "{response:#}"
+    );
+    let told = units(&response["unitProgressData"]["unitProgresses"]);
+    assert_eq!(told.last().unwrap(), &(unit.to_owned(), "FAILURE".to_owned()), "{told:?}");
 }
 
 /// What one blue-green deployment was told.
@@ -317,6 +350,53 @@ async fn blue_green(
     world.same_tasks(&swapped, green);
     has_share(world.place.ecs.door(&town.production), tag, 1.0, 20).unwrap();
     Deployed { prepared, created }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_comes_and_goes_and_a_task_runs_once() {
+    let mut world = World::start("harnesscanary").await;
+    let _agent = world.agent();
+    let base = world.place.ecs.image("app-harnesscanary", "1", "web").0;
+    let one = world.place.register("harnesscanary-web", &base);
+    world.place.run("web", &one, 1, None);
+
+    let mut more = world.definitions("2", "web", None);
+    more["desiredCountOverride"] = json!(1);
+    more["ecsServiceNameSuffix"] = json!("Canary");
+    let data = world.request("ECS_CANARY_DEPLOY", more);
+    let told = world.ok("canary", data, "EcsCanaryDeployResponse", "ecsCanaryDeployResult").await;
+    holds(&told, &json!({"@": "EcsCanaryDeployResult", "canaryServiceName": "webCanary", "region": REGION}));
+    assert_eq!(told["ecsTasks"].as_array().map(Vec::len), Some(1), "{told:#}");
+    world.same_tasks(&told, "webCanary");
+    assert_ne!(told["ecsTasks"][0]["taskDefinitionArn"], one);
+
+    // The second time there is nothing left to delete, and that is no failure.
+    for (id, deleted) in [("delete", true), ("delete-again", false)] {
+        let more = json!({"ecsServiceDefinitionManifestContent": world.service(None), "ecsServiceNameSuffix": "Canary"});
+        let data = world.request("ECS_CANARY_DELETE", more);
+        let told = world.ok(id, data, "EcsCanaryDeleteResponse", "ecsCanaryDeleteResult").await;
+        let wanted =
+            json!({"@": "EcsCanaryDeleteResult", "canaryDeleted": deleted, "canaryServiceName": "webCanary"});
+        assert_eq!(told, wanted);
+        assert_eq!(world.place.describe("webCanary")["status"], "INACTIVE");
+    }
+    let live = world.place.describe("web");
+    assert_eq!((&live["taskDefinition"], &live["runningCount"]), (&json!(one), &json!(1)));
+
+    let data = world.one_off("1", "job 0 migrated 7 tables");
+    let told = world.ok("job", data, "EcsRunTaskResponse", "ecsRunTaskResult").await;
+    assert_eq!((&told["@"], &told["region"]), (&json!("EcsRunTaskResult"), &json!(REGION)), "{told:#}");
+    let jobs = world.jobs("STOPPED");
+    let arns: Vec<&Value> = told["ecsTasks"].as_array().unwrap().iter().map(|one| &one["taskArn"]).collect();
+    assert_eq!((jobs.len(), arns), (1, vec![&jobs[0]["taskArn"]]), "{told:#}");
+    let lines = world.manager.lines("job", "Run Task").await;
+    assert!(lines.iter().any(|line| line.contains("migrated")), "{lines:?}");
+
+    // One that ends with 3 is a failure, which says so.
+    let data = world.one_off("2", "job 3 halfway");
+    let response = world.response("job-fails", data).await;
+    failed(&response, "EcsRunTaskResponse", "ecsRunTaskResult", "Run Task");
+    assert!(response["errorMessage"].as_str().unwrap().contains("exit code 3"), "{response:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,11 @@
 //! K8S_COMMAND_TASK_NG of a Harness manager on a real control plane: a rolling deployment, a canary and its deletion, the next release and its
-//! rollback, where each package says what the answer before it said, as Harness builds them.
+//! rollback, blue-green with its swaps, where each package says what the answer before it said, as Harness builds them; manifests
+//! from a Git repository, rendered, applied and deleted.
 
-use crate::harness_manager::{HarnessManager, LIMIT, detail, units};
+use crate::harness_manager::{HarnessManager, LIMIT, detail, ssh_login, units};
+use crate::k8s_git_ssh::{repository, with_helm};
 use e2e::peers::kube::ControlPlane;
+use e2e::peers::sshd::Sshd;
 use e2e::wait::until;
 use serde_json::{Value, json};
 
@@ -93,8 +96,21 @@ impl World {
     }
 
     fn image(&self, deployment: &str) -> String {
-        let path = "jsonpath={.spec.template.spec.containers[0].image}";
-        self.plane.kubectl(&["get", "deployment", deployment, "-n", &self.namespace, "-o", path])
+        self.field(&format!("deployment/{deployment}"), ".spec.template.spec.containers[0].image")
+    }
+
+    /// What stands at a place of an object.
+    fn field(&self, object: &str, path: &str) -> String {
+        self.plane.kubectl(&["get", object, "-n", &self.namespace, "-o", &format!("jsonpath={{{path}}}")])
+    }
+
+    fn is_there(&self, object: &str) -> bool {
+        self.plane.try_kubectl(&["get", object, "-n", &self.namespace]).status.success()
+    }
+
+    /// The colours that get the requests to `shop` and to `shop-stage`.
+    fn colours(&self) -> [String; 2] {
+        ["service/shop", "service/shop-stage"].map(|one| self.field(one, ".spec.selector.harness\\.io/color"))
     }
 
     fn pods(&self) -> Vec<String> {
@@ -190,9 +206,107 @@ async fn rolling_canary_and_rollback_build_on_what_the_answers_said() {
     assert_eq!(world.pods().len(), 3);
     let delete = json!({"resources": "Deployment/shop", "deleteNamespacesForRelease": false, "deleteResourcesType": "ResourceName"});
     world.ok("delete", world.request("DELETE", delete)).await;
-    assert!(
-        !world.plane.try_kubectl(&["get", "deployment", "shop", "-n", &world.namespace]).status.success()
-    );
+    assert!(!world.is_there("deployment/shop"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_take_turns_by_what_the_answers_said_and_the_stage_gives_its_pods_back() {
+    let mut world = World::start("colours").await;
+    let _agent = world.manager.agent(world.dir.path(), &[]);
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: shop}\nspec: {selector: {app: shop}, ports: [{port: 80}]}\n";
+    for (number, stage, production) in [(1, "blue", "green"), (2, "green", "blue")] {
+        let image = format!("registry.example/shop:{number}");
+        let flags = json!({"skipDryRun": false, "pruningEnabled": false, "skipResourceVersioning": false, "skipUnchangedManifest": false});
+        let mut data = world.deploy("BLUE_GREEN_DEPLOY", &image, flags);
+        let content = &mut data["manifestDelegateConfig"]["storeDelegateConfig"]["files"][0]["content"];
+        *content = json!(content.as_str().unwrap().to_owned() + service);
+        let told = world.ok(&format!("deploy-{number}"), data).await;
+        let wanted = json!({"@": "K8sBGDeployResponse", "primaryColor": production, "stageColor": stage, "primaryServiceName": "shop",
+            "stageServiceName": "shop-stage", "stageDeploymentSkipped": false, "releaseNumber": number, "prunedResourceIds": [],
+            "helmChartInfo": null});
+        for (name, value) in wanted.as_object().unwrap() {
+            assert_eq!(told[name], *value, "{name}: {told:#}");
+        }
+        // Pods of both colours are told; those of the stage are the new ones.
+        let all = told["k8sPodList"].as_array().unwrap();
+        let mut names: Vec<&str> = all.iter().map(|pod| pod["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, world.pods());
+        let (new, old): (Vec<Value>, Vec<Value>) = all.iter().cloned().partition(|pod| pod["newPod"] == true);
+        assert_eq!((new.len(), old.len()), (2, 2 * (number - 1)), "{told:#}");
+        told_pods(&json!({"k8sPodList": new}), &world.namespace, &image);
+        assert!(new.iter().all(|pod| pod["labels"]["harness.io/color"] == stage), "{new:#?}");
+        let workload = format!("shop-{stage}");
+        assert_eq!(
+            (world.image(&workload), world.colours()),
+            (image, [production, stage].map(str::to_owned))
+        );
+
+        let services = json!({"service1": told["primaryServiceName"], "service2": told["stageServiceName"]});
+        let told =
+            world.ok(&format!("swap-{number}"), world.request("SWAP_SERVICE_SELECTORS", services)).await;
+        assert!(told.is_null(), "{told:#}");
+        assert_eq!(world.colours(), [stage, production]);
+    }
+    let down = world.request("BLUE_GREEN_STAGE_SCALE_DOWN", json!({"deleteResources": false}));
+    let told = world.ok("down", down).await;
+    assert!(told.is_null(), "{told:#}");
+    let replicas =
+        ["deployment/shop-blue", "deployment/shop-green"].map(|one| world.field(one, ".spec.replicas"));
+    assert_eq!(replicas, ["0", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_of_a_git_repository_are_shown_applied_and_deleted() {
+    let mut world = World::start("git").await;
+    let sshd = Sshd::start(&world.dir.path().join("ssh"), 1).await;
+    let (path, commit) = repository(&sshd, world.dir.path());
+    let _agent = world.manager.agent(world.dir.path(), &[("PATH", &with_helm())]);
+    let key = std::fs::read_to_string(&sshd.client_key).unwrap();
+    let url = format!("ssh://{}@{}:{}{path}", sshd.user, sshd.hosts()[0], sshd.port);
+    let of_git = |world: &World, task: &str, more: Value| {
+        let mut data = world.request(task, more);
+        // The manager has fetched the values itself.
+        data["valuesYamlList"] = json!(["level: from the manager\n"]);
+        data["manifestDelegateConfig"] = json!({"manifestType": "K8S_MANIFEST", "storeDelegateConfig": {"type": "GIT",
+            "connectorName": "shop git", "connectorId": "shopgit", "manifestId": "shop", "branch": "main", "commitId": null, "fetchType": "BRANCH",
+            "paths": ["base/", "more/three.yaml"], "gitConfigDTO": {"url": url, "type": "Ssh", "connectionType": "Repo",
+                "spec": {"sshKeyRef": "account.ssh_key"}, "delegateSelectors": []},
+            "sshKeySpecDTO": ssh_login(&sshd), "encryptedDataDetails": [detail("key", &key)], "apiAuthEncryptedDataDetails": null,
+            "optimizedFilesFetch": false}});
+        data
+    };
+    let mut dry = of_git(&world, "DRY_RUN_MANIFEST", json!({}));
+    let store = &mut dry["manifestDelegateConfig"]["storeDelegateConfig"];
+    store["fetchType"] = json!("COMMIT");
+    store["commitId"] = json!(commit);
+    let told = world.ok("dry", dry).await;
+    assert_eq!(told["@"], "K8sDryRunManifestResponse", "{told:#}");
+    let yaml = told["manifestDryRunYaml"].as_str().unwrap();
+    for part in ["name: one", "name: two", "name: three", "level: from the manager"] {
+        assert!(yaml.contains(part), "{part}: {yaml}");
+    }
+    assert!(!["one", "two", "three"].iter().any(|name| world.is_there(&format!("configmap/{name}"))));
+
+    let files = json!(["base/one.yaml", "base/two.yaml", "more/three.yaml"]);
+    let apply = json!({"filePaths": files, "skipDryRun": false, "skipSteadyStateCheck": false, "skipRendering": false});
+    let told = world.ok("apply", of_git(&world, "APPLY", apply)).await;
+    assert!(told.is_null(), "{told:#}");
+    let levels = ["one", "two", "three"].map(|name| world.field(&format!("configmap/{name}"), ".data.level"));
+    assert_eq!(levels, ["plain", "plain", "from the manager"]);
+    let log = world.manager.lines("apply", "Fetch Files").await.join("\n");
+    assert!(log.contains(&commit), "{log}");
+
+    let by_path = json!({"filePaths": "base/one.yaml", "deleteResourcesType": "ManifestPath"});
+    let by_name =
+        world.request("DELETE", json!({"resources": "ConfigMap/two", "deleteResourcesType": "ResourceName"}));
+    for (id, data) in [("delete-path", of_git(&world, "DELETE", by_path)), ("delete-name", by_name)] {
+        let told = world.ok(id, data).await;
+        assert!(told.is_null(), "{told:#}");
+    }
+    let left = ["one", "two", "three"].map(|name| world.is_there(&format!("configmap/{name}")));
+    assert_eq!(left, [false, false, true]);
+    assert!(!world.manager.all_lines().contains("PRIVATE KEY"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

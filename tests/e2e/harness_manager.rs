@@ -23,6 +23,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use e2e::peers::kryo::{Field, Kryo, fields};
+use e2e::peers::sshd::Sshd;
 use e2e::wait::until;
 use e2e::world::{AgentProcess, certificates};
 use proto::token::{DelegateToken, bearer_of};
@@ -312,6 +313,12 @@ exec openssl enc -aes-256-cbc -K \"$key\" -iv 456e6372797074696f6e4956302a6426";
 /// A record beside a credential: which of its fields it belongs to.
 pub(crate) fn detail(field: &str, value: &str) -> Value {
     json!({"fieldName": field, "encryptedData": sealed(field, value), "encryptionConfig": local_config()})
+}
+
+/// The login of a server as Harness writes it; the private key stands beside it ([`detail`] of `key`).
+pub(crate) fn ssh_login(sshd: &Sshd) -> Value {
+    json!({"port": sshd.port, "auth": {"type": "SSH", "useSshClient": false, "useSshj": false, "spec": {
+        "credentialType": "KeyReference", "spec": {"userName": sshd.user, "key": "account.ssh_key", "encryptedPassphrase": null}}}})
 }
 
 /// Names and statuses of units, for one comparison.

@@ -1,6 +1,6 @@
 //! SHELL_SCRIPT_TASK_NG of a Harness manager, on the agent and over a real sshd: what comes back is read by the real Kryo.
 
-use crate::harness_manager::{HarnessManager, LIMIT, detail, units};
+use crate::harness_manager::{HarnessManager, LIMIT, detail, ssh_login, units};
 use e2e::peers::sshd::Sshd;
 use e2e::wait::until;
 use serde_json::{Value, json};
@@ -246,8 +246,7 @@ async fn a_script_runs_on_its_host_with_the_key_of_the_package() {
         let mut data = script(text);
         data["executeOnDelegate"] = json!(false);
         data["host"] = json!(host);
-        data["sshKeySpecDTO"] = json!({"port": sshd.port, "auth": {"type": "SSH", "useSshClient": false, "useSshj": false, "spec": {
-            "credentialType": "KeyReference", "spec": {"userName": sshd.user, "key": "account.ssh_key", "encryptedPassphrase": null}}}});
+        data["sshKeySpecDTO"] = ssh_login(&sshd);
         data["encryptionDetails"] = json!([detail("key", key)]);
         data["outputVars"] = json!(["WHERE"]);
         data

@@ -21,8 +21,14 @@ const FILES: [(&str, &str); 4] = [
     ("values/lab.yaml", "level: from git\n"),
 ];
 
+/// A search path on which helm is, which renders the templates.
+pub(crate) fn with_helm() -> String {
+    let tools = tool("helm").parent().map(|folder| format!(":{}", folder.display())).unwrap_or_default();
+    format!("{}{tools}", std::env::var("PATH").unwrap_or_default())
+}
+
 /// A bare repository that the login of the servers owns; its path and its commit.
-fn repository(sshd: &Sshd, dir: &Path) -> (String, String) {
+pub(crate) fn repository(sshd: &Sshd, dir: &Path) -> (String, String) {
     let (work, bare) = (dir.join("work"), sshd.home.join("config.git"));
     for (path, content) in FILES {
         let path = work.join(path);
@@ -135,8 +141,7 @@ async fn manifests_come_from_git_over_ssh() {
     let manager = Manager::start(dir.path());
     let plane = plane.await.unwrap();
     let kubeconfig = plane.kubeconfig();
-    let tools = tool("helm").parent().map(|folder| format!(":{}", folder.display())).unwrap_or_default();
-    let search = format!("{}{tools}", std::env::var("PATH").unwrap_or_default());
+    let search = with_helm();
     let extra = [("KUBECONFIG", kubeconfig.to_str().unwrap()), ("PATH", search.as_str())];
     let _agent = AgentProcess::start(&manager, dir.path(), "lab", &extra);
     let key = std::fs::read_to_string(&sshd.client_key).unwrap();

@@ -18,6 +18,7 @@ mod ecs_seed;
 mod ecs_world;
 mod harness_command;
 mod harness_ecs;
+mod harness_ecs_trouble;
 mod harness_http;
 mod harness_k8s;
 mod harness_manager;
