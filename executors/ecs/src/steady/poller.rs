@@ -23,8 +23,8 @@ use tokio::time::Instant;
 
 /// Most services that one DescribeServices takes (facts A1).
 const PER_CALL: usize = 10;
-/// A new seat waits so long for others that begin at the same time.
-const GATHER: Duration = Duration::from_millis(200);
+/// A new seat waits so long for others that begin at the same time; no rollout is over before.
+const GATHER: Duration = Duration::from_secs(1);
 /// How long a service counts as new.
 const YOUNG: Duration = Duration::from_secs(60);
 /// A round of several calls lasts so long for each of them, at least.

@@ -226,7 +226,7 @@ async fn a_call_that_hangs_holds_up_nobody_else_and_shows_nothing_from_before_a_
     let mut other = pollers.watch(key(), "other", Arc::new(quick.clone()));
     let mut same = pollers.watch(key(), "web", Arc::new(quick));
     assert!(other.look().await.asked >= begun);
-    assert!(begun.elapsed() < secs(1.0));
+    assert!(begun.elapsed() < secs(2.0));
     assert!(same.look().await.asked >= begun);
     hung.look().await;
 }

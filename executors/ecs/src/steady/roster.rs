@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// A round is open so long.
-const OPEN: Duration = Duration::from_millis(300);
+const OPEN: Duration = Duration::from_millis(500);
 /// Where fewer services than this are waited for, each asks for itself.
 pub(super) const FEW: usize = 4;
 
