@@ -8,7 +8,6 @@ use e2e::peers::aws::{self, Clients};
 use e2e::wait::until;
 use e2e::world::step;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_world_of_the_seeds_is_as_they_name_it() {
@@ -49,16 +48,6 @@ async fn the_world_of_the_seeds_is_as_they_name_it() {
     assert_eq!(tags["imageIds"].as_array().unwrap().len(), 2);
     assert!(world.agent.process.is_some() && !world.manager.url.is_empty());
     assert_eq!(world.listeners.len(), 2);
-}
-
-/// Whether nothing but these bodies came. One answer in a hundred may be the load balancer's own 503: the emulated scheduler
-/// replaces crashing tasks, and once in ten runs no task was routed to for some milliseconds of a rollback.
-fn answered(seen: &BTreeMap<String, usize>, bodies: &[&str]) {
-    let all: usize = seen.values().sum();
-    let (good, other): (Vec<_>, Vec<_>) = seen.iter().partition(|(body, _)| bodies.contains(&body.as_str()));
-    let missed: usize = other.iter().map(|(_, count)| **count).sum();
-    assert!(!good.is_empty() && other.iter().all(|(body, _)| body.starts_with("503 ")), "{seen:?}");
-    assert!(missed * 100 <= all, "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +101,7 @@ async fn the_rolling_seed_deploys_rolls_back_and_outlives_its_agent() {
     assert_eq!(world.place().until_steady(SERVICE)["taskDefinition"], good);
     assert_eq!(world.scaling(SERVICE), scaling);
     let seen = clients.stop();
-    answered(&seen, &["1", "3"]);
+    assert_eq!(seen.keys().collect::<Vec<_>>(), ["1", "3"], "{seen:?}");
 
     // No image of that tag: nothing is changed at all.
     let before = world.place().calls(0).len();
@@ -157,5 +146,5 @@ async fn the_rolling_seed_deploys_rolls_back_and_outlives_its_agent() {
     assert_eq!(world.place().until_steady(SERVICE)["runningCount"], 3);
     assert_eq!(world.scaling(SERVICE), scaling);
     let seen = clients.stop();
-    answered(&seen, &["1", "5", "6"]);
+    assert!(seen.keys().all(|body| ["1", "5", "6"].contains(&body.as_str())), "{seen:?}");
 }

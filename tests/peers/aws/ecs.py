@@ -68,8 +68,13 @@ class Targets:
                 self.at = time.monotonic()
             return self.states.get((group, address, port))
 
-    def publish(self, service, members):
+    def publish(self, service, find):
+        """Tells the load balancer who is behind a service; `find` says who is.
+
+        Asked under the lock: of two threads the one that looked first must not be the one that tells last. A task that has left
+        would come back in and get requests when it has ended already, or a new one would be forgotten."""
         with self.lock:
+            members = find()
             if self.published.get(service, []) == members:
                 return
             ask("members", {"service": service, "members": members})
@@ -86,17 +91,16 @@ def target_keys(svc, task):
 
 
 def sync_service_targets(cluster_name, svc):
-    if not svc.get("loadBalancers"):
-        if svc["serviceArn"] in TARGETS.published:
-            TARGETS.publish(svc["serviceArn"], [])
-        return
-    members = []
-    if svc.get("status") == "ACTIVE":
-        for task in list(ecs._tasks.values()):
-            if (task.get("group") == f"service:{svc['serviceName']}" and task.get("clusterArn") == svc.get("clusterArn")
-                    and task.get("lastStatus") == "RUNNING"):
-                members += target_keys(svc, task)
-    TARGETS.publish(svc["serviceArn"], sorted(members))
+    if svc.get("loadBalancers") or svc["serviceArn"] in TARGETS.published:
+        TARGETS.publish(svc["serviceArn"], lambda: members(svc))
+
+
+def members(svc):
+    if svc.get("status") != "ACTIVE":
+        return []
+    return sorted(key for task in list(ecs._tasks.values())
+                  if task.get("group") == f"service:{svc['serviceName']}" and task.get("clusterArn") == svc.get("clusterArn")
+                  and task.get("lastStatus") == "RUNNING" for key in target_keys(svc, task))
 
 
 def carries_traffic(task):
@@ -570,8 +574,11 @@ def rewrite(function, *lines):
 def main():
     # Each look is a call to podman.
     rewrite(ecs._watch_task_lifecycle, ("time.sleep(0.1)", "time.sleep(0.35)"))
-    # Room is made first by old tasks that answer nobody: those of a deployment that another one has taken the place of.
+    # Old tasks outlive a deployment that failed, and the breaker may be about to make theirs the newest again. Room is made first
+    # by old tasks that answer nobody: those of a deployment that another one has taken the place of.
     rewrite(ecs._reconcile_service_tasks,
+            ('primary.get("rolloutState") != "IN_PROGRESS"\n    if drain_stale',
+             'primary.get("rolloutState") not in ("IN_PROGRESS", "FAILED")\n    if drain_stale'),
             ('if t.get("lastStatus") == "RUNNING")\n        capacity', "if carries_traffic(t))\n        capacity"),
             ("max(0, running - min_running), len(stale_tasks))",
              "idle_first(stale_tasks) + max(0, running - min_running), len(stale_tasks))"),
