@@ -7,8 +7,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "Tests may panic and print, and compare with wall clocks of the peer."
+    reason = "Tests may panic and print."
 )]
 
 #[path = "real/peer.rs"]
@@ -16,28 +15,17 @@ mod peer;
 
 use executor_api::Executor as _;
 use executor_api::testing::World;
+use executor_api::testing::figures::{self, figure, highest_rss, median};
 use peer::aws::{Place, REGION};
 use peer::{definitions, executor, image, place, rolling, secrets, spec, task};
 use proto::task::{EcsAction, EcsDefinitions, TaskCount};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Whether everything is measured, as `make bench` asks.
 fn full() -> bool {
-    std::env::var_os("ECS_SPEED_FULL").is_some()
-}
-
-/// One figure for `make bench`.
-fn figure(name: &str, value: f64) {
-    println!("figure {name} {value}");
-}
-
-/// Highest memory of this process so far, in MiB: the executor, and the little that the test itself holds.
-fn highest_rss() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    figures::full("ECS_SPEED_FULL")
 }
 
 /// Id of the deployment that is primary.
@@ -48,19 +36,8 @@ fn primary(service: &Value) -> String {
 /// When a service is first seen stable on another deployment than `before`: completed, alone, with all of its tasks. That is
 /// what the waiter of the command line waits for, and rather later than what ECS calls completed.
 fn stable_at(at: &Place<'_>, service: &str, before: &str) -> Instant {
-    let limit = Instant::now() + Duration::from_secs(300);
-    loop {
-        let now = at.describe(service);
-        let deployments = now["deployments"].as_array().map_or(&[][..], Vec::as_slice);
-        if matches!(deployments, [one] if one["rolloutState"] == "COMPLETED")
-            && now["runningCount"] == now["desiredCount"]
-            && primary(&now) != before
-        {
-            return Instant::now();
-        }
-        assert!(Instant::now() < limit, "{now}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    at.until(service, "steady on another deployment", |now| Place::is_steady(now) && primary(now) != before);
+    Instant::now()
 }
 
 /// Seconds from stable to noticed; `act` starts a rollout and returns when it takes it for done.
@@ -72,11 +49,6 @@ async fn noticed(at: &'static Place<'static>, service: &'static str, act: impl F
     let stable = watch.await.unwrap();
     // Noticed before this test saw it: at once.
     done.checked_duration_since(stable).unwrap_or_default().as_secs_f64()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn largest(values: &[f64]) -> f64 {
@@ -143,7 +115,7 @@ async fn a_stable_service_is_noticed_at_once() {
         theirs.push(noticed(at, "theirs", act).await);
     }
     let (most, peer_most) = (largest(&ours), largest(&theirs));
-    let (middle, peer_middle) = (median(&mut ours), median(&mut theirs));
+    let (middle, peer_middle) = (median(&ours), median(&theirs));
     println!("ours {ours:?}\ntheirs {theirs:?}");
     figure("noticed-median-s", middle);
     figure("noticed-max-s", most);

@@ -14,6 +14,7 @@
 mod peer;
 
 use executor_api::testing::World;
+use executor_api::testing::figures::{self, figure, highest_rss, percentile};
 use executor_api::{Executor, LogSink as _};
 use executor_kube::steady::{self, Target};
 use executor_kube::{KubeExecutor, Settings};
@@ -30,19 +31,7 @@ const OBJECTS: usize = 1000;
 
 /// Whether everything is measured, as `make bench` asks; kubectl's own limit of requests makes it take minutes.
 fn full() -> bool {
-    std::env::var_os("KUBE_SPEED_FULL").is_some()
-}
-
-/// One figure for `make bench`.
-fn figure(name: &str, value: f64) {
-    println!("figure {name} {value}");
-}
-
-/// Highest memory of this process so far, in MiB: the executor, and the little that the test itself holds.
-fn highest_rss() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    figures::full("KUBE_SPEED_FULL")
 }
 
 async fn plane(options: &'static [&'static str]) -> &'static ControlPlane {
@@ -196,10 +185,9 @@ async fn readiness_is_noticed_at_once() {
         plane.kubectl(&["-n", "noticed", "delete", "deployments", "--all", "--wait=false"]);
     }
     let written = last_statuses(plane, "noticed");
-    let mut spans: Vec<f64> =
+    let spans: Vec<f64> =
         noticed.iter().map(|(name, at)| (at - written[name]).rem_euclid(86_400.0) * 1e3).collect();
-    spans.sort_by(f64::total_cmp);
-    let at = |share: f64| spans[((spans.len() as f64 * share).ceil() as usize).clamp(1, spans.len()) - 1];
+    let at = |share| percentile(&spans, share);
     println!("noticed after {:.1} ms (median), {:.1} ms (p99) of {}", at(0.5), at(0.99), spans.len());
     figure("noticed-median-ms", at(0.5));
     figure("noticed-p99-ms", at(0.99));

@@ -492,16 +492,19 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Waits until a service has one deployment, which is completed, and no task more or less than it wants.
+    /// Waits until a service [is steady](Place::is_steady).
     ///
     /// # Panics
     /// When it does not within two minutes.
     pub fn until_steady(&self, service: &str) -> Value {
-        self.until(service, "steady", |now| {
-            let deployments = now["deployments"].as_array().map_or(&[][..], Vec::as_slice);
-            matches!(deployments, [one] if one["rolloutState"] == "COMPLETED")
-                && now["runningCount"] == now["desiredCount"]
-        })
+        self.until(service, "steady", Place::is_steady)
+    }
+
+    /// Whether a described service has one deployment, which is completed, and no task more or less than it wants.
+    pub fn is_steady(now: &Value) -> bool {
+        let deployments = now["deployments"].as_array().map_or(&[][..], Vec::as_slice);
+        matches!(deployments, [one] if one["rolloutState"] == "COMPLETED")
+            && now["runningCount"] == now["desiredCount"]
     }
 
     /// Tasks of a service, or all of the cluster, that should run (`RUNNING`) or end (`STOPPED`).

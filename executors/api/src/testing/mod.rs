@@ -11,6 +11,7 @@
 
 mod clock;
 pub mod conformance;
+pub mod figures;
 mod logs;
 mod marks;
 mod ports;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 /// Most services that one DescribeServices takes (facts A1).
 const PER_CALL: usize = 10;
-/// A new seat waits so long for others that begin at the same time; no rollout is over before.
+/// A new seat waits so long for others that begin at the same time. A task takes longer to start: no rollout is noticed later.
 const GATHER: Duration = Duration::from_secs(1);
 /// How long a service counts as new.
 const YOUNG: Duration = Duration::from_secs(60);

@@ -219,14 +219,15 @@ async fn the_account_of_a_step_that_ended_is_not_needed() {
 async fn a_call_that_hangs_holds_up_nobody_else_and_shows_nothing_from_before_a_seat() {
     let slow = Scripted { latency: secs(100.0), ..Scripted::default() };
     let pollers = pollers();
-    let mut hung = pollers.watch(key(), "web", Arc::new(slow));
-    tokio::time::sleep(secs(1.0)).await;
+    let mut hung = pollers.watch(key(), "web", Arc::new(slow.clone()));
+    tokio::time::sleep(GATHER * 2).await;
+    assert_eq!(slow.count(), 1);
     let quick = Scripted::default();
     let begun = Instant::now();
     let mut other = pollers.watch(key(), "other", Arc::new(quick.clone()));
     let mut same = pollers.watch(key(), "web", Arc::new(quick));
     assert!(other.look().await.asked >= begun);
-    assert!(begun.elapsed() < secs(2.0));
+    assert!(begun.elapsed() < GATHER * 2);
     assert!(same.look().await.asked >= begun);
     hung.look().await;
 }
