@@ -213,17 +213,21 @@ async fn rolling_deployments_fail_and_go_back_by_what_the_answers_said() {
     assert_eq!(world.place.describe("web")["status"], "INACTIVE");
 }
 
+/// The class of the answer to a swap, and the field of its result.
+pub(crate) const SWAPPED: (&str, &str) =
+    ("EcsBlueGreenSwapTargetGroupsResponse", "ecsBlueGreenSwapTargetGroupsResult");
+
 /// A load balancer with two listeners.
-struct Town {
+pub(crate) struct Town {
     balancer: Balancer<'static>,
-    one: String,
-    two: String,
-    production: String,
+    pub(crate) one: String,
+    pub(crate) two: String,
+    pub(crate) production: String,
     stage: String,
 }
 
 impl Town {
-    fn new(place: &Place<'static>) -> Town {
+    pub(crate) fn new(place: &Place<'static>) -> Town {
         let balancer = place.balancer("lb");
         let (one, two) = (balancer.group("one"), balancer.group("two"));
         let production = balancer.listener(80, &[(&one, 1)]);
@@ -277,12 +281,39 @@ pub(crate) fn failed(response: &Value, class: &str, field: &str, unit: &str) {
 }
 
 /// What one blue-green deployment was told.
-struct Deployed {
+pub(crate) struct Deployed {
     prepared: Value,
     created: Value,
 }
 
-async fn blue_green(
+impl Deployed {
+    /// The package that Harness makes of the answers for the swap.
+    pub(crate) fn swap(&self, world: &World) -> Value {
+        let (prepared, created) = (&self.prepared, &self.created);
+        world.request(
+            "ECS_BLUE_GREEN_SWAP_TARGET_GROUPS",
+            json!({"ecsLoadBalancerConfig": prepared["ecsLoadBalancerConfig"], "oldServiceName": prepared["serviceName"],
+                "newServiceName": created["serviceName"], "firstDeployment": prepared["isFirstDeployment"],
+                "doNotDownsizeOldService": false, "downsizeOldServiceDelayInSecs": 0}),
+        )
+    }
+
+    /// The target groups have been swapped, and the answer says so.
+    pub(crate) fn is_swapped(
+        &self,
+        world: &World,
+        town: &Town,
+        told: &Value,
+        (production, stage): (&str, &str),
+    ) {
+        holds(told, &town.told(production, stage));
+        holds(told, &json!({"trafficShifted": true, "infrastructureKey": INFRASTRUCTURE, "region": REGION}));
+        world.same_tasks(told, self.created["serviceName"].as_str().unwrap());
+    }
+}
+
+/// Green as far as it can be had without a client noticing.
+pub(crate) async fn created(
     world: &mut World,
     town: &Town,
     tag: &str,
@@ -331,25 +362,22 @@ async fn blue_green(
     world.same_tasks(&created, green);
     has_share(world.place.ecs.door(&town.stage), tag, 1.0, 5).unwrap();
 
-    let data = world.request(
-        "ECS_BLUE_GREEN_SWAP_TARGET_GROUPS",
-        json!({"ecsLoadBalancerConfig": prepared["ecsLoadBalancerConfig"], "oldServiceName": prepared["serviceName"],
-            "newServiceName": created["serviceName"], "firstDeployment": prepared["isFirstDeployment"],
-            "doNotDownsizeOldService": false, "downsizeOldServiceDelayInSecs": 0}),
-    );
-    let swapped = world
-        .ok(
-            &format!("swap-{tag}"),
-            data,
-            "EcsBlueGreenSwapTargetGroupsResponse",
-            "ecsBlueGreenSwapTargetGroupsResult",
-        )
-        .await;
-    holds(&swapped, &town.told(production, stage));
-    holds(&swapped, &json!({"trafficShifted": true, "infrastructureKey": INFRASTRUCTURE, "region": REGION}));
-    world.same_tasks(&swapped, green);
-    has_share(world.place.ecs.door(&town.production), tag, 1.0, 20).unwrap();
     Deployed { prepared, created }
+}
+
+async fn blue_green(
+    world: &mut World,
+    town: &Town,
+    tag: &str,
+    groups: (&str, &str),
+    names: (Value, &str),
+) -> Deployed {
+    let deployed = created(world, town, tag, groups, names).await;
+    let data = deployed.swap(world);
+    let swapped = world.ok(&format!("swap-{tag}"), data, SWAPPED.0, SWAPPED.1).await;
+    deployed.is_swapped(world, town, &swapped, groups);
+    has_share(world.place.ecs.door(&town.production), tag, 1.0, 20).unwrap();
+    deployed
 }
 
 #[tokio::test(flavor = "multi_thread")]

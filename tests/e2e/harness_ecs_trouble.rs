@@ -1,11 +1,12 @@
 //! ECS_COMMAND_TASK_NG of a Harness manager on a small AWS region, when it does not just go well: the agent is killed in mid-task,
 //! the manager aborts, the time is over, the package is not what it should be.
 
-use crate::harness_ecs::{ECS, WORD, World, failed, succeeded};
+use crate::harness_ecs::{ECS, SWAPPED, Town, WORD, World, created, failed, succeeded};
 use crate::harness_manager::LIMIT;
-use e2e::peers::aws::{Active, Call, Fault};
+use e2e::peers::aws::{Active, Call, Fault, has_share};
 use e2e::wait::until;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// How the class of a rolling deployment's answer is called, and the field of its result.
 const DEPLOYED: (&str, &str) = ("EcsRollingDeployResponse", "ecsRollingDeployResult");
@@ -94,6 +95,32 @@ async fn a_deployment_outlives_its_agent_and_what_is_late_or_aborted_can_be_roll
     let told = world.ok("back-3", data, "EcsRollingRollbackResponse", "ecsRollingRollbackResult").await;
     world.same_tasks(&told, "web");
     assert_eq!(world.revision(), one);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_outlives_its_agent() {
+    let mut world = World::start("harnessswap").await;
+    let town = Town::new(&world.place);
+    let mut agent = world.agent();
+    let groups = (town.one.as_str(), town.two.as_str());
+    let deployed = created(&mut world, &town, "1", groups, (Value::Null, "web__1")).await;
+    let after = last_call(&world);
+    // The listener is changed only after the agent that asked for it has died.
+    let fault = Fault::delay(Duration::from_secs(2)).on("elbv2", "ModifyListener").by(&world.place.key);
+    let slow = world.place.ecs.fault(fault.times(1));
+    world.manager.offer(world.manager.package("swap", ECS, deployed.swap(&world)));
+    until("a listener is being changed", LIMIT, async || {
+        (count(&world, after, "ModifyListener") > 0).then_some(())
+    })
+    .await;
+    agent.kill9();
+    agent.launch();
+    let response = world.manager.answer("swap").await["response"].clone();
+    drop(slow);
+    let told = succeeded(&response, SWAPPED.0, SWAPPED.1);
+    deployed.is_swapped(&world, &town, &told, groups);
+    has_share(world.place.ecs.door(&town.production), "1", 1.0, 20).unwrap();
+    world.manager.answered_once("swap");
 }
 
 #[tokio::test(flavor = "multi_thread")]

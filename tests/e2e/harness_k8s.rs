@@ -310,6 +310,69 @@ async fn manifests_of_a_git_repository_are_shown_applied_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn charts_and_overlays_of_the_file_store_are_deployed() {
+    let mut world = World::start("store").await;
+    let _agent = world.manager.agent(world.dir.path(), &[("PATH", &with_helm())]);
+    let workload = |name: &str, image: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: 2\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec: {{containers: [{{name: app, image: \"{image}\"}}]}}\n"
+        )
+    };
+    let stored = |world: &World, release: &str, files: &[(&str, String)], config: Value| {
+        let mut data =
+            world.request("DEPLOYMENT_ROLLING", json!({"releaseName": release, "skipDryRun": false}));
+        let file = |(path, content): &(&str, String)| json!({"fileName": path.rsplit('/').next(), "filePath": format!("/{path}"), "fileContent": content});
+        let files: Vec<Value> = files.iter().map(file).collect();
+        data["manifestDelegateConfig"] = json!({"storeDelegateConfig": {"type": "HARNESS", "manifestIdentifier": "shop",
+            "manifestFiles": files}});
+        data["manifestDelegateConfig"].as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+        data
+    };
+
+    let chart = [
+        ("charts/shop/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.4.0\n".to_owned()),
+        ("charts/shop/values.yaml", "image: registry.example/shop:0\n".to_owned()),
+        ("charts/shop/templates/web.yaml", workload("{{ .Chart.Name }}", "{{ .Values.image }}")),
+    ];
+    let config = json!({"manifestType": "HELM_CHART", "helmVersion": "V380", "helmCommandFlag": null});
+    let mut data = stored(&world, "release-7", &chart, config);
+    data["valuesYamlList"] = json!(["image: registry.example/shop:1\n"]);
+    let told = world.ok("chart", data).await;
+    assert_eq!(
+        (&told["@"], &told["releaseNumber"]),
+        (&json!("K8sRollingDeployResponse"), &json!(1)),
+        "{told:#}"
+    );
+    let info = json!({"@": "HelmChartInfo", "name": "shop", "version": "1.4.0", "repoUrl": null, "subChartPath": null});
+    assert_eq!(told["helmChartInfo"], info);
+    assert_eq!(told_pods(&told, &world.namespace, "registry.example/shop:1"), world.pods());
+
+    let overlay = [
+        ("base/kustomization.yaml", "resources: [web.yaml]\n".to_owned()),
+        ("base/web.yaml", workload("front", "registry.example/front:1")),
+        (
+            "overlays/prod/kustomization.yaml",
+            "resources: [../../base]\nimages: [{name: registry.example/front, newTag: \"2\"}]\n".to_owned(),
+        ),
+    ];
+    let config =
+        json!({"manifestType": "KUSTOMIZE", "kustomizeDirPath": "overlays/prod", "pluginPath": null});
+    let mut data = stored(&world, "release-8", &overlay, config);
+    data["kustomizePatchesList"] =
+        json!(["apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: front}\nspec: {replicas: 1}\n"]);
+    let told = world.ok("overlay", data).await;
+    assert!(told["helmChartInfo"].is_null(), "{told:#}");
+    let pods = told["k8sPodList"].as_array().unwrap();
+    assert_eq!((pods.len(), &pods[0]["releaseName"]), (1, &json!("release-8")), "{told:#}");
+    assert_eq!(pods[0]["containerList"][0]["image"], "registry.example/front:2", "{told:#}");
+    assert_eq!(
+        (world.image("front").as_str(), world.field("deployment/front", ".spec.replicas").as_str()),
+        ("registry.example/front:2", "1")
+    );
+    assert_eq!(world.image("shop"), "registry.example/shop:1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failure_timeout_abort_and_a_kill_in_the_middle() {
     let mut world = World::start("trouble").await;
     let mut agent = world.manager.agent(world.dir.path(), &[]);

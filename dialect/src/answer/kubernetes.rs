@@ -118,7 +118,8 @@ fn chart(outputs: &Outputs<'_>) -> Option<HelmChartInfo> {
     let info = outputs.value("manifest")?.get("helmChartInfo").filter(|info| info.is_object())?;
     Some(HelmChartInfo {
         name: field(info, "name"),
-        repo_url: field(info, "repoUrl"),
+        // A chart that lies among other files is of no repository.
+        repo_url: field(info, "repoUrl").filter(|url| !url.is_empty()),
         sub_chart_path: field(info, "subChartPath"),
         version: field(info, "version"),
     })
