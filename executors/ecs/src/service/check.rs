@@ -130,22 +130,28 @@ pub(crate) fn controlled_by_ecs(name: &str, service: &Value) -> Result<(), StepE
     Err(bad_spec("ECS-019", what).hint(hint))
 }
 
-/// Refuses to take a service from a strategy that shifts traffic back to ROLLING: ECS leaves its load balancer wired for
-/// two target groups then (facts A14.6, D1 #24).
+/// What is to be known when a service goes from a strategy that shifts requests back to ROLLING: ECS has rolled such deployments
+/// back for hooks that failed, and leaves the listener rules where the last shift put them (facts A14.6, D1 #24). Hooks that the
+/// definition does not mention are taken out of it, because an update would leave them.
 ///
-/// **Errors**: `ECS-020`.
-pub(crate) fn keeps_strategy(name: &str, live: &Value, wanted: &Value) -> Result<(), StepError> {
+/// **Returns** the warning; `None` when it does not go back.
+pub(crate) fn back_to_rolling(name: &str, live: &Value, wanted: &mut Value) -> Option<String> {
     let path = ["deploymentConfiguration", "strategy"];
     let (from, to) = (text(live, &path), text(wanted, &path));
     if matches!(from, "" | "ROLLING") || to != "ROLLING" {
-        return Ok(());
+        return None;
     }
-    let what = format!(
-        "service {name} has the strategy {from}, and its definition asks for ROLLING; ECS does not rewire the load balancer for that; nothing was changed"
+    let warning = format!(
+        "service {name} goes back from {from} to ROLLING: ECS has rolled such deployments back before, and leaves the listener rules as \
+         they are; look afterwards whether they send to the target groups of the definition"
     );
-    Err(bad_spec("ECS-020", what).hint(format!(
-        "keep `strategy: {from}` in the service definition, or make the service anew under another name"
-    )))
+    let hooks = live.pointer("/deploymentConfiguration/lifecycleHooks").and_then(Value::as_array);
+    if hooks.is_some_and(|hooks| !hooks.is_empty())
+        && let Some(written) = wanted.get_mut("deploymentConfiguration").and_then(Value::as_object_mut)
+    {
+        written.entry("lifecycleHooks").or_insert_with(|| Value::Array(Vec::new()));
+    }
+    Some(warning)
 }
 
 #[cfg(test)]
@@ -212,11 +218,24 @@ mod tests {
     }
 
     #[test]
-    fn only_the_way_back_to_rolling_is_refused() {
+    fn only_the_way_back_to_rolling_is_warned_of_and_loses_its_hooks() {
         let with = |strategy: &str| json!({"deploymentConfiguration": {"strategy": strategy}});
-        assert_eq!(keeps_strategy("web", &with("BLUE_GREEN"), &with("ROLLING")).unwrap_err().code, "ECS-020");
-        assert!(keeps_strategy("web", &with("BLUE_GREEN"), &json!({})).is_ok());
-        assert!(keeps_strategy("web", &with("ROLLING"), &with("CANARY")).is_ok());
-        assert!(keeps_strategy("web", &json!({}), &with("ROLLING")).is_ok());
+        let mut gated = with("BLUE_GREEN");
+        gated["deploymentConfiguration"]["lifecycleHooks"] = json!([{"targetType": "PAUSE"}]);
+        for (live, hooks) in [(&gated, json!([])), (&with("BLUE_GREEN"), Value::Null)] {
+            let mut wanted = with("ROLLING");
+            let warning = back_to_rolling("web", live, &mut wanted).unwrap();
+            assert!(warning.contains("service web goes back from BLUE_GREEN to ROLLING"), "{warning}");
+            assert_eq!(wanted["deploymentConfiguration"]["lifecycleHooks"], hooks);
+        }
+        for (live, wanted) in [
+            (gated.clone(), json!({})),
+            (gated.clone(), with("CANARY")),
+            (with("ROLLING"), with("CANARY")),
+            (json!({}), with("ROLLING")),
+        ] {
+            let mut same = wanted.clone();
+            assert_eq!((back_to_rolling("web", &live, &mut same), same), (None, wanted));
+        }
     }
 }

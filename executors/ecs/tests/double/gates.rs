@@ -1,9 +1,11 @@
 //! Deployments that wait at gates, go on, and end.
 
-use crate::town::{GATE, Town, blue_green, cancel, definitions, deploy, executor, go_on, linear, out};
+use crate::town::{
+    GATE, Town, blue_green, cancel, definitions, deploy, executor, go_on, linear, out, rollback,
+};
 use executor_api::testing::World;
 use executor_api::{Class, Executor as _};
-use proto::task::{ContinueUntil, EcsAction};
+use proto::task::{ContinueUntil, EcsAction, NativeDeploy};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -117,9 +119,9 @@ async fn double_what_ecs_cannot_do_is_refused_before_anything_is_changed() {
         )
         .await;
     assert!(error.what.contains("stepPercent is 1"), "{error}");
-    // Back to ROLLING is refused as for every step.
+    // The step says that ECS is to shift the requests.
     let error = town.fails("c", deploy(&[]), "app:2", &json!({"strategy": "ROLLING"})).await;
-    assert_eq!(error.code, "ECS-020", "{error}");
+    assert_eq!(error.code, "ECS-080", "{error}");
     assert_eq!(town.double.count("RegisterTaskDefinition"), made);
     town.next_run("third");
     let error = town.then_fails("nothing", go_on(ContinueUntil::End)).await;
@@ -233,4 +235,40 @@ async fn double_a_first_deployment_is_made_with_its_strategy_and_undone_by_delet
     assert_eq!(out(&output, "paused"), json!(true));
     town.then("rollback", EcsAction::EcsRollingRollback { skip_steady_state_check: false }).await;
     assert_eq!(town.double.service("web")["status"], "INACTIVE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn double_a_service_that_goes_back_to_rolling_is_warned_of_and_brought_back() {
+    let mut town = Town::with_web(&blue_green()).await;
+    town.step("gated", deploy(&[GATE]), "app:2", &blue_green()).await;
+    town.then("end", go_on(ContinueUntil::End)).await;
+    town.next_run("third");
+    let configuration = |town: &Town| town.double.service("web")["deploymentConfiguration"].clone();
+    assert_eq!(configuration(&town)["lifecycleHooks"].as_array().unwrap().len(), 1);
+    let rolling = json!({"strategy": "ROLLING", "maximumPercent": 200, "minimumHealthyPercent": 100});
+    let plain = || EcsAction::EcsRollingDeploy {
+        same_as_already_running_instances: false,
+        force_new_deployment: false,
+        skip_steady_state_check: false,
+        native: NativeDeploy::default(),
+    };
+    let plan = town.plan(plain(), "app:3", &rolling).await;
+    assert!(plan.contains("ROLLING") && plan.contains("lifecycleHooks"), "{plan}");
+    let output = town.step("back", plain(), "app:3", &rolling).await;
+    let warned =
+        |text: &String| text.starts_with("ecs.native: service web goes back from BLUE_GREEN to ROLLING");
+    assert!(output.notices.iter().any(warned), "{:?}", output.notices);
+    let now = configuration(&town);
+    assert_eq!((&now["strategy"], &now["lifecycleHooks"]), (&json!("ROLLING"), &json!([])), "{now}");
+    assert_eq!((town.runs().as_str(), out(&output, "instances").as_array().unwrap().len()), ("web:3", 2));
+    // What there was before comes back with its strategy; nobody waits at its gates.
+    town.then("rollback", rollback()).await;
+    let deployment = town.double.deployment("web");
+    assert_eq!(
+        (town.runs().as_str(), &deployment["status"]),
+        ("web:2", &json!("SUCCESSFUL")),
+        "{deployment:#}"
+    );
+    assert_eq!(configuration(&town)["strategy"], "BLUE_GREEN");
+    assert_eq!(deployment["sourceServiceRevisions"], json!([]), "{deployment:#}");
 }

@@ -192,7 +192,12 @@ async fn prepare(
     let live = session.service(&fetched.name).await?;
     if let Some(live) = live.as_ref().filter(|live| service::is_active(live)) {
         check::controlled_by_ecs(&fetched.name, live)?;
-        check::keeps_strategy(&fetched.name, live, &fetched.service)?;
+        let back = memory.fetched.as_mut();
+        if let Some(warning) = back.and_then(|own| check::back_to_rolling(&own.name, live, &mut own.service))
+        {
+            session.say(log, Level::Warn, &warning).await?;
+            session.tell(format!("ecs.native: {warning}"));
+        }
         let snapshot = service::snapshot(&session, live, log).await?;
         let text = format!(
             "service {} runs {} with {} tasks",
