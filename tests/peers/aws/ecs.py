@@ -581,9 +581,7 @@ def main():
              'primary.get("rolloutState") not in ("IN_PROGRESS", "FAILED")\n    if drain_stale'),
             ('if t.get("lastStatus") == "RUNNING")\n        capacity', "if carries_traffic(t))\n        capacity"),
             ("max(0, running - min_running), len(stale_tasks))",
-             "idle_first(stale_tasks) + max(0, running - min_running), len(stale_tasks))"),
-            # A deployment that failed and is not rolled back leaves the tasks from before it.
-            ('primary.get("rolloutState") != "IN_PROGRESS"\n', 'primary.get("rolloutState") == "COMPLETED"\n'))
+             "idle_first(stale_tasks) + max(0, running - min_running), len(stale_tasks))"))
     ecs.idle_first = idle_first
     ecs.carries_traffic = carries_traffic
     global old_reconcile
