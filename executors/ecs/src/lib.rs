@@ -10,7 +10,6 @@
 mod changes;
 mod check;
 mod config;
-mod cover;
 mod documents;
 mod error;
 mod logs;
@@ -33,6 +32,7 @@ use executor_api::{
     TransportProbe,
 };
 use proto::task::EcsSpec;
+use secrets::Cover;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs ECS steps. One per agent; it holds connections and the pollers that its steps share, and no state of a task.
@@ -46,7 +46,7 @@ pub struct EcsExecutor {
     /// What the one step that this value runs has to say to people beside its own notices.
     pub(crate) told: Arc<Mutex<Vec<String>>>,
     /// The accounts that this one step has opened.
-    pub(crate) accounts: cover::Accounts,
+    pub(crate) accounts: Arc<Mutex<Vec<aws::Session>>>,
     /// Who looks at services, for all steps together.
     pub(crate) pollers: steady::Pollers,
     /// Who looks at service deployments, for all steps together.
@@ -73,6 +73,17 @@ impl EcsExecutor {
     /// Steps share the executor; each has lists of its own.
     fn for_one_step(&self) -> EcsExecutor {
         EcsExecutor { told: Arc::default(), accounts: Arc::default(), ..self.clone() }
+    }
+
+    /// Hides the step's secrets in what it writes, and tells what its accounts have to tell: calls that are tried again, turns
+    /// that are waited for.
+    fn cover(&self, cx: &StepContext) -> Cover {
+        let accounts = self.accounts.clone();
+        let notes = move || {
+            let accounts = accounts.lock().unwrap_or_else(PoisonError::into_inner);
+            accounts.iter().flat_map(aws::Session::notes).collect()
+        };
+        Cover::with_notes(cx, Arc::new(notes))
     }
 
     /// Fetches definitions with this client, which knows the agent's own CA.
@@ -111,7 +122,7 @@ impl Executor for EcsExecutor {
 
     async fn plan(&self, spec: &EcsSpec, cx: &StepContext) -> Result<Plan, StepError> {
         let executor = self.for_one_step();
-        let cover = cover::Cover::new(cx, executor.accounts.clone());
+        let cover = executor.cover(cx);
         match steps::plan(&executor, spec, &cover.cx).await {
             Ok(plan) => Ok(cover.plan(plan)),
             Err(error) => Err(cover.error(located(error, spec))),
@@ -125,11 +136,11 @@ impl Executor for EcsExecutor {
             return Err(error::cancelled(reason, "nothing was changed"));
         }
         let executor = self.for_one_step();
-        let cover = cover::Cover::new(cx, executor.accounts.clone());
+        let cover = executor.cover(cx);
         let result = steps::run(&executor, spec, &cover.cx).await;
         let mut output = result.map_err(|error| cover.error(located(error, spec)))?;
         output.notices.append(&mut executor.told.lock().unwrap_or_else(PoisonError::into_inner));
-        output.notices = output.notices.iter().map(|notice| cover.hidden(notice)).collect();
+        output.notices = output.notices.iter().map(|notice| cover.text(notice)).collect();
         Ok(output)
     }
 

@@ -13,7 +13,6 @@ mod canary;
 mod check;
 mod config;
 mod connect;
-mod cover;
 mod discovery;
 mod error;
 pub mod manifests;
@@ -36,6 +35,7 @@ use executor_api::{
 };
 
 use proto::task::KubernetesSpec;
+use secrets::Cover;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs Kubernetes steps. One per agent; it holds no state of a task.
@@ -90,7 +90,7 @@ impl Executor for KubeExecutor {
     }
 
     async fn plan(&self, spec: &KubernetesSpec, cx: &StepContext) -> Result<Plan, StepError> {
-        let cover = cover::Cover::new(cx);
+        let cover = Cover::new(cx);
         match steps::plan(self, spec, &cover.cx).await {
             Ok(plan) => Ok(cover.plan(plan)),
             Err(error) => Err(cover.error(located(error, spec))),
@@ -103,7 +103,7 @@ impl Executor for KubeExecutor {
         {
             return Err(error::cancelled(reason, "nothing was changed"));
         }
-        let cover = cover::Cover::new(cx);
+        let cover = Cover::new(cx);
         // Steps share the executor; each has a list of its own.
         let executor = KubeExecutor { told: Arc::default(), ..self.clone() };
         let mut output = steps::run(&executor, spec, &cover.cx)

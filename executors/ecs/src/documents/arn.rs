@@ -137,7 +137,7 @@ pub(crate) fn family_name(family: &str) -> Result<(), String> {
     }
 }
 
-/// `family:revision` of an ARN; the text itself when it is none. For messages.
+/// The last part of an ARN: `family:revision`, a name, an id; the text itself when it is none. For messages.
 pub(crate) fn short(arn: &str) -> &str {
     arn.rsplit_once('/').map_or(arn, |(_, name)| name)
 }

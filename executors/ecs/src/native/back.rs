@@ -1,12 +1,12 @@
 //! A native deployment that is still under way is rolled back by ECS itself: it knows the weights and the tasks.
 
-use super::follow::{Following, Way, answer, follow, refused};
+use super::follow::{Following, Way, answer, follow, lost, refused};
 use super::judge::Pause;
 use super::looks::look;
 use super::view::{Status, View};
 use crate::session::{Session, ecs};
 use aws::Repeat;
-use executor_api::{Class, Level, StepError, UnitLog};
+use executor_api::{Level, StepError, UnitLog};
 use serde_json::json;
 
 /// What became of a deployment that is to be undone.
@@ -59,9 +59,7 @@ async fn order<M: Following>(
     if let Some(pause) = Pause::of(view) {
         return answer(session, memory, &pause, "ROLLBACK", log).await;
     }
-    let Some(followed) = memory.followed().cloned() else {
-        return Err(StepError::new(Class::Bug, "ECS-004", "the step has lost its service deployment"));
-    };
+    let followed = memory.followed().cloned().ok_or_else(lost)?;
     let (arn, name) = (followed.arn, followed.service);
     let text = format!(
         "the deployment of service {name} is under way ({}): ECS is told to roll it back",

@@ -76,15 +76,7 @@ pub(crate) fn settle(
         set_gates(&mut document, effective, asked, &mut warnings);
     }
     let mut whole = effective.clone();
-    if let (Some(whole), Some(configuration)) =
-        (whole.as_object_mut(), document.get("deploymentConfiguration"))
-    {
-        let mut laid = whole.get("deploymentConfiguration").cloned().unwrap_or_else(|| json!({}));
-        if let (Some(laid), Some(own)) = (laid.as_object_mut(), configuration.as_object()) {
-            laid.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
-        }
-        whole.insert("deploymentConfiguration".to_owned(), laid);
-    }
+    configure(&mut whole, effective, &document);
     problems.extend(of_service(&strategy, &whole));
     problems.extend(of_hooks(&whole));
     if !problems.is_empty() {
@@ -92,6 +84,16 @@ pub(crate) fn settle(
     }
     warnings.extend(doubts(&strategy, &whole));
     Ok(Some(Settled { strategy, document, warnings }))
+}
+
+/// Gives `service` the deployment configuration of `base` with that of `document` laid over it, member by member, as an update
+/// does it.
+pub(crate) fn configure(service: &mut Value, base: &Value, document: &Value) {
+    let part = |service: &Value| service.get("deploymentConfiguration").and_then(Value::as_object).cloned();
+    let (Some(service), Some(written)) = (service.as_object_mut(), part(document)) else { return };
+    let mut both = part(base).unwrap_or_default();
+    both.extend(written);
+    service.insert("deploymentConfiguration".to_owned(), Value::Object(both));
 }
 
 fn of_step(asked: &NativeDeploy) -> Vec<String> {

@@ -32,11 +32,6 @@ fn because(why: &str) -> String {
     if why.is_empty() { String::new() } else { format!(" ({why})") }
 }
 
-/// The last part of an ARN.
-fn tail(arn: &str) -> &str {
-    arn.rsplit_once('/').map_or(arn, |(_, id)| id)
-}
-
 /// Makes the error, after the evidence was told.
 pub(super) async fn failed(
     session: &Session,
@@ -74,7 +69,7 @@ async fn names(session: &Session, view: &View) -> HashMap<String, String> {
 
 /// `web:2: 10 % of production requests, 2 of 2 tasks`.
 fn serves(revision: &Revision, names: &HashMap<String, String>) -> String {
-    let name = names.get(&revision.arn).map_or_else(|| tail(&revision.arn), |name| short(name));
+    let name = names.get(&revision.arn).map_or_else(|| short(&revision.arn), |name| short(name));
     let weight = revision
         .production
         .map_or_else(String::new, |weight| format!("{} of production requests, ", percent(weight)));
@@ -89,7 +84,7 @@ fn error(
     last: Option<&str>,
 ) -> StepError {
     let ours = short(&followed.task_definition);
-    let deployment = format!("deployment {} of {ours}", tail(&followed.arn));
+    let deployment = format!("deployment {} of {ours}", short(&followed.arn));
     let before = followed.previous.as_deref().map(|arn| short(arn).to_owned());
     let to = view.rollback.as_ref().and_then(|(_, to)| names.get(to)).map(|name| short(name).to_owned());
     let to = to.or(before).unwrap_or_else(|| "what ran before".to_owned());
@@ -140,7 +135,7 @@ fn error(
 pub(super) fn taken_over(followed: &Followed, live: &Value) -> Option<String> {
     let current = text(live, &["currentServiceDeployment"]).filter(|current| !current.is_empty());
     if let Some(other) = current.filter(|current| *current != followed.arn) {
-        return Some(format!("deployment {}", tail(other)));
+        return Some(format!("deployment {}", short(other)));
     }
     let revisions = aws::document::list(live, &["currentServiceRevisions"]);
     let arns: Vec<&str> = revisions.iter().filter_map(|revision| text(revision, &["arn"])).collect();
@@ -149,7 +144,7 @@ pub(super) fn taken_over(followed: &Followed, live: &Value) -> Option<String> {
         return (runs != followed.task_definition).then(|| format!("revision {}", short(runs)));
     }
     (!arns.contains(&followed.revision.as_str())).then(|| {
-        format!("service revision {}", arns.iter().map(|arn| tail(arn)).collect::<Vec<_>>().join(", "))
+        format!("service revision {}", arns.iter().map(|arn| short(arn)).collect::<Vec<_>>().join(", "))
     })
 }
 
@@ -163,7 +158,7 @@ pub(super) fn cancelled(followed: &Followed, view: Option<&View>, reason: Cancel
     let what = format!(
         "service {}: stopped following deployment {} of {}, {}: {stage}; {next}",
         followed.service,
-        tail(&followed.arn),
+        short(&followed.arn),
         short(&followed.task_definition),
         reason.words()
     );

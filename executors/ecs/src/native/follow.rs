@@ -71,7 +71,8 @@ fn ends_at(until: ContinueUntil, pause: &Pause) -> bool {
     }
 }
 
-fn lost() -> StepError {
+/// The error of a memory without a deployment where there must be one.
+pub(super) fn lost() -> StepError {
     StepError::new(Class::Bug, "ECS-004", "the step has lost its service deployment")
 }
 
@@ -88,7 +89,7 @@ struct Walk<'a> {
     view: Option<View>,
 }
 
-/// Follows it. Progress is written to `log` whenever it changes.
+/// Follows it. Progress is written to `log` whenever it changes; a gate at which it ends is told beside it.
 ///
 /// **Errors**: `ECS-082` rolled back, `ECS-083` the rollback failed, `ECS-084` stopped, `ECS-085` superseded, `ECS-036` the
 /// service is gone, `ECS-081` the deployment is, `ECS-086` on cancel, which changes nothing; those of the account. **Repeat**: safe
@@ -115,7 +116,7 @@ pub(crate) async fn follow<M: Following>(
     let line = format!(
         "service {}: following deployment {} of {} ({})",
         followed.service,
-        followed.arn.rsplit('/').next().unwrap_or_default(),
+        short(&followed.arn),
         short(&followed.task_definition),
         followed.strategy
     );
@@ -132,6 +133,12 @@ pub(crate) async fn follow<M: Following>(
                     // A gate that still waits although it was answered is no other gate.
                     let again = followed.answered.as_ref().is_some_and(|answered| answered.is(&pause));
                     if ends_at(until, &pause) && !again {
+                        session.tell(format!(
+                            "ecs.native.gate: service {} waits at {}; {}",
+                            followed.service,
+                            pause.in_words(),
+                            pause.otherwise()
+                        ));
                         return Ok(Arrival { pause: Some(pause), succeeded: false });
                     }
                     answer(session, memory, &pause, "CONTINUE", log).await?;

@@ -18,7 +18,7 @@ mod looks;
 mod view;
 
 pub(crate) use back::{Undoing, undo};
-pub(crate) use config::{is_native, settle, strategy};
+pub(crate) use config::{configure, is_native, settle, strategy};
 pub(crate) use find::{find, previous, under_way};
 pub(crate) use follow::{Arrival, Followed, Following, Way, answer, follow};
 pub(crate) use judge::Pause;

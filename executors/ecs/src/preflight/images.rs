@@ -34,10 +34,7 @@ pub(super) async fn check(
     let mut problems: Vec<String> = Vec::new();
     let mut seen: Vec<String> = Vec::new();
     for (container, image) in of(wanted.definition) {
-        // The session asks one region only, and images without their own may be anywhere.
-        let Some(found) = in_ecr(&image).filter(|found| found.region == session.aws.region()) else {
-            continue;
-        };
+        let Some(found) = here(session, &image) else { continue };
         if seen.contains(&image) {
             continue;
         }
@@ -63,6 +60,25 @@ pub(super) async fn check(
         .hint("push the image, correct its name, or change `runtimePlatform` of the task definition")))
 }
 
+/// The image in ECR, when it is one of the region that the session asks; images without their own may be anywhere.
+pub(crate) fn here(session: &Session, image: &str) -> Option<EcrImage> {
+    in_ecr(image).filter(|found| found.region == session.aws.region())
+}
+
+/// What ECR says of an image: the answer of DescribeImages.
+pub(crate) async fn described(session: &Session, image: &EcrImage) -> Result<Value, Fault> {
+    let input =
+        json!({"registryId": image.registry, "repositoryName": image.repository, "imageIds": [image.id]});
+    session.read(Service::Ecr.op("DescribeImages"), input).await
+}
+
+/// Whether ECR says that it has no such image, or no such repository.
+pub(crate) fn is_absent(fault: &Fault) -> bool {
+    fault.is(NO_IMAGE) || fault.is("RepositoryNotFoundException")
+}
+
+const NO_IMAGE: &str = "ImageNotFoundException";
+
 enum Trouble {
     Fault(Fault),
     Step(StepError),
@@ -74,15 +90,13 @@ async fn look(
     image: &EcrImage,
     platform: Option<&Platform>,
 ) -> Result<Option<String>, Trouble> {
-    let input =
-        json!({"registryId": image.registry, "repositoryName": image.repository, "imageIds": [image.id]});
-    let answer = match session.read(Service::Ecr.op("DescribeImages"), input).await {
+    let answer = match described(session, image).await {
         Ok(answer) => answer,
-        Err(fault) if fault.is("ImageNotFoundException") || fault.is("RepositoryNotFoundException") => {
+        Err(fault) if is_absent(&fault) => {
             if is_cached(session, image).await.map_err(Trouble::Fault)? {
                 return Ok(None);
             }
-            let what = if fault.is("ImageNotFoundException") { "image" } else { "repository" };
+            let what = if fault.is(NO_IMAGE) { "image" } else { "repository" };
             return Ok(Some(format!("does not exist (ECR has no such {what})")));
         }
         Err(fault) => return Err(Trouble::Fault(fault)),

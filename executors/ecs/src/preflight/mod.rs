@@ -3,7 +3,7 @@
 //! Everything that is found is told at once. What cannot be looked at (no right to ask, an endpoint that does not know the
 //! question) is said in the log and does not stop the step: AWS decides in the end.
 
-mod images;
+pub(crate) mod images;
 mod permissions;
 mod quotas;
 mod room;

@@ -13,7 +13,7 @@ pub(crate) use compare::covers;
 pub(crate) use count::count;
 pub(crate) use input::{Call, Update, create_input, tags_to_set, update_input};
 pub(crate) use restore::{restore, way_back};
-pub(crate) use snapshot::{Snapshot, described, desired, is_active, primary};
+pub(crate) use snapshot::{Snapshot, described, desired, is_active, primary, running, written_count};
 
 use crate::memory::Memory;
 use crate::session::{Session, ecs};

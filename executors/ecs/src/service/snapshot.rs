@@ -165,9 +165,23 @@ impl Snapshot {
     }
 }
 
+/// The count that a service is to have; `None` in a definition that names none.
+pub(crate) fn written_count(service: &Value) -> Option<u32> {
+    count(service, "desiredCount")
+}
+
 /// The count that a service is to have.
 pub(crate) fn desired(live: &Value) -> u32 {
-    aws::document::whole(live, &["desiredCount"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
+    written_count(live).unwrap_or(0)
+}
+
+/// How many tasks of a service run.
+pub(crate) fn running(live: &Value) -> u32 {
+    count(live, "runningCount").unwrap_or(0)
+}
+
+fn count(service: &Value, name: &str) -> Option<u32> {
+    aws::document::whole(service, &[name]).and_then(|count| u32::try_from(count).ok())
 }
 
 /// ARN of the service revision that runs, when it is one.

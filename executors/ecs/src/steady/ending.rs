@@ -3,17 +3,17 @@
 use super::Target;
 use super::judge::{Failure, Rollback};
 use super::tasks::Cause;
-use super::view::revision;
+use crate::documents::arn::short;
 use executor_api::{CancelReason, Class, StepError};
 
 /// The error of a rollout that failed; `left` says in what state the service is, `last` for what reason tasks stopped last.
 pub(super) fn failed(target: &Target, failure: &Failure, left: &str, last: Option<&str>) -> StepError {
-    let ours = revision(&target.task_definition);
+    let ours = short(&target.task_definition);
     let id = target.deployment.as_deref().unwrap_or("of the service");
     let deployment = format!("deployment {id} of {ours}");
     let (code, mut what, hint, exit) = match failure {
         Failure::RolledBack { to, reason, state } => {
-            let to = if to.is_empty() { "what ran before" } else { revision(to) };
+            let to = if to.is_empty() { "what ran before" } else { short(to) };
             let (end, hint) = match state {
                 Rollback::Done => (
                     format!("AWS rolled it back to {to}"),
@@ -37,7 +37,7 @@ pub(super) fn failed(target: &Target, failure: &Failure, left: &str, last: Optio
             };
             let what = format!(
                 "deployment {other} of {} took over before {before} ({deployment})",
-                revision(task_definition)
+                short(task_definition)
             );
             let what = if ours_failed.is_some() {
                 what.replace("took over before", "took over after")

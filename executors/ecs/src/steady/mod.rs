@@ -20,17 +20,16 @@ mod told;
 mod view;
 mod waiter;
 
+#[allow(unused_imports)]
+use crate::service;
+use crate::session::Session;
+use aws::document::text;
 pub(crate) use drain::{drain, wait_inactive};
 pub(crate) use evidence::gather as evidence;
+use executor_api::{StepError, UnitLog};
 pub(crate) use instances::instances;
 pub(crate) use poller::{Pace, Pollers};
 pub(crate) use roster::{Part, Rounds};
-#[allow(unused_imports)]
-pub(crate) use view::revision;
-
-use crate::session::Session;
-use aws::document::{text, whole};
-use executor_api::{StepError, UnitLog};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -112,9 +111,7 @@ pub(crate) fn target_of(response: &Value) -> Target {
             .unwrap_or_else(|| text(service, &["taskDefinition"]).unwrap_or_default().to_owned()),
         service_deployment: view.service_deployment.clone(),
         previous_task_definition: previous.map(|previous| previous.task_definition.clone()),
-        desired: whole(service, &["desiredCount"])
-            .and_then(|count| u32::try_from(count).ok())
-            .filter(|_| !daemon),
+        desired: service::written_count(service).filter(|_| !daemon),
         events_until,
         events_known: newest.map(view::Event::key).collect(),
     }

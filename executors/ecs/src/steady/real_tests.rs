@@ -5,6 +5,7 @@ mod peer;
 
 use super::*;
 use crate::EcsExecutor;
+use crate::documents::arn::short;
 use crate::session::ecs;
 use aws::Repeat;
 use executor_api::testing::{World, until};
@@ -160,7 +161,7 @@ fn no_breaker() -> Value {
 }
 
 fn revisions(report: &Report) -> Vec<&str> {
-    report.instances.iter().map(|task| revision(task["taskDefinitionArn"].as_str().unwrap())).collect()
+    report.instances.iter().map(|task| short(task["taskDefinitionArn"].as_str().unwrap())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 //! passes from what does not, and is read for nothing else than to give up early.
 
 use super::Target;
+use crate::documents::arn::short;
 use aws::document::{list, text, time, whole};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -70,7 +71,7 @@ impl Task {
 
     /// The last part of its ARN; names its log streams.
     pub(crate) fn id(&self) -> &str {
-        self.arn.rsplit_once('/').map_or(&self.arn, |(_, id)| id)
+        short(&self.arn)
     }
 
     /// Whether our deployment started it. ECS writes the deployment's id into `startedBy`; where it is something else,

@@ -2,7 +2,8 @@
 
 use super::Target;
 use super::tasks::{Group, Stopped};
-use super::view::{Deployment, Rollout, Service, revision};
+use super::view::{Deployment, Rollout, Service};
+use crate::documents::arn::short;
 use executor_api::Level;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -85,7 +86,7 @@ fn warns(message: &str) -> bool {
 }
 
 fn line(deployment: &Deployment, target: &Target) -> String {
-    let name = revision(&deployment.task_definition);
+    let name = short(&deployment.task_definition);
     let own = if target.deployment.as_ref() == Some(&deployment.id) { ", ours" } else { "" };
     let mut line = format!(
         "{name} ({}{own}): desired {}, running {}, pending {}",
@@ -135,7 +136,7 @@ pub(super) fn left(service: &Service) -> String {
         .iter()
         .filter(|deployment| deployment.primary || deployment.live() > 0)
         .map(|deployment| {
-            let name = revision(&deployment.task_definition);
+            let name = short(&deployment.task_definition);
             let state = match deployment.rollout {
                 Some(Rollout::InProgress) if deployment.primary => ", in progress",
                 Some(Rollout::Failed) => ", failed",

@@ -242,11 +242,6 @@ impl ServiceDeployment {
     }
 }
 
-/// `web:7` of `arn:aws:ecs:us-east-1:1:task-definition/web:7`.
-pub(crate) fn revision(arn: &str) -> &str {
-    arn.rsplit_once('/').map_or(arn, |(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,8 +4,9 @@ use super::judge::{Failure, Judge, News, Patience, Verdict, Wants};
 use super::poller::{Sight, Subscription};
 use super::tasks::Task;
 use super::told::{Told, left, span, stopped_line};
-use super::view::{self, Service, ServiceDeployment};
+use super::view::{Service, ServiceDeployment};
 use super::{Options, Report, Target, ending, evidence, instances, roster};
+use crate::documents::arn::short;
 use crate::error::log_closed;
 use crate::session::{Session, ecs};
 use aws::Fault;
@@ -354,7 +355,5 @@ fn others(service: &Service, target: &Target) -> Vec<String> {
     let others = service.deployments.iter().filter(|other| Some(&other.id) != target.deployment.as_ref());
     // Another that is primary by now is none of ours to wait for.
     let others = others.filter(|other| !other.primary && other.live() > 0);
-    others
-        .map(|other| format!("{} of {} still run", other.live(), view::revision(&other.task_definition)))
-        .collect()
+    others.map(|other| format!("{} of {} still run", other.live(), short(&other.task_definition))).collect()
 }

@@ -1,7 +1,7 @@
 //! `EcsBlueGreenCreateService`: the revision runs as the other service of the pair `<name>__1`, `<name>__2` (facts A9).
 
 use super::beside::{self, Deployment};
-use super::{colours, routes, serve};
+use super::{colours, fetched, routes, serve, stage};
 use crate::EcsExecutor;
 use crate::documents::{Kind, Reader};
 use crate::error::bad_spec;
@@ -13,7 +13,6 @@ use crate::task_definition::{self, Source};
 use crate::traffic::pair::{self, Colours, Pair};
 use crate::traffic::undo::{self, Green};
 use crate::traffic::{Actions, Fault, discover, look, short};
-use aws::document::whole;
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
 use proto::result::Output;
 use proto::task::{BlueGreenRoutes, EcsAction, EcsSpec};
@@ -95,22 +94,10 @@ async fn fetch(
     log: &dyn UnitLog,
 ) -> Result<Fetched, StepError> {
     let reader = Reader { executor, spec, cx, log };
-    let Some(document) = &spec.definitions.service else {
-        return Err(bad_spec("ECS-015", "the service of the stage has no service definition")
-            .hint("give the service a manifest of type EcsServiceDefinition"));
-    };
+    let document = spec.definitions.service.as_ref().ok_or_else(stage::no_service)?;
     let loaded = reader.load(Kind::Service, document).await?;
     let name = service::check::name(&loaded.value, &loaded.place)?.to_owned();
-    let (mut targets, mut policies) = (Vec::new(), Vec::new());
-    for (kind, documents, into) in [
-        (Kind::ScalableTarget, &spec.definitions.scalable_targets, &mut targets),
-        (Kind::ScalingPolicy, &spec.definitions.scaling_policies, &mut policies),
-    ] {
-        for document in documents {
-            into.extend(reader.load_all(kind, document).await?.into_iter().map(|one| (one.value, one.place)));
-        }
-    }
-    let scaling = scaling::Wanted::of(&targets, &policies)?;
+    let scaling = fetched::Fetched::of_scaling(&reader).await?.scaling()?;
     if memory.document.is_null() {
         let current = spec.current_task_definition.as_deref();
         memory.source =
@@ -135,7 +122,7 @@ async fn prepare(
     let found = Box::pin(found(session, told.routes, told.by_weights, &fetched.name, known, log)).await?;
     let pair = &found.pair;
     let blue = found.blue();
-    let written = whole(&fetched.document, &["desiredCount"]).and_then(|count| u32::try_from(count).ok());
+    let written = service::written_count(&fetched.document);
     memory.document = filled(&fetched.document, &pair.green_group, &fetched.place)?;
     memory.count = match blue.map(service::desired) {
         Some(count) if told.same => {
@@ -154,7 +141,7 @@ async fn prepare(
     memory.join = found.join;
     memory.coloured = true;
     if memory.green.is_none() {
-        let recorded = Box::pin(record(session, &found, written, log)).await?;
+        let recorded = Box::pin(record(session, &found.pair, &found.live, written, log)).await?;
         let (policies, scaling_later) = (fetched.scaling.names(), told.scaling_later);
         memory.green = Some(Green { policies, scaling_later, ..recorded });
     }
@@ -164,19 +151,20 @@ async fn prepare(
 /// The two services of a pair and what sends requests to them.
 pub(crate) struct Found {
     pub(crate) pair: Pair,
-    live: Vec<Value>,
+    pub(crate) live: Vec<Value>,
     /// No rule names green's target group yet.
     join: bool,
 }
 
 impl Found {
-    fn of(&self, name: &str) -> Option<&Value> {
-        self.live.iter().find(|live| pair::name(live) == name && service::is_active(live))
-    }
-
     fn blue(&self) -> Option<&Value> {
-        self.pair.blue.as_deref().and_then(|blue| self.of(blue))
+        blue(&self.pair, &self.live)
     }
+}
+
+/// The one of the services that is blue, while it is there.
+pub(crate) fn blue<'a>(pair: &Pair, live: &'a [Value]) -> Option<&'a Value> {
+    pair.blue.as_deref().and_then(|blue| pair::service_named(live, blue))
 }
 
 /// Looks at the pair of a service that nobody has decided on yet.
@@ -232,7 +220,8 @@ async fn found(
 /// **Errors**: those of the account. **Repeat**: safe.
 pub(crate) async fn record(
     session: &Session,
-    found: &Found,
+    pair: &Pair,
+    live: &[Value],
     written: Option<u32>,
     log: &dyn UnitLog,
 ) -> Result<Green, StepError> {
@@ -243,14 +232,15 @@ pub(crate) async fn record(
         rules: Vec::new(),
         policies: Vec::new(),
         scaling_later: false,
-        pair: found.pair.clone(),
+        pair: pair.clone(),
     };
-    if let Some(live) = found.of(&green.pair.green).filter(|live| !service::is_ours(session, live)) {
+    if let Some(live) = pair::service_named(live, &pair.green).filter(|live| !service::is_ours(session, live))
+    {
         let was = Box::pin(serve::as_it_is(session, live, Some(&green.pair.green_group), log)).await?;
         green.before = Some(was.snapshot);
         green.scaling = Some(was.scaling);
     }
-    if let Some(live) = found.blue() {
+    if let Some(live) = blue(pair, live) {
         let mut was = Box::pin(serve::as_it_is(session, live, Some(&green.pair.blue_group), log)).await?;
         was.snapshot.desired = was.snapshot.desired.max(written.unwrap_or(0));
         green.blue = Some(was);

@@ -126,17 +126,15 @@ async fn prepare(
         let at = found.iter().position(|service| text(service, &["serviceName"]) == Some(name))?;
         Some(found.swap_remove(at))
     };
-    let main = take(main_name).filter(size::is_active);
+    let main = take(main_name).filter(service::is_active);
     let canary = take(&memory.service);
     service::check::controlled_by_ecs(&memory.service, &document)?;
     let beside = match &main {
-        Some(main) => size::desired(main),
+        Some(main) => service::desired(main),
         None => {
             let text = format!("ecs.canary.alone: service {main_name} does not run: the canary runs alone");
             session.say(log, Level::Warn, &text).await?;
-            aws::document::whole(&document, &["desiredCount"])
-                .and_then(|n| u32::try_from(n).ok())
-                .unwrap_or(1)
+            service::written_count(&document).unwrap_or(1)
         }
     };
     let count = match memory.count {
@@ -149,7 +147,7 @@ async fn prepare(
     };
     memory.count = Some(count);
     let foreign =
-        canary.as_ref().filter(|live| size::is_active(live) && !service::is_of_execution(session, live));
+        canary.as_ref().filter(|live| service::is_active(live) && !service::is_of_execution(session, live));
     if let Some(foreign) = foreign.filter(|_| !replace_existing) {
         return Err(refused(session, memory, foreign));
     }
@@ -170,7 +168,7 @@ fn refused(session: &Session, memory: &Canary, foreign: &Value) -> StepError {
     let what = format!(
         "service {} runs already with {} tasks and is not of this execution: {whose}",
         memory.service,
-        size::running(foreign)
+        service::running(foreign)
     );
     bad_spec("ECS-043", what).target(session.target().to_owned()).hint(
         "wait until the other deployment has removed its canary, or set `replaceExisting: true` in the step when nobody needs it",
@@ -210,7 +208,7 @@ async fn deploy(
 
 fn demand<'a>(ready: &'a Ready, memory: &'a Canary) -> preflight::Wanted<'a> {
     let count = u64::from(ready.count);
-    let running = ready.canary.as_ref().filter(|live| size::is_active(live)).map_or(0, size::running);
+    let running = ready.canary.as_ref().filter(|live| service::is_active(live)).map_or(0, service::running);
     let beside = count.saturating_sub(running.into());
     preflight::Wanted {
         service: &memory.service,
@@ -234,7 +232,7 @@ async fn replace(
     let text = format!("service {service} is of another execution and is replaced");
     session.say(log, Level::Warn, &text).await?;
     session.tell(format!("ecs.canary.replaced: {text}"));
-    if live.is_some_and(|live| size::desired(live) > 0) {
+    if live.is_some_and(|live| service::desired(live) > 0) {
         size::set(session, service, 0, memory).await?;
     }
     steady::drain(session, service, log, DRAIN.min(session.cx.time_left() / 2)).await?;
@@ -259,7 +257,7 @@ async fn send(
         count: Some(ready.count),
         force: false,
     };
-    match ready.canary.as_ref().filter(|live| size::is_active(live)) {
+    match ready.canary.as_ref().filter(|live| service::is_active(live)) {
         Some(live) => {
             let revision = service::revision(session, live).await?;
             let update = service::update_input(&ready.document, live, revision.as_ref(), call);
@@ -318,7 +316,7 @@ async fn share_of_requests(
     };
     let groups = size::target_groups(main);
     let shared = size::target_groups(canary).into_iter().any(|group| groups.contains(&group));
-    let (new, old) = (size::running(canary), size::running(main));
+    let (new, old) = (service::running(canary), service::running(main));
     let text = match (shared, in_percent(new, old)) {
         (true, Some(share)) => {
             format!(
@@ -376,10 +374,10 @@ pub(crate) async fn plan(
     let session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let ready = prepare(&session, spec, &mut memory, log.as_ref()).await?;
     let mut lines = ready.wanted.lines();
-    match ready.canary.as_ref().filter(|live| size::is_active(live) && !ready.replace) {
+    match ready.canary.as_ref().filter(|live| service::is_active(live) && !ready.replace) {
         Some(live) => {
             lines.push(format!("change service {}", memory.service));
-            lines.push(format!("-desiredCount: {}", size::desired(live)));
+            lines.push(format!("-desiredCount: {}", service::desired(live)));
         }
         None => {
             if ready.replace {

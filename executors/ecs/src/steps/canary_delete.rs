@@ -63,7 +63,7 @@ pub(crate) async fn remove<M: Memory>(
     let live = session.service(service).await?;
     let status = live.as_ref().and_then(|live| text(live, &["status"])).unwrap_or("MISSING").to_owned();
     match live {
-        Some(live) if size::is_active(&live) => {
+        Some(live) if service::is_active(&live) => {
             if !service::is_of_execution(session, &live) {
                 let what = format!("service {service} was not made by this execution, so it is not deleted");
                 return Err(bad_spec("ECS-042", what)
@@ -94,8 +94,9 @@ async fn drain<M: Memory>(
     log: &dyn UnitLog,
 ) -> Result<(), StepError> {
     session.go_on(&format!("service {service} was left as it is"))?;
-    if size::desired(live) > 0 {
-        let text = format!("service {service}: {} tasks finish their requests and end", size::running(live));
+    if service::desired(live) > 0 {
+        let text =
+            format!("service {service}: {} tasks finish their requests and end", service::running(live));
         session.say(log, Level::Info, &text).await?;
         size::set(session, service, 0, memory).await?;
     }
@@ -159,9 +160,9 @@ pub(crate) async fn plan(
     let log = cx.logs.unit(UNIT);
     let session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let lines = match session.service(&service).await? {
-        Some(live) if size::is_active(&live) => {
+        Some(live) if service::is_active(&live) => {
             vec![
-                format!("drain {} tasks of service {service}", size::running(&live)),
+                format!("drain {} tasks of service {service}", service::running(&live)),
                 format!("delete service {service}"),
             ]
         }

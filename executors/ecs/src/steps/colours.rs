@@ -1,8 +1,8 @@
 //! Tags of the two colours. They say what is known already from where requests go, for people and for other tools.
 
 use crate::memory::Memory;
+use crate::service::is_active;
 use crate::session::{Session, ecs};
-use crate::traffic::find::is_active;
 use crate::traffic::pair::{self, BLUE, COLOUR, GREEN};
 use aws::Repeat;
 use executor_api::{Level, StepError, UnitLog};

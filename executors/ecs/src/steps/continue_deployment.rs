@@ -24,7 +24,7 @@ const UNIT: &str = "Continue Deployment";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Continuing {
-    followed: Option<Followed>,
+    followed: Followed,
     /// The first look was taken.
     begun: bool,
     /// The gate that it found then.
@@ -44,11 +44,11 @@ impl Memory for Continuing {
 
 impl Following for Continuing {
     fn followed(&self) -> Option<&Followed> {
-        self.followed.as_ref()
+        Some(&self.followed)
     }
 
     fn followed_mut(&mut self) -> Option<&mut Followed> {
-        self.followed.as_mut()
+        Some(&mut self.followed)
     }
 }
 
@@ -99,10 +99,10 @@ pub(crate) async fn run(
     cx: &StepContext,
 ) -> Result<StepOutput, StepError> {
     let until = until(spec)?;
-    let mut memory: Continuing = recall(cx)?.unwrap_or_default();
-    if memory.followed.is_none() {
-        memory.followed = Some(begun(spec)?);
-    }
+    let mut memory = match recall(cx)? {
+        Some(memory) => memory,
+        None => Continuing { followed: begun(spec)?, ..Continuing::default() },
+    };
     let unit = Unit::begin(cx, UNIT).await?;
     let log = unit.log();
     let work = async {
@@ -111,7 +111,7 @@ pub(crate) async fn run(
         let session = Session::open(executor, spec, cx, log).await?;
         let result = Box::pin(go_on(&session, until, &mut memory, log)).await;
         rollout::finish(&session, result, &mut memory, log).await?;
-        let name = memory.followed.as_ref().map(|followed| followed.service.clone()).unwrap_or_default();
+        let name = memory.followed.service.clone();
         if memory.paused.is_none() && !wanted.is_empty() {
             let live = scaling::read(&session, &name, log).await?;
             scaling::apply(&session, &live, &wanted, &memory, log).await?;
@@ -122,7 +122,7 @@ pub(crate) async fn run(
     let result = work.await;
     let (name, instances) = unit.end(result).await?;
     let mut all = vec![("serviceName", Value::from(name)), ("instances", instances.into())];
-    all.extend(memory.followed.iter().flat_map(|followed| native::outputs(followed, memory.paused.as_ref())));
+    all.extend(native::outputs(&memory.followed, memory.paused.as_ref()));
     Ok(StepOutput { outputs: outputs(all), ..StepOutput::default() })
 }
 
@@ -135,14 +135,6 @@ async fn go_on(
     if !memory.arrived {
         let arrival = walk(session, until, memory, log).await?;
         memory.arrived = true;
-        if let Some(pause) = &arrival.pause {
-            let name = memory.followed.as_ref().map(|followed| followed.service.as_str()).unwrap_or_default();
-            session.tell(format!(
-                "ecs.native.gate: service {name} waits at {}; {}",
-                pause.in_words(),
-                pause.otherwise()
-            ));
-        }
         memory.paused = arrival.pause;
     }
     rollout::resume(session, memory, log).await
@@ -163,8 +155,7 @@ async fn walk(
             let words = now.as_ref().map_or_else(|| "ECS does not show it".to_owned(), View::in_words);
             session.say(log, Level::Warn, &format!("the deployment waits at no gate: {words}")).await?;
         }
-        let name = memory.followed.as_ref().map(|followed| followed.service.clone()).unwrap_or_default();
-        memory.scaling = Some(Box::new(scaling::read(session, &name, log).await?));
+        memory.scaling = Some(Box::new(scaling::read(session, &memory.followed.service, log).await?));
     }
     let scaling = memory.scaling.as_deref().cloned().unwrap_or_default();
     // What was resumed when the agent went away is suspended again.
@@ -182,8 +173,7 @@ async fn walk(
 }
 
 async fn look(session: &Session, memory: &Continuing) -> Result<Option<View>, StepError> {
-    let arn = memory.followed.as_ref().map(|followed| followed.arn.clone()).unwrap_or_default();
-    let view = native::look(session, &arn).await;
+    let view = native::look(session, &memory.followed.arn).await;
     view.map_err(|fault| session.fault(fault, "look at the service deployment"))
 }
 
@@ -197,7 +187,7 @@ pub(crate) async fn plan(
     let log = cx.logs.unit(UNIT);
     let followed = begun(spec)?;
     let session = Session::open(executor, spec, cx, log.as_ref()).await?;
-    let memory = Continuing { followed: Some(followed.clone()), ..Continuing::default() };
+    let memory = Continuing { followed: followed.clone(), ..Continuing::default() };
     let view = look(&session, &memory).await?;
     let what = format!("deployment of {} to service {}", short(&followed.task_definition), followed.service);
     let line = match view.as_ref().map(|view| (view, Pause::of(view))) {

@@ -1,8 +1,9 @@
 //! The documents of a stage's service, loaded.
 
+use super::stage;
 use crate::documents::{Kind, Loaded, Reader};
-use crate::error::bad_spec;
 use crate::scaling::Wanted;
+use crate::service;
 use crate::service::check;
 use crate::task_definition::Source;
 use executor_api::{Level, StepError};
@@ -34,11 +35,7 @@ impl Fetched {
     /// contradict each other; those of [`Reader::load`].
     pub(crate) async fn load(reader: &Reader<'_>) -> Result<Fetched, StepError> {
         let spec = reader.spec;
-        let Some(document) = &spec.definitions.service else {
-            return Err(bad_spec("ECS-015", "the service of the stage has no service definition").hint(
-                "give the service a `serviceDefinition` in the form of CreateService, or a manifest of type EcsServiceDefinition",
-            ));
-        };
+        let document = spec.definitions.service.as_ref().ok_or_else(stage::no_service)?;
         let Loaded { value: service, place, .. } = reader.load(Kind::Service, document).await?;
         let name = check::name(&service, &place)?.to_owned();
         let current = spec.current_task_definition.as_deref();
@@ -75,8 +72,7 @@ impl Fetched {
 
     /// Count that the service definition names.
     pub(crate) fn count(&self) -> Option<u32> {
-        let count = aws::document::whole(&self.service, &["desiredCount"])?;
-        u32::try_from(count).ok()
+        service::written_count(&self.service)
     }
 }
 

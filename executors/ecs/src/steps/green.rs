@@ -5,7 +5,7 @@
 //! other one.
 
 use super::beside::{self, Deployment};
-use super::{routes, serve, stage};
+use super::{blue_green, routes, stage};
 use crate::EcsExecutor;
 use crate::documents::{Loaded, Reader};
 use crate::memory::Memory;
@@ -13,7 +13,7 @@ use crate::service;
 use crate::session::Session;
 use crate::task_definition::{self, Source};
 use crate::traffic::pair;
-use crate::traffic::undo::{self, Green};
+use crate::traffic::undo;
 use crate::traffic::{Fault, discover, find, look};
 use aws::document::{list, text, whole};
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
@@ -126,33 +126,14 @@ async fn prepare(
         }
     };
     describe(session, &pair, told.service, log).await?;
-    let of = |name: &str| live.iter().find(|live| pair::name(live) == name && service::is_active(live));
-    let blue = pair.blue.as_deref().and_then(of);
+    let blue = blue_green::blue(&pair, &live);
     let document = Box::pin(document(session, &pair, blue, definition.as_ref(), &told, log)).await?;
-    let written = whole(&document, &["desiredCount"]).and_then(|count| u32::try_from(count).ok());
+    let written = service::written_count(&document);
     memory.count = told.count.or(blue.map(service::desired)).or(written).unwrap_or(1);
     memory.document = document;
     memory.join = join;
     if memory.green.is_none() {
-        let mut green = Green {
-            before: None,
-            scaling: None,
-            blue: None,
-            rules: Vec::new(),
-            policies: Vec::new(),
-            scaling_later: false,
-            pair,
-        };
-        if let Some(live) = of(&green.pair.green).filter(|live| !service::is_ours(session, live)) {
-            let was = Box::pin(serve::as_it_is(session, live, Some(&green.pair.green_group), log)).await?;
-            green.before = Some(was.snapshot);
-            green.scaling = Some(was.scaling);
-        }
-        if let Some(live) = blue {
-            green.blue =
-                Some(Box::pin(serve::as_it_is(session, live, Some(&green.pair.blue_group), log)).await?);
-        }
-        memory.green = Some(green);
+        memory.green = Some(Box::pin(blue_green::record(session, &pair, &live, None, log)).await?);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::phases::{self, Old, Phased};
 use super::planned::{outputs, planned};
 use super::size;
 use crate::EcsExecutor;
+use crate::documents::arn::short;
 use crate::error::bad_spec;
 use crate::memory::{Memory, Undo};
 use crate::scaling::{self, Scaling};
@@ -54,8 +55,8 @@ pub(crate) async fn undo<M: Memory>(
     session
         .go_on(&format!("service {} serves again, service {} still has its tasks", old.name, phased.new))?;
     remove_scaling(session, phased, memory, log).await?;
-    let live = session.service(&phased.new).await?.filter(size::is_active);
-    if live.as_ref().is_some_and(|live| size::desired(live) > 0 || size::running(live) > 0) {
+    let live = session.service(&phased.new).await?.filter(service::is_active);
+    if live.as_ref().is_some_and(|live| service::desired(live) > 0 || service::running(live) > 0) {
         session.say(log, Level::Info, &format!("service {} gives its tasks up", phased.new)).await?;
         size::set(session, &phased.new, 0, memory).await?;
         steady::drain(session, &phased.new, log, session.cx.time_left().mul_f64(0.8)).await?;
@@ -70,8 +71,8 @@ async fn bring_back<M: Memory>(
     memory: &M,
     log: &dyn UnitLog,
 ) -> Result<u32, StepError> {
-    let live = session.service(&old.name).await?.filter(size::is_active);
-    let count = live.as_ref().map_or(old.count, |live| old.count.max(size::desired(live)));
+    let live = session.service(&old.name).await?.filter(service::is_active);
+    let count = live.as_ref().map_or(old.count, |live| old.count.max(service::desired(live)));
     let (snapshot, revision) = (&old.snapshot, &old.snapshot.task_definition);
     let restored = service::restore(session, snapshot, revision, Some(count), &[], memory, log).await?;
     steady::wait(session, &restored.target, log, Options { drain: None, ..Options::default() }).await?;
@@ -151,9 +152,9 @@ pub(crate) async fn plan(
                 "service {} gets {} tasks of {}",
                 old.name,
                 old.count,
-                steady::revision(&old.snapshot.task_definition)
+                short(&old.snapshot.task_definition)
             ));
-            if session.service(&phased.new).await?.is_some_and(|live| size::desired(&live) > 0) {
+            if session.service(&phased.new).await?.is_some_and(|live| service::desired(&live) > 0) {
                 lines.push(format!("scale service {} to 0", phased.new));
             }
         }

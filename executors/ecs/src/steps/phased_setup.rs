@@ -94,7 +94,7 @@ pub(crate) async fn old(
     service::check::controlled_by_ecs(current.name(), &current.live)?;
     let old = Old {
         name: current.name().to_owned(),
-        count: size::desired(&current.live),
+        count: service::desired(&current.live),
         snapshot: service::snapshot(session, &current.live, log).await?,
         scaling: scaling::read(session, current.name(), log).await?,
     };
@@ -188,7 +188,7 @@ async fn clean(
             Fate::Shrink => {
                 let text = format!(
                     "service {name} does not serve and still has {} tasks: they end",
-                    size::running(&one.live)
+                    service::running(&one.live)
                 );
                 session.say(log, Level::Info, &text).await?;
                 size::suspend(session, name, memory, log).await?;

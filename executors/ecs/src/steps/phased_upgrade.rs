@@ -9,6 +9,7 @@ use crate::documents::Reader;
 use crate::error::bad_spec;
 use crate::memory::{Memory, Undo, recall};
 use crate::scaling;
+use crate::service;
 use crate::session::Session;
 use crate::steady::{self, Options};
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
@@ -113,7 +114,7 @@ async fn resize(
     log: &dyn UnitLog,
 ) -> Result<Vec<Value>, StepError> {
     let live = size::scalable(session, service).await?;
-    let is = size::desired(&live);
+    let is = service::desired(&live);
     session.say(log, Level::Info, &format!("service {service}: desired count {is} → {count}")).await?;
     let is_old = memory.phased.old.as_ref().is_some_and(|old| old.name == service);
     if is_old && count < is && !memory.phased.suspended {
@@ -166,7 +167,7 @@ pub(crate) async fn plan(
     let session = Session::open(executor, spec, cx, log.as_ref()).await?;
     let mut lines = Vec::new();
     for (service, count) in order(&memory.phased, phases::sizes(&memory.phased, new, old)) {
-        let is = size::desired(&size::scalable(&session, &service).await?);
+        let is = service::desired(&size::scalable(&session, &service).await?);
         if is != count {
             lines.extend([
                 format!("change service {service}"),

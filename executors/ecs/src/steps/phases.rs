@@ -97,7 +97,10 @@ pub(crate) async fn found(session: &Session, name: &str) -> Result<Vec<Numbered>
 
 /// The one that serves: the newest that wants tasks.
 pub(crate) fn current(found: &[Numbered]) -> Option<&Numbered> {
-    found.iter().rev().find(|service| size::is_active(&service.live) && size::desired(&service.live) > 0)
+    found
+        .iter()
+        .rev()
+        .find(|service| service::is_active(&service.live) && service::desired(&service.live) > 0)
 }
 
 /// Number of the next one.
@@ -127,13 +130,13 @@ pub(crate) fn fates<'a>(
     let mut left = kept;
     let mut fates = Vec::new();
     for service in found.iter().rev() {
-        if Some(service.number) == current || !size::is_active(&service.live) {
+        if Some(service.number) == current || !service::is_active(&service.live) {
             continue;
         }
         let owner = service::tag(&service.live, PIPELINE);
         let fate = if owner.is_some_and(|owner| owner != pipeline) {
             Fate::Foreign
-        } else if size::desired(&service.live) > 0 || size::running(&service.live) > 0 {
+        } else if service::desired(&service.live) > 0 || service::running(&service.live) > 0 {
             left = left.saturating_sub(1);
             Fate::Shrink
         } else if left > 0 {

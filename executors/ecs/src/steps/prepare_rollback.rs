@@ -10,14 +10,12 @@ use super::{blue_green, phased_setup, routes, stage};
 use crate::EcsExecutor;
 use crate::documents::Loaded;
 use crate::documents::arn::short;
-use crate::error::bad_spec;
 use crate::memory::{Deployed, Undo};
 use crate::scaling;
 use crate::service;
 use crate::session::Session;
 use crate::traffic::undo::Green;
 use crate::traffic::{Fault, SavedRule, look};
-use aws::document::whole;
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
 use proto::task::{BlueGreenRoutes, EcsAction, EcsSpec, EcsStrategy};
 use serde_json::{Value, json};
@@ -45,10 +43,8 @@ pub(crate) async fn run(
     let work = async {
         let strategy = told(spec)?;
         let session = Session::open(executor, spec, cx, unit.log()).await?;
-        let Some(definition) = stage::service(executor, spec, cx, unit.log()).await? else {
-            return Err(bad_spec("ECS-015", "the service of the stage has no service definition")
-                .hint("give the service a manifest of type EcsServiceDefinition"));
-        };
+        let definition =
+            stage::service(executor, spec, cx, unit.log()).await?.ok_or_else(stage::no_service)?;
         let name = service::check::name(&definition.value, &definition.place)?.to_owned();
         match strategy {
             EcsStrategy::Rolling => rolling(&session, &name, unit.log()).await,
@@ -98,8 +94,8 @@ async fn blue_green(
     log: &dyn UnitLog,
 ) -> Result<StepOutput, StepError> {
     let found = Box::pin(blue_green::find_pair(session, routes, name, log)).await?;
-    let written = whole(&definition.value, &["desiredCount"]).and_then(|count| u32::try_from(count).ok());
-    let mut green = Box::pin(blue_green::record(session, &found, written, log)).await?;
+    let written = service::written_count(&definition.value);
+    let mut green = Box::pin(blue_green::record(session, &found.pair, &found.live, written, log)).await?;
     green.rules = Box::pin(rules(session, &green)).await?;
     let pair = green.pair.clone();
     let exists = green.before.is_some();
@@ -136,7 +132,7 @@ async fn phased(
 ) -> Result<StepOutput, StepError> {
     let found = phases::found(session, name).await?;
     let old = phased_setup::old(session, name, &found, log).await?;
-    let written = whole(&definition.value, &["desiredCount"]).and_then(|count| u32::try_from(count).ok());
+    let written = service::written_count(&definition.value);
     let next = phases::next(&found);
     let phased = Phased {
         new: phases::name_of(name, next),

@@ -7,17 +7,17 @@ use crate::documents::arn::short;
 use crate::error::bad_spec;
 use crate::memory::{Deployed, Memory, Undo, recall};
 use crate::native::{self, Followed, Following, Undoing, Way};
+use crate::preflight::images as registry;
 use crate::scaling::{self, Scaling};
 use crate::service::{self, Snapshot, primary};
 use crate::session::Session;
 use crate::steady::{self, Target};
 use crate::task_definition::{self, Source, images};
 use aws::document::text;
-use aws::{Operation, Service};
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
 use proto::task::{ContinueUntil, EcsAction, EcsSpec};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What is undone, for whoever undoes single steps (rule R25) as well: of each service the oldest state before and the newest deployment.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,15 +112,10 @@ fn undone(spec: &EcsSpec) -> Result<Vec<Undone>, StepError> {
         if earlier.data.is_null() {
             continue;
         }
-        let Undo::Service { name, snapshot, scaling, deployed } = Undo::read(&earlier.data)? else {
-            continue;
-        };
-        match all.iter_mut().find(|one| one.name == name) {
-            Some(one) => one.deployed = deployed.or(one.deployed.take()),
-            None => {
-                let scaling = scaling.map(|scaling| *scaling).unwrap_or_default();
-                all.push(Undone { name, snapshot, scaling, deployed });
-            }
+        let Some(found) = Undone::of(Undo::read(&earlier.data)?) else { continue };
+        match all.iter_mut().find(|one| one.name == found.name) {
+            Some(one) => one.deployed = found.deployed.or(one.deployed.take()),
+            None => all.push(found),
         }
     }
     Ok(all)
@@ -375,16 +370,8 @@ fn source(snapshot: &Snapshot) -> Source {
 
 /// Whether a registry of ECR in this region surely does not have an image.
 async fn missing(session: &Session, image: &str) -> bool {
-    let Some(found) = images::in_ecr(image).filter(|found| found.region == session.aws.region()) else {
-        return false;
-    };
-    let operation = Operation { service: Service::Ecr, name: "DescribeImages" };
-    let input =
-        json!({"registryId": found.registry, "repositoryName": found.repository, "imageIds": [found.id]});
-    match session.read(operation, input).await {
-        Err(fault) => fault.is("ImageNotFoundException") || fault.is("RepositoryNotFoundException"),
-        Ok(_) => false,
-    }
+    let Some(found) = registry::here(session, image) else { return false };
+    registry::described(session, &found).await.is_err_and(|fault| registry::is_absent(&fault))
 }
 
 /// What the step would change.
@@ -434,6 +421,7 @@ pub(crate) async fn plan(
 mod tests {
     use super::*;
     use proto::task::EcsUndo;
+    use serde_json::json;
 
     #[test]
     fn the_oldest_state_and_the_newest_deployment_of_a_service_count() {

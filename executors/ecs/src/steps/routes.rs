@@ -10,8 +10,8 @@ use crate::steps::beside::Deployment;
 use crate::steps::stage;
 use crate::task_definition;
 use crate::traffic::discover::Told;
-use crate::traffic::pair::{self, Pair};
-use crate::traffic::{self, Actions, Fault, Rule, SavedRule, discover, find, undo};
+use crate::traffic::pair::Pair;
+use crate::traffic::{self, Actions, Fault, Rule, SavedRule, discover, undo};
 use aws::document::text;
 use executor_api::{Level, Plan, StepError, UnitLog};
 use proto::task::EcsSpec;
@@ -77,7 +77,7 @@ pub(crate) async fn needs(session: &Session, pair: &Pair) -> Result<Vec<(String,
         // A step that knows the target group alone needs one target that answers.
         let Some(service) = service.filter(|service| !service.is_empty()) else { continue };
         let live = session.service(service).await?;
-        let desired = live.as_ref().filter(|live| find::is_active(live)).map_or(0, pair::desired);
+        let desired = live.as_ref().filter(|live| service::is_active(live)).map_or(0, service::desired);
         needs.push((group.clone(), desired));
     }
     Ok(needs)

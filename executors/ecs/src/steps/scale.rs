@@ -8,6 +8,7 @@ use super::size;
 use crate::EcsExecutor;
 use crate::error::bad_spec;
 use crate::memory::{Memory, Undo, recall};
+use crate::service;
 use crate::session::Session;
 use crate::steady::{self, Options, Target};
 use executor_api::{Level, Plan, StepContext, StepError, StepOutput, Unit, UnitLog};
@@ -59,7 +60,7 @@ async fn work(
     let mut memory: Scaled = recall(cx)?.unwrap_or_default();
     let live = size::scalable(&session, asked.service).await?;
     let (from, to) = *memory.counts.get_or_insert_with(|| {
-        let from = size::desired(&live);
+        let from = service::desired(&live);
         (from, size::share(asked.instances, from))
     });
     let text = format!("service {}: desired count {from} → {to}", asked.service);
@@ -74,7 +75,7 @@ async fn work(
             session.go_on(&format!(
                 "service {} still has the desired count {}",
                 asked.service,
-                size::desired(&live)
+                service::desired(&live)
             ))?;
             send(&session, asked.service, &live, to, &memory).await?
         }
@@ -104,7 +105,7 @@ async fn send(
     to: u32,
     memory: &Scaled,
 ) -> Result<Target, StepError> {
-    if size::desired(live) == to {
+    if service::desired(live) == to {
         return Ok(steady::target_of(live));
     }
     Ok(steady::target_of(&size::set(session, service, to, memory).await?))
@@ -130,7 +131,7 @@ pub(crate) async fn plan(
     let asked = asked(spec)?;
     let log = cx.logs.unit(UNIT);
     let session = Session::open(executor, spec, cx, log.as_ref()).await?;
-    let from = size::desired(&size::scalable(&session, asked.service).await?);
+    let from = service::desired(&size::scalable(&session, asked.service).await?);
     let to = size::share(asked.instances, from);
     let mut lines = Vec::new();
     if from != to {

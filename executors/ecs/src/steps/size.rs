@@ -21,25 +21,6 @@ pub(crate) fn share(count: TaskCount, whole_of: u32) -> u32 {
     }
 }
 
-/// How many tasks a service is to have.
-pub(crate) fn desired(service: &Value) -> u32 {
-    number(service, "desiredCount")
-}
-
-/// How many tasks of it run.
-pub(crate) fn running(service: &Value) -> u32 {
-    number(service, "runningCount")
-}
-
-fn number(service: &Value, name: &str) -> u32 {
-    whole(service, &[name]).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
-}
-
-/// Whether it takes work.
-pub(crate) fn is_active(service: &Value) -> bool {
-    text(service, &["status"]) == Some("ACTIVE")
-}
-
 /// A service that is there and whose count a step may set.
 ///
 /// **Errors**: `ECS-041`: it is not there, not active, or runs one task on every instance; those of the account.

@@ -2,6 +2,7 @@
 
 use crate::EcsExecutor;
 use crate::documents::{Kind, Loaded, Reader};
+use crate::error::bad_spec;
 use executor_api::{StepContext, StepError, UnitLog};
 use proto::task::EcsSpec;
 use serde_json::Value;
@@ -19,6 +20,13 @@ pub(crate) async fn service(
         Some(document) => Reader { executor, spec, cx, log }.load(Kind::Service, document).await.map(Some),
         None => Ok(None),
     }
+}
+
+/// The error of a step that needs the definition, in a stage that has none.
+pub(crate) fn no_service() -> StepError {
+    bad_spec("ECS-015", "the service of the stage has no service definition").hint(
+        "give the service a `serviceDefinition` in the form of CreateService, or a manifest of type EcsServiceDefinition",
+    )
 }
 
 /// The name of the service that a definition describes.

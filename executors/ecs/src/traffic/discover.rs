@@ -3,12 +3,13 @@
 
 use super::actions::Actions;
 use super::fault::Fault;
-use super::find::{self, Found, Group, groups_of, is_active};
+use super::find::{self, Found, Group, groups_of};
 use super::health::healthy;
 use super::look::{self, Balancer};
 use super::pair::{self, Pair};
 use super::rule::Rule;
 use super::weights::{Weights, short};
+use crate::service::is_active;
 use crate::session::{Session, ecs};
 use executor_api::StepError;
 use serde_json::{Value, json};

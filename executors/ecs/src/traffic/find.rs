@@ -199,11 +199,6 @@ pub(crate) fn groups_of(service: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Whether a service can take tasks.
-pub(crate) fn is_active(service: &Value) -> bool {
-    service.get("status").and_then(Value::as_str) == Some("ACTIVE")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,10 +4,11 @@
 //! second time finds the colours the other way round (settled facts §3.6, facts `ecs-ssh-steps.md` A9).
 
 use super::fault::Fault;
-use super::find::{groups_of, is_active};
+use super::find::groups_of;
 use super::look::Balancer;
 use super::rule::Rule;
 use super::weights::Weights;
+use crate::service::{self, is_active};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,7 +48,8 @@ pub(crate) fn name(service: &Value) -> &str {
     service.get("serviceName").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn find<'a>(live: &'a [Value], wanted: &str) -> Option<&'a Value> {
+/// The one of the services that has this name, while it is there.
+pub(crate) fn service_named<'a>(live: &'a [Value], wanted: &str) -> Option<&'a Value> {
     live.iter().find(|service| name(service) == wanted && is_active(service))
 }
 
@@ -67,7 +69,7 @@ pub(crate) fn colours(
     weights: &Weights,
 ) -> Result<(Option<String>, String), Fault> {
     let other = other.filter(|other| *other != named);
-    let gets = |name: &str| find(live, name).map(|service| weight(service, weights));
+    let gets = |name: &str| service_named(live, name).map(|service| weight(service, weights));
     let (mine, theirs) = (gets(named), other.and_then(gets));
     let unfit = |text: String| Err(Fault::Unfit(text));
     match (mine, theirs) {
@@ -127,7 +129,7 @@ pub(crate) fn live_colours(
     stage: &str,
 ) -> Result<Colours, Fault> {
     let [first, second] = names;
-    let active: Vec<&Value> = names.iter().filter_map(|name| find(live, name)).collect();
+    let active: Vec<&Value> = names.iter().filter_map(|name| service_named(live, name)).collect();
     let on = |group: &str| -> Vec<&Value> {
         active.iter().filter(|service| groups_of(service).contains(&group)).copied().collect()
     };
@@ -138,7 +140,7 @@ pub(crate) fn live_colours(
         match (tagged(BLUE).as_slice(), active.as_slice()) {
             ([one], _) => Some(*one),
             (_, []) => None,
-            (_, several) => several.iter().copied().max_by_key(|service| desired(service)),
+            (_, several) => several.iter().copied().max_by_key(|live| service::desired(live)),
         }
     } else {
         match on(production).as_slice() {
@@ -162,8 +164,10 @@ pub(crate) fn live_colours(
         // Nobody is live. What is there is left alone if it can be.
         None => [first, second]
             .into_iter()
-            .find(|name| find(live, name).is_none())
-            .or_else(|| [first, second].into_iter().find(|name| find(live, name).and_then(tag) != Some(BLUE)))
+            .find(|name| service_named(live, name).is_none())
+            .or_else(|| {
+                [first, second].into_iter().find(|name| service_named(live, name).and_then(tag) != Some(BLUE))
+            })
             .unwrap_or(first),
     };
     for service in &active {
@@ -179,11 +183,6 @@ pub(crate) fn live_colours(
         }
     }
     Ok(Colours { blue: blue.map(|blue| name(blue).to_owned()), green: green.clone(), warnings })
-}
-
-/// How many tasks a service wants.
-pub(crate) fn desired(service: &Value) -> u32 {
-    service.get("desiredCount").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

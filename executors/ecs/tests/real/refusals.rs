@@ -272,7 +272,7 @@ async fn what_aws_quotes_of_a_secret_is_not_shown_and_a_role_that_may_not_be_pas
     };
     let quoting = Fault::error(400, "InvalidParameterException", "value pl4nted-db-pw of PW is too long");
     let error = refused(quoting, "quoting").await;
-    assert!(error.what.contains("value ******** of PW"), "{error}");
+    assert!(error.what.contains(&format!("value {} of PW", secrets::MASK)), "{error}");
     let role = "arn:aws:iam::123456789012:role/ecsTaskExecutionRole";
     let passing = format!(
         "User: arn:aws:iam::123456789012:user/ci is not authorized to perform: iam:PassRole on resource: {role} because no \

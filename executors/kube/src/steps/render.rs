@@ -1,7 +1,6 @@
 //! From the manifest of a step to objects, with a mask for every secret that went into them.
 
 use crate::KubeExecutor;
-use crate::cover::Recorder;
 use crate::error::bad_spec;
 use crate::manifests::{self, Loaded};
 use crate::objects::{Mask, Object, parse_text};
@@ -9,6 +8,7 @@ use executor_api::Unit;
 use executor_api::{SecretText, StepContext, StepError, UnitLog};
 use proto::task::{FileStore, KubernetesSpec};
 use secrecy::ExposeSecret as _;
+use secrets::Recorder;
 use std::sync::PoisonError;
 
 /// A rendered manifest.

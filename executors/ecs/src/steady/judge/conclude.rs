@@ -1,8 +1,9 @@
 //! The verdicts, one for each place that our deployment can be in.
 
 use super::{Failure, Judge, Rollback, Verdict, Wants};
+use crate::documents::arn::short;
 use crate::steady::tasks::Cause;
-use crate::steady::view::{Deployment, Rollout, Service, revision};
+use crate::steady::view::{Deployment, Rollout, Service};
 
 impl Judge {
     /// Ours is the deployment that ECS works towards.
@@ -54,7 +55,7 @@ impl Judge {
             Some(found) if found >= need => Verdict::Succeeded,
             Some(found) => Verdict::Going(format!(
                 "ECS counts {running} running tasks, but {found} of {need} of {} are found",
-                revision(&self.target.task_definition)
+                short(&self.target.task_definition)
             )),
             None => {
                 wants.running = true;
@@ -71,7 +72,7 @@ impl Judge {
         if let Some(other) =
             ours.map(|ours| &ours.task_definition).filter(|of| **of != self.target.task_definition)
         {
-            return Some(format!("the deployment is of {}, not of ours", revision(other)));
+            return Some(format!("the deployment is of {}, not of ours", short(other)));
         }
         let (desired, running, pending) = ours
             .map_or((service.desired, service.running, service.pending), |ours| {
@@ -121,7 +122,7 @@ impl Judge {
             Some(ours) => (ours.desired, ours.running, ours.pending, ours.failed),
             None => (service.desired, service.running, service.pending, 0),
         };
-        let mut words = format!("{running} of {desired} tasks of {} run", revision(name));
+        let mut words = format!("{running} of {desired} tasks of {} run", short(name));
         for (number, what) in [(pending, "pending"), (failed, "failed")] {
             if number > 0 {
                 words.push_str(&format!(", {number} {what}"));
@@ -230,7 +231,7 @@ impl Judge {
             Some(Rollout::Completed) | None if enough => made(Rollback::Done),
             _ => Verdict::Going(format!(
                 "AWS rolls back to {}: {} of {} tasks run",
-                revision(&primary.task_definition),
+                short(&primary.task_definition),
                 primary.running,
                 primary.desired
             )),

@@ -2,6 +2,7 @@
 
 use super::judge::{self, Bad};
 use super::{Batch, OneOff, Wish, started_by};
+use crate::documents::arn::short;
 use crate::documents::reveal;
 use crate::error::cancelled;
 use crate::logs::Tails;
@@ -307,7 +308,7 @@ impl<'a> Watch<'a> {
             }
             for failure in list(&answer, &["failures"]) {
                 if !patient && let Some(arn) = text(failure, &["arn"]) {
-                    lost.push(arn.rsplit('/').next().unwrap_or(arn).to_owned());
+                    lost.push(short(arn).to_owned());
                 }
             }
         }

@@ -41,14 +41,7 @@ pub(super) async fn prepare(
     let fetched = memory.fetched()?;
     let described = live.map_or_else(|| json!({}), |live| service::described(live, None));
     let mut effective = over(&described, &fetched.service);
-    // The configuration of the definition is laid over that of the service, as an update does it.
-    let part = |service: &Value| service.get("deploymentConfiguration").and_then(Value::as_object).cloned();
-    if let (Some(mut both), Some(written)) = (part(&described), part(&fetched.service)) {
-        both.extend(written);
-        if let Some(effective) = effective.as_object_mut() {
-            effective.insert("deploymentConfiguration".to_owned(), Value::Object(both));
-        }
-    }
+    native::configure(&mut effective, &described, &fetched.service);
     let settled = native::settle(&fetched.service, &effective, &asked(spec), &fetched.place)?;
     let Some(settled) = settled else { return Ok(()) };
     let name = fetched.name.clone();
@@ -134,13 +127,7 @@ pub(super) async fn wait(
     }
     let way = Way::On(ContinueUntil::NextPause);
     let arrival = Box::pin(native::follow(session, memory, way, log)).await?;
-    if let Some(pause) = &arrival.pause {
-        let name = memory.name();
-        session.tell(format!(
-            "ecs.native.gate: service {name} waits at {}; {}",
-            pause.in_words(),
-            pause.otherwise()
-        ));
+    if arrival.pause.is_some() {
         let text = "the step ends here: the next steps judge, and EcsContinueDeployment goes on";
         session.say(log, Level::Info, text).await?;
     }
