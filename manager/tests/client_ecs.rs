@@ -177,9 +177,8 @@ async fn an_abort_leaves_the_weights_and_a_second_execution_brings_them_back() {
     assert_eq!(agent.names()[before..], ["undo_Route_10_Percent", "undo_Deploy_Green"]);
     // What the first execution made is the second one's to remove.
     for (n, one) in agent.stop().await.iter().enumerate() {
-        if let StepSpec::Ecs(spec) = &one.task.step.spec {
-            assert_eq!(spec.rolls_back.as_ref(), (n >= before).then_some(&id), "{}", one.name());
-        }
+        let rolls_back = one.task.execution.rolls_back.as_ref();
+        assert_eq!(rolls_back, (n >= before).then_some(&id), "{}", one.name());
     }
 }
 

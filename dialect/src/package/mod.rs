@@ -156,6 +156,7 @@ fn execution(package: &TaskPackage) -> ExecutionRef {
         stage: stage.or(levels.get(2)).copied().unwrap_or_default().to_owned(),
         node: levels.join("/"),
         attempt: 1,
+        rolls_back: None,
     }
 }
 

@@ -46,8 +46,6 @@ pub(crate) struct Session {
     /// Kind of the step; what it may ask for is known (`rights`).
     pub(crate) kind: &'static str,
     told: Arc<Mutex<Vec<String>>>,
-    /// Executions whose services are this step's to change and remove: its own, and the one that it rolls back.
-    executions: Vec<String>,
     /// Who looks at services, for all steps together.
     pub(crate) pollers: Pollers,
     /// Who looks at service deployments, for all steps together.
@@ -108,12 +106,6 @@ impl Session {
             probe: executor.probe.clone(),
             kind: spec.action.kind(),
             told: executor.told.clone(),
-            executions: [Some(&cx.task.execution.execution_id), spec.rolls_back.as_ref()]
-                .into_iter()
-                .flatten()
-                .filter(|id| !id.is_empty())
-                .cloned()
-                .collect(),
             pollers: executor.pollers.clone(),
             looks: executor.looks.clone(),
         };
@@ -149,11 +141,6 @@ impl Session {
         let tasks = answer.pointer("/clusters/0/runningTasksCount").and_then(Value::as_u64);
         self.tasks = tasks.and_then(|tasks| usize::try_from(tasks).ok()).unwrap_or(usize::MAX);
         Ok(())
-    }
-
-    /// Whose services are this step's to change and remove.
-    pub(crate) fn executions(&self) -> impl Iterator<Item = &str> {
-        self.executions.iter().map(String::as_str)
     }
 
     /// What errors say they happened to.

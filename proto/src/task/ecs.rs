@@ -27,9 +27,6 @@ pub struct EcsSpec {
     /// What earlier steps of this stage left behind for this one, by kind of step: undo data and outcomes.
     #[serde(default)]
     pub earlier: EcsEarlier,
-    /// The execution that this one undoes, when it is a rollback of a finished one: what that one made is this one's to remove.
-    #[serde(default)]
-    pub rolls_back: Option<String>,
     /// Service variables that name parts of a load balancer (rule R9 shape 5: `ecs_bg_listener_rule_arn` …).
     #[serde(default)]
     pub variables: BTreeMap<String, String>,

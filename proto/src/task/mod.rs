@@ -106,6 +106,19 @@ pub struct ExecutionRef {
     pub node: String,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// Id of the finished execution that this one undoes: what that one made is this one's to remove.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolls_back: Option<String>,
+}
+
+impl ExecutionRef {
+    /// Ids of the executions whose doings are this one's to change and remove: its own, and the one that it undoes.
+    pub fn covered(&self) -> impl Iterator<Item = &str> {
+        [Some(self.execution_id.as_str()), self.rolls_back.as_deref()]
+            .into_iter()
+            .flatten()
+            .filter(|id| !id.is_empty())
+    }
 }
 
 /// One step.

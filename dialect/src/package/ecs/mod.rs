@@ -70,7 +70,6 @@ pub(super) fn read(cx: &mut Cx<'_>, data: &View<'_>) -> Result<StepTask, Fault> 
         definitions: definitions(cx, data)?,
         current_task_definition: None,
         earlier: earlier::of(cx, command, data)?,
-        rolls_back: None,
         variables: Default::default(),
         namespace: None,
         strict: false,

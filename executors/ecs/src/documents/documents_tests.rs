@@ -23,7 +23,6 @@ fn spec(strict: bool) -> EcsSpec {
         definitions: EcsDefinitions::default(),
         current_task_definition: None,
         earlier: EcsEarlier::default(),
-        rolls_back: None,
         variables: BTreeMap::new(),
         namespace: Some("blue".into()),
         strict,

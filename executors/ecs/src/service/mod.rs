@@ -113,7 +113,8 @@ pub(crate) fn is_ours(session: &Session, live: &Value) -> bool {
 
 /// Whether this execution made the service, or the one that it rolls back.
 pub(crate) fn is_of_execution(session: &Session, live: &Value) -> bool {
-    tag(live, EXECUTION).is_some_and(|value| session.executions().any(|id| tag_value(id) == value))
+    let mut covered = session.cx.task.execution.covered();
+    tag(live, EXECUTION).is_some_and(|value| covered.any(|id| tag_value(id) == value))
 }
 
 /// Sets tags on a service, and removes some.

@@ -55,7 +55,6 @@ fn spec(place: &Place<'_>) -> EcsSpec {
         definitions: proto::task::EcsDefinitions::default(),
         current_task_definition: None,
         earlier: proto::task::EcsEarlier::default(),
-        rolls_back: None,
         variables: BTreeMap::new(),
         namespace: None,
         strict: false,

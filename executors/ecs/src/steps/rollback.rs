@@ -215,10 +215,8 @@ async fn remove(session: &Session, one: &Undone, memory: &Back, log: &dyn UnitLo
     let deployed = deployed(one);
     let live = session.service(name).await?;
     if let Some(live) = live.as_ref().filter(|live| service::is_active(live)) {
-        let execution = service::tag(live, service::EXECUTION).unwrap_or_default();
-        let of_us = !execution.is_empty() && execution == session.cx.task.execution.execution_id;
         let runs = primary(live).and_then(|now| text(now, &["taskDefinition"]));
-        if !of_us && runs != Some(deployed.task_definition.as_str()) {
+        if !service::is_of_execution(session, live) && runs != Some(deployed.task_definition.as_str()) {
             return Err(superseded(session, name, live));
         }
         let text = format!("service {name} did not exist before: it is deleted with its tasks");

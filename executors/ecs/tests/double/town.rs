@@ -126,7 +126,6 @@ impl Town {
             definitions,
             current_task_definition: None,
             earlier: Default::default(),
-            rolls_back: None,
             variables: BTreeMap::new(),
             namespace: None,
             strict: false,
@@ -146,6 +145,7 @@ impl Town {
                 stage: "s".into(),
                 node: format!("pipeline.stages.s.{step}"),
                 attempt: 1,
+                rolls_back: None,
             },
             secret_token: 77,
             ..StepTask::of(Step {

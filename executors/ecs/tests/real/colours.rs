@@ -1,7 +1,7 @@
 //! Blue and green as Harness writes them: a pair of services, a swap of target groups or a shift of weights, and the rollback.
 
 use crate::peer::aws::{Balancer, Clients, Fault, Place, has_share};
-use crate::peer::{definitions, image, place};
+use crate::peer::{create, definitions, image, listeners, place};
 use crate::stage::{Stage, out};
 use proto::task::{
     BlueGreenRoutes, EcsAction, EcsDefinitions, EcsDocument, EcsStrategy, EcsUndo, TrafficShift,
@@ -35,19 +35,12 @@ impl Town {
         Stage::new(&self.at, self.definitions(tag, "web", "<+targetGroupArn>"), execution)
     }
 
+    fn routes(&self) -> BlueGreenRoutes {
+        listeners(&self.balancer.name, &self.production, &self.stage)
+    }
+
     fn create(&self) -> EcsAction {
-        EcsAction::EcsBlueGreenCreateService {
-            routes: BlueGreenRoutes {
-                load_balancer: self.balancer.name.clone(),
-                prod_listener: self.production.clone(),
-                stage_listener: Some(self.stage.clone()),
-                ..BlueGreenRoutes::default()
-            },
-            same_as_already_running_instances: false,
-            enable_auto_scaling_in_swap_step: false,
-            update_green_service: false,
-            traffic_shift: false,
-        }
+        create(self.routes())
     }
 
     fn create_for_weights(&self) -> EcsAction {
@@ -157,8 +150,8 @@ async fn a_pair_is_created_swapped_and_rolled_back_without_a_failed_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_is_rolled_back_by_what_was_recorded_before_it() {
     let town = Town::new("pairsp").await;
-    let EcsAction::EcsBlueGreenCreateService { routes, .. } = town.create() else { unreachable!() };
-    let prepare = EcsAction::EcsPrepareRollback { strategy: EcsStrategy::BlueGreen { routes } };
+    let prepare =
+        EcsAction::EcsPrepareRollback { strategy: EcsStrategy::BlueGreen { routes: town.routes() } };
     let record = |output: &executor_api::StepOutput| {
         vec![EcsUndo {
             step: "earlier".into(),
@@ -299,18 +292,11 @@ async fn what_does_not_fit_is_refused_before_the_first_change() {
     stage.definitions = town.definitions("1", "web", &town.two);
     refused(&mut stage, town.create(), "ECS-059", "<+targetGroupArn>").await;
     let mut stage = town.stage("1", "second");
-    let EcsAction::EcsBlueGreenCreateService { routes, .. } = town.create() else { panic!() };
-    let with = |routes: BlueGreenRoutes| EcsAction::EcsBlueGreenCreateService {
-        routes,
-        same_as_already_running_instances: false,
-        enable_auto_scaling_in_swap_step: false,
-        update_green_service: false,
-        traffic_shift: false,
-    };
+    let routes = town.routes();
     let nobody = BlueGreenRoutes { load_balancer: "nobody".into(), ..routes.clone() };
-    refused(&mut stage, with(nobody), "ECS-051", "load balancer `nobody` does not exist").await;
+    refused(&mut stage, create(nobody), "ECS-051", "load balancer `nobody` does not exist").await;
     let gone = BlueGreenRoutes { prod_listener: format!("{}x", town.production), ..routes.clone() };
-    refused(&mut stage, with(gone), "ECS-051", "does not exist").await;
+    refused(&mut stage, create(gone), "ECS-051", "does not exist").await;
     let error = stage.fails("Swap", swap(true)).await;
     assert_eq!(error.code, "ECS-060", "{error}");
     let split = crate::peer::aws::forward(&[(&town.one, 50), (&town.two, 50)]);
@@ -336,12 +322,7 @@ async fn what_does_not_fit_is_refused_before_the_first_change() {
 async fn green_is_updated_in_place_scaled_with_the_swap_and_the_old_one_stays_empty() {
     let town = Town::new("pairsf").await;
     let updating = || EcsAction::EcsBlueGreenCreateService {
-        routes: BlueGreenRoutes {
-            load_balancer: town.balancer.name.clone(),
-            prod_listener: town.production.clone(),
-            stage_listener: Some(town.stage.clone()),
-            ..BlueGreenRoutes::default()
-        },
+        routes: town.routes(),
         same_as_already_running_instances: false,
         enable_auto_scaling_in_swap_step: true,
         update_green_service: true,

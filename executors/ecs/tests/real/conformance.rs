@@ -4,7 +4,9 @@
 //! in the end (revisions, services) or by the calls that arrived, so that one that took place twice is seen.
 
 use crate::peer::aws::{Balancer, Place};
-use crate::peer::{account, definitions, image, place, probed, rolling, run, secrets, spec, task, undo};
+use crate::peer::{
+    account, create, definitions, image, listeners, place, probed, rolling, run, secrets, spec, task, undo,
+};
 use executor_api::testing::World;
 use executor_api::testing::conformance::{self, Case, ErrorCase, Harness};
 use executor_api::{StepOutput, TransportProbe};
@@ -12,8 +14,8 @@ use executor_ecs::EcsExecutor;
 use futures::future::BoxFuture;
 use proto::failure::FailureKind;
 use proto::task::{
-    AwsAccount, AwsCredential, BlueGreenRoutes, EcsAction, EcsDefinitions, EcsDocument, EcsEarlier, EcsSpec,
-    EcsUndo, TaskCount,
+    AwsAccount, AwsCredential, EcsAction, EcsDefinitions, EcsDocument, EcsEarlier, EcsSpec, EcsUndo,
+    TaskCount,
 };
 use proto::text::{SecretRef, placeholder};
 use serde_json::{Value, json};
@@ -166,18 +168,7 @@ impl Kit {
 
     fn create(&self, key: &str, image: &str) -> EcsSpec {
         let gate = self.gate(key);
-        let action = EcsAction::EcsBlueGreenCreateService {
-            routes: BlueGreenRoutes {
-                load_balancer: gate.balancer.name.clone(),
-                prod_listener: gate.production.clone(),
-                stage_listener: Some(gate.stage.clone()),
-                ..BlueGreenRoutes::default()
-            },
-            same_as_already_running_instances: false,
-            enable_auto_scaling_in_swap_step: false,
-            update_green_service: false,
-            traffic_shift: false,
-        };
+        let action = create(listeners(&gate.balancer.name, &gate.production, &gate.stage));
         spec(&self.place, self.definitions(key, image, Some("<+targetGroupArn>")), action)
     }
 

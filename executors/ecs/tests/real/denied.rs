@@ -1,10 +1,10 @@
 //! What AWS refuses of the steps that exchange, take back and move by phases: every call in turn, each time from the same scene.
 
 use crate::peer::aws::Place;
-use crate::peer::{definitions, image, place, rolling};
+use crate::peer::{create, definitions, image, listeners, place, rolling};
 use crate::refusals::{each_denied, numbered, only_looks, suspended};
 use crate::stage::Stage;
-use proto::task::{BlueGreenRoutes, EcsAction, EcsSpec, ResizeStrategy, TaskCount};
+use proto::task::{EcsAction, ResizeStrategy, TaskCount};
 use serde_json::{Map, Value, json};
 
 /// What a service is made of again.
@@ -120,11 +120,6 @@ fn group(at: &Place<'_>, listener: &str) -> String {
     live[0]["TargetGroupArn"].as_str().unwrap().to_owned()
 }
 
-/// The step of a run that takes back what the stage did.
-fn of_stage(stage: &Stage<'_>, action: EcsAction) -> EcsSpec {
-    EcsSpec { rolls_back: Some(stage.execution.clone()), ..stage.spec(action) }
-}
-
 /// Whether a step asks this only after its first change: who runs now, tags, and the autoscaling of what it then turns to. A
 /// way back is not given up for want of those.
 fn late(action: &str) -> bool {
@@ -150,9 +145,9 @@ async fn a_rolling_rollback_that_may_not_do_one_thing_leaves_one_revision_whole(
     let scene = Scene::now(&at, &[]);
     let step = |_| {
         scene.again();
-        of_stage(&stage, EcsAction::EcsRollingRollback { skip_steady_state_check: false })
+        stage.spec(EcsAction::EcsRollingRollback { skip_steady_state_check: false })
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, Some(&stage.execution), step, |action, error| {
         let now = at.describe("web");
         assert!(!suspended(&at), "{action} leaves autoscaling suspended");
         assert!(now["runningCount"].as_u64().unwrap() >= 1, "{action}: {now:#}");
@@ -183,9 +178,9 @@ async fn a_canary_that_may_not_be_deleted_stays_and_its_service_too() {
     assert_eq!(scene.services.len(), 2);
     let step = |_| {
         scene.again();
-        of_stage(&stage, EcsAction::EcsCanaryDelete {})
+        stage.spec(EcsAction::EcsCanaryDelete {})
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, Some(&stage.execution), step, |action, error| {
         let (web, canary) = (at.describe("web"), at.describe("webCanary"));
         assert_eq!((&web["status"], &web["runningCount"]), (&json!("ACTIVE"), &json!(1)), "{action}");
         match error {
@@ -212,19 +207,7 @@ async fn a_swap_and_its_rollback_that_may_not_do_one_thing_leave_production_serv
     at.run("web__1", &at.register("deniedi-live", &image(&at, "0", "web")), 1, Some(&one));
     let all = definitions(&at, "web", &image(&at, "1", "web"), 1, Some("<+targetGroupArn>"));
     let mut stage = Stage::new(&at, all, "pair");
-    let create = EcsAction::EcsBlueGreenCreateService {
-        routes: BlueGreenRoutes {
-            load_balancer: balancer.name.clone(),
-            prod_listener: production.clone(),
-            stage_listener: Some(test.clone()),
-            ..BlueGreenRoutes::default()
-        },
-        same_as_already_running_instances: false,
-        enable_auto_scaling_in_swap_step: false,
-        update_green_service: false,
-        traffic_shift: false,
-    };
-    stage.step("create", create).await;
+    stage.step("create", create(listeners(&balancer.name, &production, &test))).await;
     let swap = || EcsAction::EcsBlueGreenSwapTargetGroups {
         do_not_downsize_old_service: false,
         downsize_old_service_delay_ms: 10,
@@ -240,9 +223,9 @@ async fn a_swap_and_its_rollback_that_may_not_do_one_thing_leave_production_serv
     let late = |action: &str| late(action) || action == "ecs:UpdateService";
     let step = |_| {
         scene.again();
-        of_stage(&stage, swap())
+        stage.spec(swap())
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, Some(&stage.execution), step, |action, error| {
         let now = group(&at, &production);
         served(action, &now);
         match error {
@@ -262,7 +245,7 @@ async fn a_swap_and_its_rollback_that_may_not_do_one_thing_leave_production_serv
     let scene = Scene::now(&at, &[&production, &test]);
     let step = |_| {
         scene.again();
-        of_stage(&stage, EcsAction::EcsBlueGreenRollback {})
+        stage.spec(EcsAction::EcsBlueGreenRollback {})
     };
     // Capacity comes before requests, and requests before anything is ended.
     let late = |action: &str| {
@@ -270,7 +253,7 @@ async fn a_swap_and_its_rollback_that_may_not_do_one_thing_leave_production_serv
             || ["ecs:DeleteService", "elasticloadbalancing:ModifyListener"].contains(&action)
             || action.starts_with("elasticloadbalancing:")
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, Some(&stage.execution), step, |action, error| {
         let now = group(&at, &production);
         served(action, &now);
         match error {
@@ -311,7 +294,7 @@ async fn phases_that_may_not_do_one_thing_leave_a_service_that_serves() {
         scene.again();
         Stage::new(&at, numbered(&at, &tag, number), &format!("setup{number}")).spec(setup())
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, None, step, |action, error| {
         assert!(scene.stands(), "{action}: what serves is not touched: {error:?}");
         if ["ecs:CreateService", "ecs:RegisterTaskDefinition"].contains(&action) {
             assert!(error.is_some() && at.describe("web__2")["status"] != "ACTIVE", "{action}");
@@ -326,9 +309,9 @@ async fn phases_that_may_not_do_one_thing_leave_a_service_that_serves() {
     let scene = Scene::now(&at, &[]);
     let step = |_| {
         scene.again();
-        of_stage(&second, upgrade())
+        second.spec(upgrade())
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, Some(&second.execution), step, |action, error| {
         running(action);
         if let Some(error) = error.filter(|_| !late(action)) {
             assert!(scene.stands(), "{action}: {error}");
@@ -343,9 +326,9 @@ async fn phases_that_may_not_do_one_thing_leave_a_service_that_serves() {
     let scene = Scene::now(&at, &[]);
     let step = |_| {
         scene.again();
-        of_stage(&second, EcsAction::EcsBasicRollback {})
+        second.spec(EcsAction::EcsBasicRollback {})
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, Some(&second.execution), step, |action, error| {
         running(action);
         match error {
             None => assert_eq!(at.describe("web__1")["runningCount"], 1, "{action}"),

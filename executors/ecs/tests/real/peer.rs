@@ -9,8 +9,8 @@ use executor_api::testing::World;
 use executor_api::{Checkpoints as _, Executor, StepError, StepOutput, TransportProbe};
 use executor_ecs::{EcsExecutor, Settings};
 use proto::task::{
-    AwsAccount, AwsCredential, EcsAction, EcsDefinitions, EcsDocument, EcsEarlier, EcsSpec, ExecutionRef,
-    Step, StepSpec, StepTask, TaskDefinition,
+    AwsAccount, AwsCredential, BlueGreenRoutes, EcsAction, EcsDefinitions, EcsDocument, EcsEarlier, EcsSpec,
+    ExecutionRef, Step, StepSpec, StepTask, TaskDefinition,
 };
 use proto::text::SecretRef;
 use serde_json::{Value, json};
@@ -80,7 +80,6 @@ pub(crate) fn spec(place: &Place<'_>, definitions: EcsDefinitions, action: EcsAc
         definitions,
         current_task_definition: None,
         earlier: EcsEarlier::default(),
-        rolls_back: None,
         variables: BTreeMap::new(),
         namespace: None,
         strict: false,
@@ -99,6 +98,27 @@ pub(crate) fn rolling() -> EcsAction {
     }
 }
 
+/// The routes of a pair: one listener of a load balancer is that of production, the other one that of the stage.
+pub(crate) fn listeners(balancer: &str, production: &str, stage: &str) -> BlueGreenRoutes {
+    BlueGreenRoutes {
+        load_balancer: balancer.to_owned(),
+        prod_listener: production.to_owned(),
+        stage_listener: Some(stage.to_owned()),
+        ..BlueGreenRoutes::default()
+    }
+}
+
+/// The other service of a pair, as the seeds write it.
+pub(crate) fn create(routes: BlueGreenRoutes) -> EcsAction {
+    EcsAction::EcsBlueGreenCreateService {
+        routes,
+        same_as_already_running_instances: false,
+        enable_auto_scaling_in_swap_step: false,
+        update_green_service: false,
+        traffic_shift: false,
+    }
+}
+
 /// The task around a step, of the execution `execution`.
 pub(crate) fn task(spec: &EcsSpec, execution: &str, identifier: &str) -> StepTask {
     StepTask {
@@ -109,6 +129,7 @@ pub(crate) fn task(spec: &EcsSpec, execution: &str, identifier: &str) -> StepTas
             stage: "s".into(),
             node: format!("pipeline.stages.s.{identifier}"),
             attempt: 1,
+            rolls_back: None,
         },
         secret_token: 77,
         ..StepTask::of(Step {

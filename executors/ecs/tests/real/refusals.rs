@@ -1,13 +1,13 @@
 //! What AWS refuses: every call of a step in turn, texts that quote secrets, roles that may not be passed, limits of rates.
 
 use crate::peer::aws::{Fault, Place};
-use crate::peer::{definitions, document, fail, image, place, rolling, run, secrets, spec, succeed, task};
+use crate::peer::{
+    create, definitions, document, fail, image, listeners, place, rolling, run, secrets, spec, succeed, task,
+};
 use executor_api::testing::World;
 use executor_api::{Class, StepError};
 use executor_ecs::rights;
-use proto::task::{
-    BlueGreenRoutes, EcsAction, EcsDefinitions, EcsDocument, EcsSpec, TaskCount, TrafficShift,
-};
+use proto::task::{EcsAction, EcsDefinitions, EcsDocument, EcsSpec, TaskCount, TrafficShift};
 use proto::text::{SecretRef, placeholder};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -32,16 +32,28 @@ fn last(at: &Place<'_>) -> u64 {
 /// Runs `step` once undisturbed, and then once for each action that this called, refused. `step` gets the number of the run.
 /// A refusal must end the step with the action's name, its least statement and the caller, or be one that the step can do
 /// without; `look` sees what is left. Returns the actions without which the step went on.
+///
+/// `undoes`: each run is one of an execution that undoes this one.
 pub(crate) async fn each_denied(
     at: &Place<'_>,
+    undoes: Option<&str>,
     step: impl Fn(usize) -> EcsSpec,
     look: impl Fn(&str, Option<&StepError>),
 ) -> Vec<String> {
     let before = last(at);
-    succeed(&step(0), "undisturbed", "step").await;
+    let world = |spec: &EcsSpec, execution: &str| {
+        let mut task = task(spec, execution, "step");
+        task.execution.rolls_back = undoes.map(str::to_owned);
+        World::new(execution, task, secrets())
+    };
+    let undisturbed = step(0);
+    let free = world(&undisturbed, "undisturbed");
+    if let Err(error) = run(&free, &undisturbed).await {
+        panic!("{}: {error}\n{}", error.code, free.logs.everything());
+    }
     let calls = called(at, before);
     look("", None);
-    let kind = step(0).action.kind();
+    let kind = undisturbed.action.kind();
     let granted = rights::policy(kind).to_string();
     let mut without = Vec::new();
     assert!(calls.len() > 4, "{calls:?}");
@@ -51,8 +63,7 @@ pub(crate) async fn each_denied(
         assert!(granted.contains(&format!("\"{action}\"")), "{action} is not in the policy of {kind}");
         let spec = step(number + 1);
         let fault = at.ecs.fault(Fault::denied(&action).on(service, operation).by(&at.key));
-        let execution = format!("denied{number}");
-        let world = World::new(execution.as_str(), task(&spec, &execution, "step"), secrets());
+        let world = world(&spec, &format!("denied{number}"));
         let result = run(&world, &spec).await;
         drop(fault);
         let log = world.logs.everything();
@@ -114,7 +125,7 @@ async fn a_rolling_deployment_that_may_not_do_one_thing_changes_nothing_before_i
     at.ecs.aws("application-autoscaling", "RegisterScalableTarget", target);
     let runs = std::cell::Cell::new(number(&at.describe("web")));
     let step = |number: usize| spec(&at, numbered(&at, &image, number), rolling());
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, None, step, |action, error| {
         let now = at.describe("web");
         assert!(!suspended(&at), "{action} leaves autoscaling suspended");
         // Nothing that only looks beforehand may have let a change through.
@@ -145,7 +156,7 @@ async fn a_canary_that_may_not_do_one_thing_leaves_at_most_itself() {
             EcsAction::EcsCanaryDeploy { instances: Some(TaskCount::Count(1)), replace_existing: false };
         spec(&at, all, action)
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, None, step, |action, error| {
         if action == "ecs:CreateService" || action == "ecs:RegisterTaskDefinition" {
             assert!(error.is_some(), "{action}");
         }
@@ -182,7 +193,7 @@ async fn a_shift_that_may_not_do_one_thing_leaves_the_rule() {
         spec(&at, EcsDefinitions::default(), EcsAction::EcsBlueGreenTrafficShift { shift })
     };
     let before = std::cell::RefCell::new(json!(1));
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, None, step, |action, error| {
         if error.is_some() {
             assert_eq!(weight(), *before.borrow(), "{action}");
         }
@@ -207,21 +218,10 @@ async fn the_service_of_the_stage_that_may_not_do_one_thing_leaves_production_al
     let step = |number: usize| {
         let mut all = definitions(&at, "web", &tag, 1, Some("<+targetGroupArn>"));
         all.task = numbered(&at, &tag, number).task;
-        let action = EcsAction::EcsBlueGreenCreateService {
-            routes: BlueGreenRoutes {
-                load_balancer: balancer.name.clone(),
-                prod_listener: production.clone(),
-                stage_listener: Some(stage.clone()),
-                ..BlueGreenRoutes::default()
-            },
-            same_as_already_running_instances: false,
-            enable_auto_scaling_in_swap_step: false,
-            update_green_service: false,
-            traffic_shift: false,
-        };
+        let action = create(listeners(&balancer.name, &production, &stage));
         spec(&at, all, action)
     };
-    let without = each_denied(&at, step, |action, error| {
+    let without = each_denied(&at, None, step, |action, error| {
         let made = at.describe("web__2");
         // What fails before the service is made has made none.
         let late = ["ecs:ListTasks", "ecs:DescribeTasks", "elasticloadbalancing:DescribeTargetHealth"];

@@ -8,6 +8,7 @@ use crate::session::Session;
 use bytes::Bytes;
 use executor_api::{Class, Level, StepError, UnitLog};
 use http::Method;
+use proto::task::ExecutionRef;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -78,6 +79,11 @@ impl History {
         self.releases.iter().rev().find(|release| {
             !execution.is_empty() && release.ours.execution == execution && release.ours.stage == stage
         })
+    }
+
+    /// The releases that an execution has made, or the one that it undoes.
+    pub(crate) fn covered_by(&self, execution: &ExecutionRef) -> impl DoubleEndedIterator<Item = &Release> {
+        self.releases.iter().filter(|release| execution.covered().any(|id| id == release.ours.execution))
     }
 
     /// One release.

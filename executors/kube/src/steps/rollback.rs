@@ -66,7 +66,7 @@ async fn find(session: &Session) -> Result<Found, StepError> {
     let current = match number {
         Some(number) => history.numbered(number),
         // The forward step died or was aborted before it could answer.
-        None => history.of_execution(&execution.execution_id, &execution.stage),
+        None => history.covered_by(execution).rev().find(|release| release.ours.stage == execution.stage),
     };
     let applied: Vec<String> = applies
         .iter()
@@ -79,10 +79,8 @@ async fn find(session: &Session) -> Result<Found, StepError> {
         None if !applied.is_empty() => history.succeeded(),
         None => None,
     };
-    let of_execution = history.releases().iter().filter(|release| {
-        !execution.execution_id.is_empty() && release.ours.execution == execution.execution_id
-    });
-    let mut canaries: Vec<Item> = of_execution
+    let mut canaries: Vec<Item> = history
+        .covered_by(execution)
         .flat_map(Release::items)
         .filter(|item| is_canary_name(&item.reference.name))
         .map(|item| Item { reference: in_namespace(session, item.reference), uid: item.uid })

@@ -1,7 +1,9 @@
 //! The canary: how many pods, what it leaves alone, how it goes.
 
 use crate::peer::{Place, until};
-use crate::{absent, executor, fails, live, ok, ok_in, output, plan, run, snapshot, step, web, world};
+use crate::{
+    absent, executor, fails, live, ok, ok_in, ok_undoing, output, plan, run, snapshot, step, web, world,
+};
 use executor_api::{CancelReason, CancelStage, Class, Executor};
 use proto::task::{Instances, KubernetesAction, KubernetesSpec};
 use serde_json::{Value, json};
@@ -219,12 +221,19 @@ async fn the_rolling_step_completes_the_release_of_the_canary() {
     };
     let again = step(&place, "rel", &web("web", "app:3", 2), action);
     ok_in(&place, "e2", "c2", &again).await;
-    // A rollback alone takes the canary out of the route, and then away.
+    // A rollback alone takes the canary out of the route, and then away. So does one of another execution that undoes this
+    // one; any other execution leaves it.
     let back = KubernetesAction::K8sRollingRollback { pruning_enabled: false };
-    let undone = ok_in(&place, "e2", "b2", &step(&place, "rel", "", back)).await;
-    let notice = undone.notices.iter().find(|text| text.starts_with("canary-removed-by-rollback: "));
-    assert!(notice.is_some_and(|text| text.contains("Deployment/web-canary")), "{:?}", undone.notices);
-    assert!(absent(&place, "apps/v1", "deployments/web-canary").await);
+    let back = step(&place, "rel", "", back);
+    ok_undoing(&place, "e4", None, "b4", &back).await;
+    assert!(!absent(&place, "apps/v1", "deployments/web-canary").await);
+    for (execution, rolls_back, id) in [("e5", Some("e2"), "b5"), ("e2", None, "b2")] {
+        ok_in(&place, "e2", &format!("c{id}"), &again).await;
+        let undone = ok_undoing(&place, execution, rolls_back, id, &back).await;
+        let notice = undone.notices.iter().find(|text| text.starts_with("canary-removed-by-rollback: "));
+        assert!(notice.is_some_and(|text| text.contains("Deployment/web-canary")), "{:?}", undone.notices);
+        assert!(absent(&place, "apps/v1", "deployments/web-canary").await);
+    }
     assert!(absent(&place, "v1", "services/web-canary").await);
     let route = live(&place, "networking.istio.io/v1", "virtualservices/route").await;
     assert_eq!(

@@ -67,8 +67,20 @@ pub fn executor(world: &World) -> KubeExecutor {
 
 /// Runs the step of another execution, which must succeed.
 pub async fn ok_in(place: &Place, execution: &str, id: &str, spec: &KubernetesSpec) -> StepOutput {
+    ok_undoing(place, execution, None, id, spec).await
+}
+
+/// Runs the step of another execution that undoes a third one, which must succeed.
+pub async fn ok_undoing(
+    place: &Place,
+    execution: &str,
+    rolls_back: Option<&str>,
+    id: &str,
+    spec: &KubernetesSpec,
+) -> StepOutput {
     let mut task = task(spec);
     task.execution.execution_id = execution.to_owned();
+    task.execution.rolls_back = rolls_back.map(str::to_owned);
     let world = World::new(id, task, secrets(place));
     let (_handle, cx) = world.context();
     let executor = executor(&world);

@@ -253,6 +253,7 @@ impl<'a> Builder<'a> {
                 stage: stage.map(|stage| stage.identifier.clone()).unwrap_or_default(),
                 node: self.id.to_owned(),
                 attempt,
+                rolls_back: facts.rolls_back.clone(),
             },
             infrastructure: target.map(|target| Infrastructure {
                 identifier: target.infrastructure.identifier.clone(),

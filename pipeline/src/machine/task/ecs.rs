@@ -66,7 +66,6 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &EcsStep) -> Result<EcsSpec
         definitions,
         current_task_definition: super::earlier_ecs::current_task_definition(builder),
         earlier: super::earlier_ecs::earlier(builder),
-        rolls_back: builder.plan.run.rolls_back.clone(),
         variables,
         namespace,
         strict: builder.plan.run.mode == crate::fault::Mode::Strict,
