@@ -63,7 +63,7 @@ async fn a_deployment_outlives_its_agent_and_what_is_late_or_aborted_can_be_roll
     let before = world.prepared("prepare-2").await;
     let hold = held(&world);
     let mut late = world.manager.package("late", ECS, world.deploy("2", "web"));
-    late["timeout"] = json!(20_000);
+    late["timeout"] = json!(45_000);
     let after = last_call(&world);
     world.manager.offer(late);
     waits(&world, after, "UpdateService", "DescribeServices").await;

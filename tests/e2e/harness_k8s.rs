@@ -257,6 +257,34 @@ async fn colours_take_turns_by_what_the_answers_said_and_the_stage_gives_its_pod
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_release_has_no_more_is_pruned_and_comes_back_with_the_rollback() {
+    let mut world = World::start("prune").await;
+    let _agent = world.manager.agent(world.dir.path(), &[]);
+    let flags = || json!({"skipDryRun": false, "inCanaryWorkflow": false, "pruningEnabled": true, "skipResourceVersioning": false});
+    let mut data = world.deploy("DEPLOYMENT_ROLLING", "registry.example/shop:1", flags());
+    let content = &mut data["manifestDelegateConfig"]["storeDelegateConfig"]["files"][0]["content"];
+    let extra = "---\napiVersion: v1\nkind: Service\nmetadata: {name: extra}\nspec: {selector: {app: shop}, ports: [{port: 80}]}\n";
+    *content = json!(content.as_str().unwrap().to_owned() + extra);
+    let first = world.ok("roll-1", data).await;
+    assert_eq!(
+        (&first["prunedResourceIds"], world.is_there("service/extra")),
+        (&json!([]), true),
+        "{first:#}"
+    );
+
+    let id = json!([{"@": "KubernetesResourceId", "kind": "Service", "name": "extra", "namespace": world.namespace, "versioned": false}]);
+    let second =
+        world.ok("roll-2", world.deploy("DEPLOYMENT_ROLLING", "registry.example/shop:2", flags())).await;
+    assert_eq!((&second["prunedResourceIds"], world.is_there("service/extra")), (&id, false), "{second:#}");
+
+    let back = json!({"releaseNumber": second["releaseNumber"], "pruningEnabled": true});
+    let back = world.ok("back", world.request("DEPLOYMENT_ROLLING_ROLLBACK", back)).await;
+    assert_eq!((&back["recreatedResourceIds"], world.is_there("service/extra")), (&id, true), "{back:#}");
+    assert_eq!(world.image("shop"), "registry.example/shop:1");
+    assert_eq!(told_pods(&back, &world.namespace, "registry.example/shop:1"), world.pods());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn manifests_of_a_git_repository_are_shown_applied_and_deleted() {
     let mut world = World::start("git").await;
     let sshd = Sshd::start(&world.dir.path().join("ssh"), 1).await;
