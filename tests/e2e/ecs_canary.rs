@@ -79,12 +79,13 @@ async fn the_canary_seed_takes_back_what_is_bad_and_outlives_its_agent() {
     world.answers(BASE).await;
     assert_eq!(world.place().until_steady(SERVICE)["taskDefinition"], base);
 
-    // The agent dies while the canary is made, and while all others are replaced.
+    // The agent dies while the canary is made, while it is deleted, and while all others are replaced.
     world.publish("3", "web");
     let before = world.last_call();
     let execution = world.begin(&seed(PIPELINE), 60);
     world.killed_during("ecs", "CreateService").await;
     world.until_step(&execution, "Verify_Canary_50", &["Running"]).await;
+    world.killed_during("ecs", "DeleteService").await;
     world.killed_after(before, "UpdateService", |call| updates(call, SERVICE)).await;
     let view = world.manager.finished(&execution, LIMIT).await;
     succeeded(&view, &world);

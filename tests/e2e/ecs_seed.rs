@@ -90,10 +90,13 @@ async fn the_rolling_seed_deploys_rolls_back_and_outlives_its_agent() {
     assert_eq!(world.place().until_steady(SERVICE)["taskDefinition"], good);
     assert_eq!(world.scaling(SERVICE), scaling);
 
-    // The metric says no.
+    // The metric says no; the agent dies while its rollback step puts the old revision back.
     world.publish("3", "web");
     world.exhausted().await;
-    let view = world.run(&seed("ecs-rolling-pipeline.yaml")).await;
+    let execution = world.begin(&seed("ecs-rolling-pipeline.yaml"), 60);
+    world.until_step(&execution, "Health_Check", &["Running", "Success"]).await;
+    world.killed_during("ecs", "UpdateService").await;
+    let view = world.manager.finished(&execution, LIMIT).await;
     failed_and_back(&view, &world);
     assert_eq!(step(&view, "Continuous_Verification")["failure"]["class"], "Verification", "{view:#}");
     assert_eq!(step(&view, "Rolling_Rollback")["status"], "Success", "{view:#}");
