@@ -63,16 +63,41 @@ async fn work(
         Box::pin(scale_by_itself(executor, &session, spec, memory, &pair, log)).await?;
     }
     Box::pin(exchange(&session, spec, memory, &pair, log)).await?;
-    memory.tagged = true;
-    Box::pin(colours::tag(&session, memory, Some(&pair.green), pair.blue.as_deref(), log)).await?;
-    match &pair.blue {
-        Some(blue) if downsize => Box::pin(empty(&session, memory, &pair, blue, delay, log)).await?,
-        _ => {}
-    }
+    let instances = Box::pin(settle(&session, memory, &pair, downsize.then_some(delay), log)).await;
+    let instances = instances.map_err(|error| exchanged_already(error, memory))?;
     let mut outputs = outputs(&pair, true);
-    let instances = steady::instances(&session, &pair.green).await?;
     outputs.insert("instances".to_owned(), Value::from(instances).into());
     Ok(StepOutput { outputs, undo: memory.undo().map(|undo| undo.to_value()), ..StepOutput::default() })
+}
+
+/// What follows the exchange: colours, and with `delay` the end of the old service's tasks. Returns the tasks of the new one.
+async fn settle(
+    session: &Session,
+    memory: &mut Shifted,
+    pair: &Pair,
+    delay: Option<Duration>,
+    log: &dyn UnitLog,
+) -> Result<Vec<Value>, StepError> {
+    memory.tagged = true;
+    Box::pin(colours::tag(session, memory, Some(&pair.green), pair.blue.as_deref(), log)).await?;
+    if let (Some(blue), Some(delay)) = (&pair.blue, delay) {
+        Box::pin(empty(session, memory, pair, blue, delay, log)).await?;
+    }
+    steady::instances(session, &pair.green).await
+}
+
+/// An error after the exchange says that requests go elsewhere already; what ends a step on request is told by
+/// [`undo::as_left`].
+fn exchanged_already(mut error: StepError, memory: &Shifted) -> StepError {
+    if !matches!(error.class, Class::Cancelled { .. }) {
+        for saved in &memory.rules {
+            let rule = saved.rule.to_string();
+            if !error.what.contains(&rule) {
+                error.what.push_str(&format!("; {rule} sends {} already", saved.left.shown()));
+            }
+        }
+    }
+    error
 }
 
 /// Whether the create-service step left green's autoscaling to this one.

@@ -231,7 +231,10 @@ async fn a_swap_and_its_rollback_that_may_not_do_one_thing_leave_production_serv
         match error {
             None => assert_eq!((now, at.describe("web__1")["desiredCount"].clone()), (two.clone(), json!(0))),
             Some(error) if !late(action) => assert!(scene.stands(), "{action}: {error}"),
-            Some(_) => {}
+            Some(error) => {
+                let told = error.what.contains("sends deniedi-lb-two already");
+                assert_eq!(told, now == two, "{action}: {error}");
+            }
         }
     })
     .await;
