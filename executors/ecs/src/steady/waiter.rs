@@ -141,10 +141,12 @@ impl<'a> Waiter<'a> {
             }
             // What AWS is asked for takes a while; other looks would be for nothing.
             seat.hold(true);
-            let verdict = self.satisfy(verdict, wants).await;
-            seat.hold(false);
-            match verdict? {
-                Verdict::Going(blocker) => self.blocker = blocker,
+            match self.satisfy(verdict, wants).await? {
+                Verdict::Going(blocker) => {
+                    self.blocker = blocker;
+                    seat.hold(false);
+                }
+                // Still held: a look that is due would be asked for before the seat is given back.
                 Verdict::Succeeded => return Ok(()),
                 Verdict::Failed(failure) => return Err(Ended::Failed(failure)),
             }
@@ -282,6 +284,7 @@ impl<'a> Waiter<'a> {
                 let text = "they wait for the deregistration delay of their target group (300 s unless set otherwise) and for stopTimeout";
                 self.say(Level::Info, text).await?;
             }
+            seat.hold(false);
             let look = tokio::select! {
                 biased;
                 _ = self.session.cx.cancel.wait() => None,
