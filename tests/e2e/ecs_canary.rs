@@ -1,8 +1,6 @@
 //! The seed's canary pipeline, byte for byte, in the seeds' ECS world.
 
-use crate::ecs_world::{
-    BASE, CLUSTER, LIMIT, SERVICE, World, failed_and_back, halves, seed, succeeded, updates,
-};
+use crate::ecs_world::{BASE, LIMIT, SERVICE, World, failed_and_back, halves, seed, succeeded, updates};
 use e2e::peers::aws::{self, Clients};
 use e2e::wait::until;
 use e2e::world::step;
@@ -10,13 +8,6 @@ use serde_json::json;
 use std::collections::BTreeMap;
 
 const PIPELINE: &str = "ecs-canary-pipeline.yaml";
-
-/// Names of the services that are there.
-fn services(world: &World) -> Vec<String> {
-    let said = world.ecs.aws("ecs", "ListServices", json!({"cluster": CLUSTER}));
-    let arns = said["serviceArns"].as_array().cloned().unwrap_or_default();
-    arns.iter().filter_map(|arn| arn.as_str()?.rsplit('/').next().map(str::to_owned)).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_canary_seed_grows_goes_and_deploys_all() {
@@ -40,7 +31,7 @@ async fn the_canary_seed_grows_goes_and_deploys_all() {
     world.answers("1").await;
     let seen = clients.stop();
     assert_eq!(seen.keys().collect::<Vec<_>>(), ["1", BASE], "{seen:?}");
-    assert_eq!(services(&world), [SERVICE]);
+    assert_eq!(world.services(), [SERVICE]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +49,7 @@ async fn the_canary_seed_takes_back_what_is_bad_and_outlives_its_agent() {
     let said = failed["failure"]["message"].as_str().unwrap();
     assert!(said.contains("myapp-serviceCanary") && said.contains("exit code 1"), "{said}");
     assert_eq!(step(&view, "undo_Canary_Deploy_10")["status"], "Success", "{view:#}");
-    assert_eq!(services(&world), [SERVICE]);
+    assert_eq!(world.services(), [SERVICE]);
     world.answers(BASE).await;
 
     // It answers well, but somebody's requests fail while it is watched.
@@ -75,7 +66,7 @@ async fn the_canary_seed_takes_back_what_is_bad_and_outlives_its_agent() {
     failed_and_back(&view, &world);
     assert_eq!(step(&view, "Verify_Canary_10")["failure"]["class"], "Verification", "{view:#}");
     assert_eq!(step(&view, "undo_Canary_Deploy_10")["status"], "Success", "{view:#}");
-    assert_eq!(services(&world), [SERVICE]);
+    assert_eq!(world.services(), [SERVICE]);
     world.answers(BASE).await;
     assert_eq!(world.place().until_steady(SERVICE)["taskDefinition"], base);
 
@@ -90,7 +81,7 @@ async fn the_canary_seed_takes_back_what_is_bad_and_outlives_its_agent() {
     let view = world.manager.finished(&execution, LIMIT).await;
     succeeded(&view, &world);
     world.answers("3").await;
-    assert_eq!(services(&world), [SERVICE]);
+    assert_eq!(world.services(), [SERVICE]);
     assert_eq!(world.calls_that(before, |call| updates(call, SERVICE)).len(), 1, "each change was sent once");
     assert_eq!(world.place().until_steady(SERVICE)["runningCount"], 3);
 
@@ -104,7 +95,7 @@ async fn the_canary_seed_takes_back_what_is_bad_and_outlives_its_agent() {
     assert_eq!(world.place().until_steady("myapp-serviceCanary")["runningCount"], 1);
     let said = world.manager.json(&["execution", "rollback", &execution, "--output", "json"]);
     assert_eq!(said["status"], "Success", "{said:#}\n{}", world.log(&said));
-    assert_eq!(services(&world), [SERVICE]);
+    assert_eq!(world.services(), [SERVICE]);
     world.answers("3").await;
     let seen = clients.stop();
     assert_eq!(seen.keys().collect::<Vec<_>>(), ["2", "3", "4", BASE], "{seen:?}");

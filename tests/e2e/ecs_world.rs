@@ -9,7 +9,7 @@ use e2e::peers::prometheus::{Prometheus, Stray};
 use e2e::world::{AgentProcess, Manager, step};
 use executor_api::testing::{until, until_ok};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -184,6 +184,45 @@ impl World {
         self.agent.launch();
     }
 
+    /// Follows an execution to its end; the agent is killed, and started again over the same data, as soon as each of its
+    /// calls that change something has been answered. Returns the execution and what was done when it was killed.
+    ///
+    /// What an agent that was killed has to do once more is let pass: it might never come to write down that it did.
+    pub(crate) async fn killed_at_each_change(
+        &mut self,
+        execution: &str,
+        after: u64,
+    ) -> (Value, Vec<String>) {
+        let (mut at, mut killed) = (after, Vec::new());
+        let mut known = BTreeSet::new();
+        loop {
+            let mut looks = 0_u32;
+            let changed = until("the agent changes something, or all is over", LIMIT, async || {
+                let done = |call: &Call| call.status.is_some() && changes(call);
+                if let Some(call) = self.calls_that(at, done).into_iter().next() {
+                    return Some(Ok(call));
+                }
+                // Calls are looked at far more often: asking for the execution takes a process.
+                looks += 1;
+                let view = looks.is_multiple_of(20).then(|| self.manager.show(execution))?;
+                let over = ["Success", "Failed", "Aborted", "Expired"].contains(&view["status"].as_str()?);
+                over.then_some(Err(view))
+            })
+            .await;
+            match changed {
+                Ok(call) => {
+                    at = call.number;
+                    if known.insert((call.operation.clone(), call.parameters.to_string())) {
+                        self.agent.kill9();
+                        self.agent.launch();
+                        killed.push(call.operation);
+                    }
+                }
+                Err(view) => return (view, killed),
+            }
+        }
+    }
+
     /// Calls of the agent after the call `after` that fit.
     pub(crate) fn calls_that(&self, after: u64, fits: impl Fn(&Call) -> bool) -> Vec<Call> {
         self.ecs.calls(after).into_iter().filter(|call| call.key == KEY && fits(call)).collect()
@@ -192,6 +231,13 @@ impl World {
     /// Number of the newest call.
     pub(crate) fn last_call(&self) -> u64 {
         self.ecs.calls(0).last().map_or(0, |call| call.number)
+    }
+
+    /// Names of the services that are there.
+    pub(crate) fn services(&self) -> Vec<String> {
+        let said = self.ecs.aws("ecs", "ListServices", json!({"cluster": CLUSTER}));
+        let arns = said["serviceArns"].as_array().cloned().unwrap_or_default();
+        arns.iter().filter_map(|arn| arn.as_str()?.rsplit('/').next().map(str::to_owned)).collect()
     }
 
     /// Lets a service scale between three and ten tasks.
@@ -288,6 +334,11 @@ impl World {
         ];
         pairs.iter().fold(text.to_owned(), |text, (seed, here)| text.replace(seed, here))
     }
+}
+
+/// Whether a call changes anything.
+fn changes(call: &Call) -> bool {
+    !["Describe", "List", "Get", "BatchGet", "AssumeRole"].iter().any(|verb| call.operation.starts_with(verb))
 }
 
 /// Whether a call changes this service.

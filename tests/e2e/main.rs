@@ -13,6 +13,7 @@ mod command_line;
 mod connectors;
 mod ecs_blue_green;
 mod ecs_canary;
+mod ecs_killed;
 mod ecs_native;
 mod ecs_seed;
 mod ecs_world;
