@@ -2,7 +2,7 @@
 
 use crate::harness_manager::{HarnessManager, LIMIT, detail, ssh_login, units};
 use e2e::peers::sshd::Sshd;
-use e2e::wait::until;
+use e2e::wait::{free_port, until};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -175,7 +175,8 @@ async fn failure_timeout_and_abort_are_told_apart() {
 async fn a_killed_agent_neither_ends_a_script_nor_runs_it_twice_and_answers_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut manager = HarnessManager::start(dir.path()).await;
-    let mut agent = manager.agent(dir.path(), &[]);
+    let health = format!("127.0.0.1:{}", free_port());
+    let mut agent = manager.agent(dir.path(), &[("DELEGATE_HEALTH_LISTEN", &health)]);
     let place = dir.path().display();
     let mut package = manager.package("kill", SHELL, Value::Null);
     let placeholder = manager.secret(&mut package, "sec1", "planted-value-2");
@@ -208,6 +209,11 @@ async fn a_killed_agent_neither_ends_a_script_nor_runs_it_twice_and_answers_once
     );
     // The first acknowledgement was lost: it comes once more, the same, and then never again.
     until("the answer is repeated", LIMIT, || async { (manager.answers("kill") == 2).then_some(()) }).await;
+    until("the agent has written down that the manager has it", LIMIT, || async {
+        let said = reqwest::get(format!("http://{health}/api/metrics")).await.ok()?.text().await.ok()?;
+        said.contains("tasks_currently_executing{delegate_name=\"zone-h\"} 0").then_some(())
+    })
+    .await;
     agent.kill9();
     // An answer that nobody acknowledged goes out again after a restart: the same bytes, made of what the journal keeps.
     manager.lose_acknowledgements(usize::MAX);
