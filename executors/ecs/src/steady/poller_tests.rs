@@ -1,5 +1,6 @@
 use super::*;
 use executor_api::SystemClock;
+use executor_api::testing::until;
 use serde_json::json;
 use std::collections::VecDeque;
 
@@ -220,7 +221,7 @@ async fn a_call_that_hangs_holds_up_nobody_else_and_shows_nothing_from_before_a_
     let slow = Scripted { latency: secs(100.0), ..Scripted::default() };
     let pollers = pollers();
     let mut hung = pollers.watch(key(), "web", Arc::new(slow.clone()));
-    tokio::time::sleep(GATHER * 2).await;
+    until("its call is under way", secs(60.0), async || (slow.count() > 0).then_some(())).await;
     assert_eq!(slow.count(), 1);
     let quick = Scripted::default();
     let begun = Instant::now();
